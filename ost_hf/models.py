@@ -1,0 +1,89 @@
+"""Models and their tokenizers or processors by name: the same for proxy, target and evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from ost_hf.errors import ConfigError, ModelError, require_choice
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """A causal language model or an image-text-to-text model, on the Hub or in a folder."""
+
+    model: str = field(metadata={"help": "name on the Hub or local folder"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit on the Hub"})
+    dtype: str = field(
+        default="auto", metadata={"help": "weights: `float32`, `bfloat16`, or `auto` (bfloat16 on an accelerator)"}
+    )
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "`sdpa`, `eager`, `flash_attention_2`, ...; by default the model's own choice"}
+    )
+    trust_remote_code: bool = field(default=False, metadata={"help": "run code that comes with the model"})
+
+    def __post_init__(self) -> None:
+        if not self.model:
+            raise ConfigError("a model is needed: a name on the Hub or a local folder")
+        require_choice("dtype", self.dtype, ["auto", "float32", "bfloat16"])
+
+
+def load_model(config: ModelConfig) -> Any:
+    """Loads the model with the class its configuration calls for.
+
+    Returns:
+        An ``AutoModelForImageTextToText`` model where there is one for the configuration, else an
+        ``AutoModelForCausalLM`` model.
+
+    Raises:
+        ModelError: If neither class knows the model.
+    """
+    import torch
+    import transformers
+
+    model_config = _model_config(config)
+    dtype = getattr(torch, config.dtype) if config.dtype != "auto" else _default_dtype()
+    model_class = transformers.AutoModelForImageTextToText if reads_images(config) else transformers.AutoModelForCausalLM
+    if type(model_config) not in model_class._model_mapping:
+        raise ModelError(
+            f"{config.model} is a {type(model_config).__name__}: neither a causal language model nor an "
+            "image-text-to-text model"
+        )
+    return model_class.from_pretrained(
+        config.model,
+        revision=config.revision,
+        dtype=dtype,
+        attn_implementation=config.attn_implementation,
+        trust_remote_code=config.trust_remote_code,
+    )
+
+
+def load_processing_class(config: ModelConfig) -> Any:
+    """The model's processor if it reads images, else its tokenizer."""
+    import transformers
+
+    auto = transformers.AutoProcessor if reads_images(config) else transformers.AutoTokenizer
+    return auto.from_pretrained(
+        config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
+    )
+
+
+def reads_images(config: ModelConfig) -> bool:
+    """Whether the model is an image-text-to-text model."""
+    import transformers
+
+    return type(_model_config(config)) in transformers.AutoModelForImageTextToText._model_mapping
+
+
+def _model_config(config: ModelConfig) -> Any:
+    import transformers
+
+    return transformers.AutoConfig.from_pretrained(
+        config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
+    )
+
+
+def _default_dtype() -> Any:
+    import torch
+
+    return torch.bfloat16 if torch.accelerator.is_available() else torch.float32

@@ -1,0 +1,96 @@
+"""What the code needs of Accelerate: who am I, wait for the others, share a few objects.
+
+Everything goes through ``PartialState``: it carries the launcher's settings (processes, device, backend)
+without an engine, so the same functions work beside a plain ``Trainer``, under DDP, and beside a live
+DeepSpeed configuration.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import PartialState
+
+
+def state() -> PartialState:
+    """The process state of this run; made on first use from the launcher's environment.
+
+    On a machine without an accelerator the CPU is asked for explicitly: under a DeepSpeed launch
+    Accelerate would otherwise look for a CUDA device.
+    """
+    if PartialState._shared_state:
+        return PartialState()
+    return PartialState(cpu=True) if not torch.accelerator.is_available() else PartialState()
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes what is written once."""
+    return state().is_main_process
+
+
+def barrier() -> None:
+    """Waits until every process has come here."""
+    state().wait_for_everyone()
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Lets the main process run the block before the others, so that they find its caches."""
+    with state().main_process_first():
+        yield
+
+
+def gather_objects(items: list[Any]) -> list[Any]:
+    """Concatenates every process's list in the order of ranks, on every process.
+
+    Objects travel between the run's own processes only; nothing of it is stored.
+    """
+    if state().num_processes == 1:
+        return items
+    gathered: list[Any] = [None] * state().num_processes
+    dist.all_gather_object(gathered, items)
+    return [item for part in gathered for item in part]
+
+
+def sum_over_processes(tensors: list[torch.Tensor]) -> None:
+    """Replaces each tensor by its sum over the processes, in place."""
+    if state().num_processes > 1:
+        for tensor in tensors:
+            dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+
+
+def share(indices: list[Any]) -> list[Any]:
+    """This process's share of a list that is the same everywhere: every n-th item from its rank on."""
+    return indices[state().process_index :: state().num_processes]
+
+
+@contextmanager
+def outside_deepspeed() -> Iterator[None]:
+    """Hides a live DeepSpeed configuration from ``from_pretrained``.
+
+    A model loaded while a ZeRO-3 configuration is live comes out partitioned over the processes. The
+    proxy must come out whole: it is scored with, then freed, before the target's engine starts.
+    """
+    from transformers.integrations import deepspeed as integration
+
+    live = None
+    if integration.is_deepspeed_available():
+        reference = integration._hf_deepspeed_config_weak_ref
+        live = reference() if reference is not None else None
+    # Accelerate's launcher also asks for partitioned construction through the environment.
+    variable = "ACCELERATE_DEEPSPEED_ZERO3_INIT"
+    asked = os.environ.pop(variable, None)
+    if live is not None:
+        integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        if live is not None:
+            integration.set_hf_deepspeed_config(live)
+        if asked is not None:
+            os.environ[variable] = asked
