@@ -1,0 +1,83 @@
+"""The anchor set: loaded or drawn, and kept apart from the pool."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from ost_hf.data.config import AnchorConfig
+from ost_hf.data.rows import Rows
+from ost_hf.errors import DataError
+
+
+def load_anchors(config: AnchorConfig) -> Rows:
+    """Loads the anchors, or draws them from a held-out split.
+
+    Raises:
+        DataError: If there are fewer rows than asked for, or no column to stratify by.
+    """
+    rows = Rows.load(config)
+    if config.size is None:
+        return rows
+    if config.size > len(rows):
+        raise DataError(f"anchors.size is {config.size}, but {config.path} ({config.split}) has only {len(rows)} rows")
+    if config.stratify_by is None:
+        strata: Sequence[Any] = [None] * len(rows)
+    elif config.stratify_by in rows.dataset.column_names:
+        strata = rows.dataset[config.stratify_by]
+    else:
+        raise DataError(
+            f"anchors.stratify_by: there is no column {config.stratify_by!r}; "
+            f"there are: {', '.join(rows.dataset.column_names)}"
+        )
+    return rows.select(stratified_sample(strata, config.size, config.seed))
+
+
+def stratified_sample(strata: Sequence[Any], size: int, seed: int) -> list[int]:
+    """Draws ``size`` indices so that each stratum keeps its share (largest remainders get the rest).
+
+    Args:
+        strata: The stratum of each row, any hashable value.
+        size: How many to draw.
+        seed: The same seed draws the same rows.
+
+    Returns:
+        Sorted indices.
+    """
+    members: dict[str, list[int]] = defaultdict(list)
+    for index, stratum in enumerate(strata):
+        members[str(stratum)].append(index)
+    exact = {name: size * len(rows) / len(strata) for name, rows in members.items()}
+    quota = {name: int(share) for name, share in exact.items()}
+    by_remainder = sorted(members, key=lambda name: (quota[name] - exact[name], name))
+    for name in by_remainder[: size - sum(quota.values())]:
+        quota[name] += 1
+    generator = random.Random(seed)
+    return sorted(i for name in sorted(members) for i in generator.sample(members[name], quota[name]))
+
+
+def find_overlap(pool: Rows, anchors: Rows, overlap: str) -> set[int]:
+    """Rows of the pool whose content is an anchor's.
+
+    Args:
+        pool: The candidates.
+        anchors: The anchors.
+        overlap: ``error``, or ``drop`` to get the rows for exclusion.
+
+    Returns:
+        Row numbers of the pool; empty if there is no overlap.
+
+    Raises:
+        DataError: If there is overlap and ``overlap`` is ``error``.
+    """
+    known = set(anchors.content_hashes)
+    rows = {row for row, content_hash in enumerate(pool.content_hashes) if content_hash in known}
+    if rows and overlap == "error":
+        first = min(rows)
+        raise DataError(
+            f"{len(rows)} rows of the pool are also anchors, such as row {first} ({pool.example_ids[first]}); "
+            "an anchor would vouch for itself. Hold the anchors out, or set anchors.overlap to drop"
+        )
+    return rows

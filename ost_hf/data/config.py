@@ -1,0 +1,94 @@
+"""Where rows come from, and how they become model inputs. Standard library only: ``--help`` reads these."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ost_hf.errors import ConfigError, require_choice, require_range
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """A set of rows: on the Hub, in local files, or in a folder."""
+
+    path: str = field(
+        metadata={
+            "help": "dataset name on the Hub, a local .parquet/.jsonl/.json/.csv file, a folder of such files or of "
+            "images (imagefolder), or a folder written by Dataset.save_to_disk"
+        }
+    )
+    name: str | None = field(default=None, metadata={"help": "configuration name of a Hub dataset"})
+    split: str = field(default="train", metadata={"help": "split, slices such as train[:1%%] included"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub dataset"})
+    limit: int | None = field(default=None, metadata={"help": "use the first so many rows only"})
+    id_column: str | None = field(
+        default=None,
+        metadata={"help": "column holding a unique id; without it a hash of the content names each row"},
+    )
+    messages_column: str = field(default="messages", metadata={"help": "column of chat messages"})
+    images_column: str | None = field(
+        default=None, metadata={"help": "column of one image or a list of images; by default `images` or `image`"}
+    )
+    prompt_column: str = field(default="prompt", metadata={"help": "prompt of the prompt/completion shape"})
+    completion_column: str = field(default="completion", metadata={"help": "completion of the same"})
+    question_column: str = field(default="question", metadata={"help": "question of the question/answer shape"})
+    answer_column: str = field(default="answer", metadata={"help": "answer of the same"})
+    tokenizer: str | None = field(
+        default=None,
+        metadata={"help": "for rows of input_ids/labels: the tokenizer they were made with, so that another is refused"},
+    )
+    system_prompt: str | None = field(
+        default=None, metadata={"help": "system message put before rows that bring none (not for tokenised rows)"}
+    )
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ConfigError("a dataset needs a path: a Hub name, a file or a folder")
+        require_range("limit", self.limit, at_least=1)
+
+
+@dataclass(frozen=True)
+class AnchorConfig(DatasetConfig):
+    """The anchor set: a dataset as it is, or a stratified sample of a held-out split."""
+
+    size: int | None = field(
+        default=None, metadata={"help": "draw so many rows (paper: 100 of a held-out 500); by default all rows"}
+    )
+    stratify_by: str | None = field(
+        default=None, metadata={"help": "column whose values are represented in the sample in their proportions"}
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the draw"})
+    overlap: str = field(
+        default="error",
+        metadata={"help": "pool rows with the content of an anchor: `error`, or `drop` them from the selection"},
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_range("anchors.size", self.size, at_least=1)
+        require_choice("anchors.overlap", self.overlap, ["error", "drop"])
+        if self.stratify_by and not self.size:
+            raise ConfigError("anchors.stratify_by needs anchors.size: how many rows to draw")
+
+
+@dataclass(frozen=True)
+class EncodingConfig:
+    """How rows become token sequences; the same for proxy and target."""
+
+    max_length: int | None = field(
+        default=2048, metadata={"help": "longest sequence in tokens, image tokens included; `null` for no limit"}
+    )
+    overflow: str = field(
+        default="skip",
+        metadata={
+            "help": "rows over max_length: `skip` gives them the status too_long; `truncate` cuts the end of the "
+            "last answer (status truncated), never an image token"
+        },
+    )
+    chat_template: str | None = field(
+        default=None, metadata={"help": "file with a Jinja chat template to use in place of the model's own"}
+    )
+
+    def __post_init__(self) -> None:
+        require_range("max_length", self.max_length, at_least=2)
+        require_choice("overflow", self.overflow, ["skip", "truncate"])

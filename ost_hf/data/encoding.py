@@ -1,0 +1,305 @@
+"""Examples to token sequences with labels on the answers only, for one tokenizer or processor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import Dataset
+
+from ost_hf.data.chat import find_answer_spans
+from ost_hf.data.config import EncodingConfig
+from ost_hf.data.images import open_image
+from ost_hf.data.rows import Example, Message, RowError, Rows
+from ost_hf.errors import DataError, ModelError
+
+IGNORE_INDEX = -100
+
+Features = dict[str, torch.Tensor]
+
+
+@dataclass
+class Encoded:
+    """One encoded row, or the reason why there is none.
+
+    ``features`` holds 1-D ``input_ids``, ``attention_mask``, ``labels`` (and other per-token rows) of
+    length T, and the processor's image tensors as it returned them.
+    """
+
+    example_id: str
+    row: int
+    status: str = "ok"
+    detail: str = ""
+    features: Features | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Supervised tokens: those the loss is a mean over. The first token is never predicted."""
+        return 0 if self.features is None else int((self.features["labels"][1:] != IGNORE_INDEX).sum())
+
+    @property
+    def length(self) -> int:
+        """Length in tokens, image tokens included."""
+        return 0 if self.features is None else len(self.features["input_ids"])
+
+
+class Encoder:
+    """Formats, tokenises and labels examples for one model.
+
+    Args:
+        processing_class: A fast tokenizer, or a processor that holds one.
+        config: Length limit and chat template.
+
+    Raises:
+        ModelError: If the tokenizer is not a fast one: labels are placed by character offsets.
+    """
+
+    def __init__(self, processing_class: Any, config: EncodingConfig | None = None):
+        self.config = config or EncodingConfig()
+        self.processing_class = processing_class
+        self.tokenizer = getattr(processing_class, "tokenizer", processing_class)
+        self.is_processor = self.tokenizer is not processing_class
+        if not getattr(self.tokenizer, "is_fast", False):
+            raise ModelError(f"{type(self.tokenizer).__name__} has no character offsets; a fast tokenizer is needed")
+        if self.config.chat_template is not None:
+            self.chat_template: str | None = Path(self.config.chat_template).expanduser().read_text()
+        else:
+            self.chat_template = getattr(processing_class, "chat_template", None) or self.tokenizer.chat_template
+
+    def encode(self, rows: Rows, row: int) -> Encoded:
+        """Encodes one row; what is wrong with it becomes its status, nothing is raised for it."""
+        example_id = rows.example_ids[row]
+        try:
+            features = self._features(rows[row], rows.folder)
+            status = self._fit(features)
+        except RowError as error:
+            return Encoded(example_id, row, error.status, error.detail)
+        encoded = Encoded(example_id, row, status, features=features)
+        if encoded.tokens == 0:
+            return Encoded(example_id, row, "no_labels", "no answer tokens to supervise")
+        return encoded
+
+    def encode_prompt(self, rows: Rows, row: int) -> tuple[Features, str]:
+        """The conversation up to its last assistant turn, ready to be continued, and that turn's text.
+
+        Raises:
+            RowError: If the row has no assistant turn at its end or cannot be encoded.
+        """
+        example = rows[row]
+        if example.tokens is not None:
+            raise RowError("bad_row", "tokenised rows cannot be evaluated by generation")
+        if not example.messages or example.messages[-1]["role"] != "assistant":
+            raise RowError("no_labels", "the row does not end with an assistant message to compare with")
+        reference = "".join(part.get("text", "") for part in example.messages[-1]["content"])
+        images = self._open_images(example, rows.folder)
+        if self.chat_template is None and not example.templated:
+            text = _plain_text(example.messages[:-1])
+            return self._tokenize(text, images, special_tokens=True)[0], reference
+        text = self.render(example.messages[:-1], add_generation_prompt=True)
+        return self._tokenize(text, images)[0], reference
+
+    def render(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
+        """The chat template's text for ``messages``."""
+        if self.chat_template is None:
+            raise ModelError(
+                f"{self.tokenizer.name_or_path} has no chat template and the rows are messages; name a Jinja file in "
+                "encoding.chat_template, or give prompt/completion rows as plain text"
+            )
+        # Text templates concatenate strings; only a processor's template knows typed content.
+        if not self.is_processor:
+            messages = [{**m, "content": _plain_text([m])} for m in messages]
+        return self.processing_class.apply_chat_template(
+            messages,
+            chat_template=self.chat_template,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+        )
+
+    @cached_property
+    def _closing_tokens(self) -> list[str]:
+        return [str(token) for token in self.tokenizer.added_tokens_decoder.values()] + [self.tokenizer.eos_token]
+
+    @cached_property
+    def _image_token_id(self) -> int | None:
+        token_id = getattr(self.processing_class, "image_token_id", None)
+        if token_id is None and getattr(self.processing_class, "image_token", None):
+            token_id = self.tokenizer.convert_tokens_to_ids(str(self.processing_class.image_token))
+        return token_id
+
+    def _features(self, example: Example, folder: Path | None) -> Features:
+        if example.tokens is not None:
+            ids = torch.tensor(example.tokens["input_ids"])
+            return {
+                "input_ids": ids,
+                "attention_mask": torch.ones_like(ids),
+                "labels": torch.tensor(example.tokens["labels"]),
+            }
+        images = self._open_images(example, folder)
+        if self.chat_template is None and not example.templated:
+            return self._plain_features(example, images)
+        text, spans = find_answer_spans(self.render, example.messages, self._closing_tokens)
+        features, unexpanded = self._tokenize(text, images)
+        marks = [any(a <= start < b for a, b in spans) for start, end in unexpanded["offset_mapping"]]
+        return self._with_labels(features, unexpanded["input_ids"], marks)
+
+    def _plain_features(self, example: Example, images: list[Any]) -> Features:
+        """Prompt + completion + end-of-sequence, for tokenizers without a chat template."""
+        prompt, completion = _plain_text(example.messages[:-1]), _plain_text(example.messages[-1:])
+        text = prompt + completion + (self.tokenizer.eos_token or "")
+        features, unexpanded = self._tokenize(text, images, special_tokens=True)
+        marks = [start >= len(prompt) and end > start for start, end in unexpanded["offset_mapping"]]
+        return self._with_labels(features, unexpanded["input_ids"], marks)
+
+    def _open_images(self, example: Example, folder: Path | None) -> list[Any]:
+        if example.images and not self.is_processor:
+            raise ModelError(f"{self.tokenizer.name_or_path} reads text only, but the rows hold images")
+        try:
+            return [open_image(image, folder) for image in example.images]
+        except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for some damaged files
+            raise RowError("bad_image", str(error)) from error
+
+    def _tokenize(self, text: str, images: list[Any], special_tokens: bool = False) -> tuple[Features, dict[str, Any]]:
+        """The model's inputs, and the same text's tokens before image placeholders are expanded."""
+        unexpanded = self.tokenizer(text, add_special_tokens=special_tokens, return_offsets_mapping=True)
+        if not self.is_processor:
+            ids = torch.tensor(unexpanded["input_ids"])
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, unexpanded
+        try:
+            output = self.processing_class(
+                text=[text], images=images or None, add_special_tokens=special_tokens, return_tensors="pt"
+            )
+        except ValueError as error:  # e.g. an aspect ratio that the image processor refuses
+            raise RowError("bad_image" if images else "bad_row", str(error)) from error
+        length = output["input_ids"].shape[1]
+        features = {
+            key: value[0] if value.shape[:2] == (1, length) else value
+            for key, value in output.items()
+            if isinstance(value, torch.Tensor)
+        }
+        return features, unexpanded
+
+    def _with_labels(self, features: Features, unexpanded_ids: list[int], marks: list[bool]) -> Features:
+        ids = features["input_ids"]
+        marks = spread_marks(unexpanded_ids, marks, ids.tolist(), self._image_token_id)
+        features["labels"] = torch.where(torch.tensor(marks), ids, torch.full_like(ids, IGNORE_INDEX))
+        return features
+
+    def _fit(self, features: Features) -> str:
+        """Applies the length limit in place; returns ``ok`` or ``truncated``, or raises ``too_long``."""
+        limit, length = self.config.max_length, len(features["input_ids"])
+        if limit is None or length <= limit:
+            return "ok"
+        cut_off = features["input_ids"][limit:]
+        cuts_image = self._image_token_id is not None and bool((cut_off == self._image_token_id).any())
+        if self.config.overflow == "skip" or cuts_image:
+            raise RowError("too_long", f"{length} tokens, limit {limit}")
+        for key, value in features.items():
+            if value.dim() == 1 and len(value) == length:
+                features[key] = value[:limit]
+        return "truncated"
+
+
+def spread_marks(plain_ids: list[int], marks: list[bool], full_ids: list[int], placeholder: int | None) -> list[bool]:
+    """Carries marks on tokens over to the sequence in which image placeholders were expanded.
+
+    The text between two placeholders is the same in both sequences: the first piece opens the full
+    sequence, the last closes it, those between follow each other in order.
+
+    Args:
+        plain_ids: Tokens of the text, one placeholder per image.
+        marks: One per token of ``plain_ids``.
+        full_ids: What the processor made of it.
+        placeholder: The image token, or ``None`` if the model has none.
+
+    Returns:
+        One mark per token of ``full_ids``; image tokens are never marked.
+
+    Raises:
+        ModelError: If the pieces are not found: the processor changes the text in another way.
+    """
+    if plain_ids == full_ids:
+        return marks
+    cuts = [-1, *(i for i, token in enumerate(plain_ids) if token == placeholder), len(plain_ids)]
+    pieces = [(a + 1, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    spread = [False] * len(full_ids)
+    position = 0
+    for number, (first, last) in enumerate(pieces):
+        piece = plain_ids[first:last]
+        if number == len(pieces) - 1:
+            position = max(position, len(full_ids) - len(piece))
+        while number > 0 and position + len(piece) < len(full_ids) and full_ids[position : position + len(piece)] != piece:
+            position += 1
+        if full_ids[position : position + len(piece)] != piece:
+            raise ModelError("the processor rewrites the text around images; its answer tokens cannot be located")
+        spread[position : position + len(piece)] = marks[first:last]
+        position += len(piece)
+    return spread
+
+
+def _plain_text(messages: list[Message]) -> str:
+    return "".join(part.get("text", "") for message in messages for part in message["content"])
+
+
+def check_tokenizer(rows: Rows, encoder: Encoder) -> None:
+    """Refuses a tokenised pool made with another tokenizer than the encoder's.
+
+    Raises:
+        ModelError: If the pool does not say its tokenizer, or the vocabularies differ.
+    """
+    if rows.layout != "tokenized":
+        return
+    name = rows.config.tokenizer
+    if name is None:
+        raise ModelError(
+            "the rows are input_ids/labels; name the tokenizer they were made with (`tokenizer`), "
+            "so that a model with another one is not trained on the wrong tokens"
+        )
+    from transformers import AutoTokenizer
+
+    if AutoTokenizer.from_pretrained(name).get_vocab() != encoder.tokenizer.get_vocab():
+        raise ModelError(
+            f"the rows were tokenised with {name}, whose vocabulary differs from {encoder.tokenizer.name_or_path}'s; "
+            "give the rows as text (messages, prompt/completion or question/answer)"
+        )
+
+
+class EncodedDataset(Dataset[Features]):
+    """Rows encoded on access, for a ``Trainer`` or a ``DataLoader``.
+
+    Args:
+        rows: The rows.
+        encoder: The model's encoder.
+        cache: Keep encoded rows in memory; for small pools that are read many times.
+
+    Raises:
+        ModelError: If the rows are tokenised for another model.
+    """
+
+    def __init__(self, rows: Rows, encoder: Encoder, cache: bool = False):
+        check_tokenizer(rows, encoder)
+        self.rows = rows
+        self.encoder = encoder
+        self._cache: dict[int, Encoded] | None = {} if cache else None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def encode(self, row: int) -> Encoded:
+        """The encoded row with its status."""
+        if self._cache is None:
+            return self.encoder.encode(self.rows, row)
+        if row not in self._cache:
+            self._cache[row] = self.encoder.encode(self.rows, row)
+        return self._cache[row]
+
+    def __getitem__(self, row: int) -> Features:
+        encoded = self.encode(row)
+        if encoded.features is None:
+            raise DataError(
+                f"row {row} ({encoded.example_id}) cannot be used: {encoded.status}, {encoded.detail}; "
+                "score or check the rows first, so that it is left out"
+            )
+        return encoded.features

@@ -1,0 +1,60 @@
+"""Images as they lie in rows: encoded bytes, a path, or a picture in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from pathlib import Path
+from typing import Any
+
+
+def image_key(image: Any, folder: Path | None) -> str:
+    """A hash that is equal for equal images: of the encoded bytes where there are any, else of the pixels.
+
+    An image file that cannot be read is named by its path, so that the row still gets its id.
+    """
+    data = _bytes_of(image, folder)
+    if data is None and hasattr(image, "tobytes"):
+        data = f"{image.mode}{image.size}".encode() + image.tobytes()
+    if data is None:
+        data = str(image).encode()
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def open_image(image: Any, folder: Path | None) -> Any:
+    """Decodes an image completely, so that a damaged file fails here and not inside a model.
+
+    Args:
+        image: ``{"bytes", "path"}`` as ``datasets`` stores it, a path, or a ``PIL.Image``.
+        folder: Where relative paths start.
+
+    Returns:
+        A ``PIL.Image`` in RGB.
+
+    Raises:
+        OSError, ValueError: If it cannot be read; ``PIL`` says why.
+    """
+    from PIL import Image
+
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    data = _bytes_of(image, folder)
+    if data is None:
+        raise ValueError(f"no image file at {image.get('path') if isinstance(image, dict) else image!r}")
+    return Image.open(io.BytesIO(data)).convert("RGB")
+
+
+def _bytes_of(image: Any, folder: Path | None) -> bytes | None:
+    if isinstance(image, dict):
+        if image.get("bytes") is not None:
+            return image["bytes"]
+        image = image.get("path")
+    if not isinstance(image, (str, Path)):
+        return None
+    path = Path(image).expanduser()
+    if not path.is_absolute() and folder is not None:
+        path = folder / path
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
