@@ -1,0 +1,168 @@
+"""The proxy: a base model with LoRA, what exactly was adapted, and how it is stored.
+
+On disk it is PEFT's adapter folder plus ``optimizer.safetensors`` (the moments of the warm-up) and
+``proxy.json`` (its configuration and the module report).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import peft
+import torch
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ost_hf.errors import ModelError, RunDirectoryError
+from ost_hf.models import load_model, load_processing_class
+from ost_hf.parallel import outside_deepspeed, state
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.utility.reverse import LoraPair, weights_of
+from ost_hf.utility.step import AdamState
+
+_ADAPTER = "default"
+
+
+@dataclass
+class Proxy:
+    """A model ready to be asked: in evaluation mode, base frozen, on this process's device."""
+
+    model: Any
+    pairs: list[LoraPair]
+    processing_class: Any
+    config: ProxyConfig
+    adam: AdamState | None = None
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The adaptable parameters by name."""
+        return weights_of(self.pairs)
+
+    def report(self) -> dict[str, Any]:
+        """Which modules were adapted, for people: counts by layer name, parameters, what was left alone."""
+        modules = Counter(pair.name_a.split(".lora_A")[0].rsplit(".", 1)[-1] for pair in self.pairs)
+        linear = sum(isinstance(module, nn.Linear) for module in self.model.get_base_model().modules())
+        # PEFT keeps each adapted layer's own linear and adds two factors.
+        return {
+            "adapted_modules": len(self.pairs),
+            "by_name": dict(sorted(modules.items())),
+            "trainable_parameters": sum(parameter.numel() for parameter in self.parameters.values()),
+            "linear_layers_left_alone": linear - 3 * len(self.pairs),
+            "base_parameters": sum(p.numel() for n, p in self.model.named_parameters() if ".lora_" not in n),
+            "warmup_steps": self.adam.step if self.adam else 0,
+        }
+
+
+def build_proxy(config: ProxyConfig) -> Proxy:
+    """Loads the base model and puts a fresh LoRA on its language layers.
+
+    Raises:
+        ModelError: If no layer can be adapted.
+    """
+    with outside_deepspeed():
+        base = load_model(config)
+    target = config.lora_target_modules or language_layers(base)
+    lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules=target)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        try:
+            model = peft.get_peft_model(base, lora, adapter_name=_ADAPTER)
+        except ValueError as error:  # PEFT's "target modules not found"
+            raise ModelError(f"no layer of {config.model} matches lora_target_modules {target!r}: {error}") from error
+    return _finish(model, config)
+
+
+def load_proxy(folder: str | Path) -> Proxy:
+    """Loads a stored proxy.
+
+    Raises:
+        RunDirectoryError: If there is none in ``folder``.
+    """
+    folder = Path(folder)
+    if not (folder / "proxy.json").exists():
+        raise RunDirectoryError(f"no proxy in {folder}: run the score stage first")
+    config = ProxyConfig(**json.loads((folder / "proxy.json").read_text())["config"])
+    with outside_deepspeed():
+        base = load_model(config)
+        model = peft.PeftModel.from_pretrained(base, str(folder), adapter_name=_ADAPTER)
+    proxy = _finish(model, config)
+    if (folder / "optimizer.safetensors").exists():
+        proxy.adam = _load_moments(folder / "optimizer.safetensors", proxy)
+    return proxy
+
+
+def save_proxy(proxy: Proxy, folder: str | Path) -> None:
+    """Stores adapter, optimizer moments and report; safetensors and JSON only.
+
+    ``proxy.json`` is written last: a folder that has it is complete.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The embeddings are frozen; "auto" would ask the Hub whether they were resized.
+    proxy.model.save_pretrained(folder, save_embedding_layers=False)
+    if proxy.adam is not None:
+        tensors = {f"exp_avg.{name}": value.contiguous() for name, value in proxy.adam.exp_avg.items()}
+        tensors |= {f"exp_avg_sq.{name}": value.contiguous() for name, value in proxy.adam.exp_avg_sq.items()}
+        tensors["step"] = torch.tensor(proxy.adam.step)
+        save_file(tensors, folder / "optimizer.safetensors")
+    described = {"config": asdict(proxy.config), "report": proxy.report()}
+    (folder / "proxy.json").write_text(json.dumps(described, indent=2) + "\n")
+
+
+def language_layers(model: nn.Module) -> str:
+    """A regular expression for every linear layer of the language model, and of nothing else.
+
+    The vision tower, the projector and the output head stay out: PEFT's ``all-linear`` would adapt the
+    vision layers too, and a bare layer name such as ``gate_proj`` can occur in both.
+
+    Raises:
+        ModelError: If there is no linear layer to adapt.
+    """
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model
+    prefix = next(name for name, module in model.named_modules() if module is decoder)
+    head = model.get_output_embeddings()
+    names = {
+        name.rsplit(".", 1)[-1]
+        for name, module in decoder.named_modules()
+        if isinstance(module, nn.Linear) and module is not head
+    }
+    if not names:
+        raise ModelError(
+            f"{type(model).__name__} has no linear layers in its language model that LoRA could adapt; "
+            "name layers in lora_target_modules or choose another proxy"
+        )
+    start = re.escape(prefix) + r"\." if prefix else ""
+    return rf"{start}(?:.*\.)?(?:{'|'.join(re.escape(name) for name in sorted(names))})"
+
+
+def _finish(model: Any, config: ProxyConfig) -> Proxy:
+    model = model.to(state().device).eval()
+    pairs = []
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        a, b = module.lora_A[_ADAPTER], module.lora_B[_ADAPTER]
+        if not (isinstance(a, nn.Linear) and isinstance(b, nn.Linear)):
+            raise ModelError(f"{name}: only linear layers can be adapted, this is a {type(module).__name__}")
+        pairs.append(LoraPair(f"{name}.lora_A.weight", f"{name}.lora_B.weight", a, b))
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    return Proxy(model, pairs, load_processing_class(config), config)
+
+
+def _load_moments(path: Path, proxy: Proxy) -> AdamState:
+    tensors = load_file(path, device=str(state().device))
+    moments: dict[str, dict[str, torch.Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
+    for key, value in tensors.items():
+        kind, _, name = key.partition(".")
+        if kind in moments:
+            moments[kind][name] = value
+    if set(moments["exp_avg"]) != set(proxy.parameters):
+        raise RunDirectoryError(f"{path} holds the moments of another adapter; remove the folder and score again")
+    return AdamState(moments["exp_avg"], moments["exp_avg_sq"], int(tensors["step"]))
