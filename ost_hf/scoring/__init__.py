@@ -1,0 +1,1 @@
+"""The one distributed, resumable loop that runs a scorer over a pool and writes the score table."""

@@ -1,0 +1,140 @@
+"""The score table: Parquet parts and a manifest in one folder.
+
+Columns: ``example_id``, ``row`` (its place in the pool), ``utility`` (higher helps more), ``utility_se``,
+``loss`` (nats per token), ``tokens`` (supervised), ``status`` (``ok``, ``truncated``, ``too_long``,
+``no_labels``, ``bad_image``, ``bad_row``, ``non_finite``, ``anchor_overlap``), ``detail``, and what else the
+scorer gives. Every row of the pool appears exactly once; one without a utility has a status that says why.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ost_hf.errors import RunDirectoryError
+
+SCHEMA = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("row", pa.int64()),
+        ("utility", pa.float64()),
+        ("utility_se", pa.float64()),
+        ("loss", pa.float64()),
+        ("tokens", pa.int32()),
+        ("status", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+
+
+class ScoreTable:
+    """A folder of ``part-*.parquet`` files with ``manifest.json``.
+
+    Args:
+        folder: The ``scores`` folder of a run directory.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+
+    def manifest(self) -> dict[str, Any]:
+        """What the table was made of.
+
+        Raises:
+            RunDirectoryError: If there is no score table.
+        """
+        path = self.folder / "manifest.json"
+        if not path.exists():
+            raise RunDirectoryError(f"no score table in {self.folder}: run the score stage first")
+        return json.loads(path.read_text())
+
+    def check_manifest(self, identity: Mapping[str, Any]) -> bool:
+        """Compares what is about to be scored with what the folder holds.
+
+        Returns:
+            Whether there is a manifest.
+
+        Raises:
+            RunDirectoryError: If it is of another configuration or dataset; the differences are named.
+        """
+        if not (self.folder / "manifest.json").exists():
+            return False
+        differences = _differences(self.manifest()["identity"], dict(identity))
+        if differences:
+            raise RunDirectoryError(
+                f"{self.folder} holds scores of another run: {'; '.join(differences)}. "
+                "Choose another run_dir, or remove the folder to score again"
+            )
+        return True
+
+    def write_manifest(self, identity: Mapping[str, Any], **more: Any) -> None:
+        """Writes ``manifest.json``: the identity a resumed run must share, and facts beside it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        _replace(
+            self.folder / "manifest.json",
+            lambda path: path.write_text(json.dumps({"identity": dict(identity), **more}, indent=2) + "\n"),
+        )
+
+    def write_part(self, records: list[dict[str, Any]]) -> None:
+        """Writes one part under a temporary name and renames it: a part is whole or absent."""
+        extra = sorted({key for record in records for key in record} - set(SCHEMA.names))
+        schema = pa.schema([*SCHEMA, *((name, pa.float64()) for name in extra)])
+        table = pa.Table.from_pylist(records, schema=schema)
+        _replace(self.folder / self.part_name([r["row"] for r in records]), lambda path: pq.write_table(table, path))
+
+    @staticmethod
+    def part_name(rows: list[int]) -> str:
+        """The file name of a part, by its first row: parts never share rows."""
+        return f"part-{min(rows):010d}.parquet"
+
+    def rows_done(self) -> set[int]:
+        """The rows that stand in the table already."""
+        return {row for part in self._parts() for row in pq.read_table(part, columns=["row"])["row"].to_pylist()}
+
+    def read(self, complete: bool = True) -> pa.Table:
+        """All rows in the pool's order.
+
+        Args:
+            complete: Require every row of the pool.
+
+        Raises:
+            RunDirectoryError: If rows are missing or doubled.
+        """
+        total = self.manifest()["rows"]
+        parts = [pq.read_table(part) for part in self._parts()]
+        if not parts:
+            raise RunDirectoryError(f"the score table in {self.folder} has no rows yet: run the score stage")
+        table = pa.concat_tables(parts, promote_options="default").sort_by("row")
+        rows = table["row"].to_pylist()
+        if len(set(rows)) != len(rows):
+            raise RunDirectoryError(f"rows appear more than once in {self.folder}; remove the folder and score again")
+        if complete and len(rows) != total:
+            raise RunDirectoryError(
+                f"the score table in {self.folder} has {len(rows)} of {total} rows; run the score stage again to finish it"
+            )
+        return table
+
+    def _parts(self) -> Iterable[Path]:
+        return sorted(self.folder.glob("part-*.parquet"))
+
+
+def _replace(path: Path, write: Any) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write(temporary)
+    os.replace(temporary, path)
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return [
+            difference
+            for key in sorted(set(old) | set(new))
+            for difference in _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if old == new else [f"{name} was {old!r}, now {new!r}"]
