@@ -1,0 +1,1 @@
+"""Score table to selection table."""
