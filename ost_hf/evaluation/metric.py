@@ -1,0 +1,66 @@
+"""The exact-match metric, loaded from the package's own folder, and its use inside a ``Trainer``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ost_hf.errors import ConfigError
+
+IGNORE_INDEX = -100
+
+
+def exact_match_path() -> str:
+    """The folder that ``evaluate.load`` takes; nothing is fetched from the Hub."""
+    return str(Path(__file__).parent / "exact_match")
+
+
+def load_exact_match() -> Any:
+    """The metric as an ``evaluate.Metric``.
+
+    Raises:
+        ConfigError: If ``evaluate`` is not installed.
+    """
+    try:
+        import evaluate
+    except ImportError as error:
+        raise ConfigError("evaluation needs the evaluate library: pip install 'ost-hf[eval]'") from error
+    return evaluate.load(exact_match_path())
+
+
+def make_compute_metrics(tokenizer: Any, match: str = "math") -> Callable[[Any], dict[str, float]]:
+    """A ``compute_metrics`` function for ``Trainer``.
+
+    Predictions may be generated token ids (``Seq2SeqTrainer``'s ``predict_with_generate``) or logits or
+    their argmax. With the latter two each token was predicted after the *right* preceding ones, so the
+    figure says how well answers are followed, not how well they are found: report generated ones.
+
+    Args:
+        tokenizer: Tokenizer or processor that decodes.
+        match: As in the metric.
+    """
+    metric = load_exact_match()
+    tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
+
+    def compute_metrics(evaluated: Any) -> dict[str, float]:
+        predictions = evaluated.predictions[0] if isinstance(evaluated.predictions, tuple) else evaluated.predictions
+        labels = np.asarray(evaluated.label_ids)
+        predictions = np.asarray(predictions)
+        if predictions.ndim == 3:
+            predictions = predictions.argmax(-1)
+        if predictions.shape == labels.shape:
+            # Teacher forcing: the prediction at t is for the token at t + 1.
+            predictions, labels = predictions[:, :-1], labels[:, 1:]
+            predictions = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, predictions)
+        texts = [_decode(tokenizer, row) for row in predictions]
+        references = [_decode(tokenizer, row) for row in labels]
+        return {"exact_match": metric.compute(predictions=texts, references=references, match=match)["exact_match"]}
+
+    return compute_metrics
+
+
+def _decode(tokenizer: Any, ids: np.ndarray) -> str:
+    return tokenizer.decode([int(token) for token in ids if token >= 0], skip_special_tokens=True)
