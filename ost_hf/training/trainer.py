@@ -1,0 +1,249 @@
+"""``OSTTrainer``: a ``transformers.Trainer`` that trains on the rows worth training on.
+
+Beside the constructor it overrides three small hooks: the choice of the train sampler, ``num_examples`` (so
+that logs count kept rows), and ``log``. Given nothing of ours it is a plain ``Trainer``.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import torch
+import transformers
+from torch.utils.data import DataLoader, IterableDataset
+
+from ost_hf.data.anchors import load_anchors
+from ost_hf.data.collator import Collator
+from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
+from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.rows import Rows
+from ost_hf.errors import ConfigError, DataError
+from ost_hf.parallel import barrier, is_main, outside_deepspeed
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import free_memory, score_pool
+from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.selector import read_selection, select, write_selection
+from ost_hf.training.config import OSTConfig, sampling_order, selection_config
+from ost_hf.training.kept import Kept, drop_unusable, filter_stream, find_kept
+from ost_hf.training.sampler import OSTSampler
+
+logger = logging.getLogger(__name__)
+
+
+class SelectionMixin:
+    """What a ``Trainer`` needs to train on kept rows; mixed in front of one, it is idle until ``_kept`` is set."""
+
+    _kept: Kept | None = None
+    _kept_dataset: Any = None
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
+        if self._kept is None:
+            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
+        # The dataset the loader will hold: Trainer may have removed columns from its own.
+        self._kept_dataset = self.train_dataset if train_dataset is None else train_dataset  # type: ignore[attr-defined]
+        args = self.args  # type: ignore[attr-defined]
+        seed = args.data_seed if args.data_seed is not None else args.seed
+        return OSTSampler(self._kept.indices, self._kept.utilities, sampling_order(args), seed)
+
+    def num_examples(self, dataloader: DataLoader) -> int:
+        """Rows an epoch passes over: the kept ones for the training set."""
+        if self._kept is not None and getattr(dataloader, "dataset", None) is self._kept_dataset:
+            return len(self._kept.indices)
+        return super().num_examples(dataloader)  # type: ignore[misc]
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        """Adds to the closing line of a training how many rows of the pool were trained on."""
+        if self._kept is not None and "train_runtime" in logs:
+            logs["train_rows_kept"] = len(self._kept.indices)
+            logs["train_rows_pool"] = self._kept.pool_size
+        super().log(logs, *args, **kwargs)  # type: ignore[misc]
+
+
+class OSTTrainer(SelectionMixin, transformers.Trainer):
+    """Fine-tunes on the kept rows of a training set.
+
+    Args:
+        model: As in ``Trainer``.
+        args: ``OSTConfig``, or plain ``TrainingArguments`` for the default selection.
+        data_collator: As in ``Trainer``. Without one, a ``datasets.Dataset`` in one of the accepted layouts
+            is encoded with ``processing_class`` (labels on the answers only) and collated here.
+        train_dataset: The pool: ``datasets.Dataset``, ``EncodedDataset``, any dataset with a length, or an
+            iterable one whose rows have an ``example_id``.
+        eval_dataset: As in ``Trainer``; encoded as the training set is.
+        processing_class: The target's tokenizer or processor.
+        scores: A score table or its run directory; kept rows are chosen by ``args``.
+        selection: A selection table, its file or its run directory, in place of ``scores``.
+        proxy: A small model's name or its ``ProxyConfig``: score first, into ``output_dir/ost``, free the
+            proxy, then train. Needs ``anchors``.
+        anchors: The anchor set: ``datasets.Dataset``, ``Rows`` or ``AnchorConfig``.
+        scoring: How to score.
+        encoding: How rows become tokens, for proxy and target.
+        **kwargs: Everything else that ``Trainer`` takes.
+
+    Raises:
+        ConfigError: If more than one source of a selection is given, or a proxy without anchors.
+        DataError: If the selection does not fit the training set.
+    """
+
+    def __init__(
+        self,
+        model: Any = None,
+        args: transformers.TrainingArguments | None = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        eval_dataset: Any = None,
+        processing_class: Any = None,
+        *,
+        scores: ScoreTable | pa.Table | str | Path | None = None,
+        selection: pa.Table | str | Path | None = None,
+        proxy: ProxyConfig | str | None = None,
+        anchors: Rows | datasets.Dataset | AnchorConfig | None = None,
+        scoring: ScoringConfig | None = None,
+        encoding: EncodingConfig | None = None,
+        **kwargs: Any,
+    ):
+        args = OSTConfig() if args is None else args
+        table = resolve_selection(
+            args, train_dataset, processing_class,
+            scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
+        )  # fmt: skip
+        if table is not None:
+            sampling_order(args)
+            if data_collator is None and processing_class is not None:
+                encoder = Encoder(processing_class, encoding)
+                train_dataset = _encoded(train_dataset, encoder)
+                eval_dataset = (
+                    {name: _encoded(dataset, encoder) for name, dataset in eval_dataset.items()}
+                    if isinstance(eval_dataset, dict)
+                    else _encoded(eval_dataset, encoder)
+                )
+                if isinstance(train_dataset, EncodedDataset):
+                    data_collator = Collator.of(processing_class)
+                    # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
+                    args.remove_unused_columns = False
+            if isinstance(train_dataset, IterableDataset):
+                train_dataset = filter_stream(train_dataset, table)
+            else:
+                self._kept = find_kept(train_dataset, table)
+                if getattr(args, "check_rows", True) and isinstance(train_dataset, EncodedDataset):
+                    report = Path(args.output_dir) / "rows_not_used.json"
+                    self._kept = drop_unusable(train_dataset, self._kept, report, args.dataloader_num_workers)
+                logger.info("training on %d of %d rows", len(self._kept.indices), self._kept.pool_size)
+        super().__init__(
+            model=model,
+            args=args,
+            data_collator=data_collator,
+            train_dataset=train_dataset,
+            eval_dataset=eval_dataset,
+            processing_class=processing_class,
+            **kwargs,
+        )
+
+
+def resolve_selection(
+    args: transformers.TrainingArguments,
+    train_dataset: Any,
+    processing_class: Any,
+    *,
+    scores: ScoreTable | pa.Table | str | Path | None,
+    selection: pa.Table | str | Path | None,
+    proxy: ProxyConfig | str | None,
+    anchors: Rows | datasets.Dataset | AnchorConfig | None,
+    scoring: ScoringConfig | None,
+    encoding: EncodingConfig | None,
+) -> pa.Table | None:
+    """The selection table that a trainer was given, or makes it: from scores, or by scoring first.
+
+    Returns:
+        ``None`` if nothing of ours was given.
+
+    Raises:
+        ConfigError: If the arguments contradict each other.
+        DataError: If scoring is asked for without rows that can be scored.
+    """
+    given = [name for name, value in (("scores", scores), ("selection", selection), ("proxy", proxy)) if value is not None]
+    if len(given) > 1:
+        raise ConfigError(f"give one of scores, selection and proxy, not {' and '.join(given)}")
+    if (proxy is None) != (anchors is None):
+        lacking, present = ("anchors", "a proxy") if anchors is None else ("a proxy", "anchors")
+        raise ConfigError(f"scoring needs a proxy and anchors; {present} came without {lacking}")
+    if not given:
+        return None
+    if train_dataset is None:
+        raise ConfigError(f"{given[0]} was given, but no train_dataset to select from")
+    wanted = selection_config(args)
+    if selection is not None:
+        if wanted != SelectionConfig():
+            raise ConfigError(
+                "a selection table says already what is kept; leave keep_ratio, keep_count and min_utility unset, "
+                "or give scores instead of the selection"
+            )
+        return selection if isinstance(selection, pa.Table) else read_selection(selection)
+    if proxy is not None:
+        assert anchors is not None
+        return _score_first(args, wanted, train_dataset, processing_class, proxy, anchors, scoring, encoding)
+    if isinstance(scores, (str, Path)):
+        folder = Path(scores)
+        scores = ScoreTable(folder / "scores" if (folder / "scores").is_dir() else folder)
+    return select(scores.read() if isinstance(scores, ScoreTable) else scores, wanted)
+
+
+def _score_first(
+    args: transformers.TrainingArguments,
+    wanted: SelectionConfig,
+    train_dataset: Any,
+    processing_class: Any,
+    proxy: ProxyConfig | str,
+    anchors: Rows | datasets.Dataset | AnchorConfig,
+    scoring: ScoringConfig | None,
+    encoding: EncodingConfig | None,
+) -> pa.Table:
+    """Scores into ``output_dir/ost`` and selects."""
+    pool = _pool_of(train_dataset, processing_class)
+    overlap = anchors.overlap if isinstance(anchors, AnchorConfig) else "error"
+    if isinstance(anchors, AnchorConfig):
+        anchors = load_anchors(anchors)
+    elif isinstance(anchors, datasets.Dataset):
+        anchors = rows_of(anchors, processing_class)
+    run_dir = Path(args.output_dir) / "ost"
+    proxy = ProxyConfig(model=proxy) if isinstance(proxy, str) else proxy
+    with outside_deepspeed():
+        table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap)
+    free_memory()
+    selection = select(table.read(), wanted)
+    if is_main():
+        write_selection(selection, run_dir / "selection.parquet")
+    barrier()
+    return selection
+
+
+def _pool_of(train_dataset: Any, processing_class: Any) -> Rows:
+    if isinstance(train_dataset, EncodedDataset):
+        return train_dataset.rows
+    if not isinstance(train_dataset, datasets.Dataset):
+        raise DataError(
+            f"a {type(train_dataset).__name__} cannot be scored; give a datasets.Dataset or an EncodedDataset, or score "
+            "beforehand with score_pool and pass the table as scores"
+        )
+    return rows_of(train_dataset, processing_class)
+
+
+def rows_of(dataset: datasets.Dataset, processing_class: Any = None) -> Rows:
+    """A dataset in memory as rows: an ``example_id`` column names them if there is one."""
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    id_column = "example_id" if "example_id" in dataset.column_names else None
+    name = getattr(tokenizer, "name_or_path", None)
+    return Rows(dataset, DatasetConfig(path="in memory", id_column=id_column, tokenizer=name))
+
+
+def _encoded(dataset: Any, encoder: Encoder) -> Any:
+    """The dataset encoded on access if its rows are text or messages; any other as it is."""
+    if not isinstance(dataset, datasets.Dataset) or "input_ids" in dataset.column_names:
+        return dataset
+    return EncodedDataset(rows_of(dataset), encoder)

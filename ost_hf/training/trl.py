@@ -1,0 +1,64 @@
+"""The same for TRL's ``SFTTrainer``.
+
+TRL prepares the dataset in its constructor, and packing destroys the identity of rows: the kept rows are
+taken out before it sees them, so its own sampler and logs are right as they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from torch.utils.data import IterableDataset
+from trl import SFTConfig, SFTTrainer
+
+from ost_hf.errors import DataError
+from ost_hf.training.config import SelectionArguments
+from ost_hf.training.kept import filter_stream, find_kept
+from ost_hf.training.trainer import resolve_selection
+
+
+@dataclass
+class OSTSFTConfig(SelectionArguments, SFTConfig):
+    """``SFTConfig`` with the selection's settings."""
+
+
+class OSTSFTTrainer(SFTTrainer):
+    """``SFTTrainer`` on the kept rows of its training set.
+
+    Args:
+        *args: As in ``SFTTrainer``.
+        scores, selection, proxy, anchors, scoring, encoding: As in ``OSTTrainer``.
+        **kwargs: As in ``SFTTrainer``; the training set is a ``datasets.Dataset``, or an iterable one whose
+            rows have an ``example_id``.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        args: Any = None,
+        data_collator: Any = None,
+        train_dataset: Any = None,
+        *more: Any,
+        scores: Any = None,
+        selection: Any = None,
+        proxy: Any = None,
+        anchors: Any = None,
+        scoring: Any = None,
+        encoding: Any = None,
+        **kwargs: Any,
+    ):
+        args = OSTSFTConfig() if args is None else args
+        table = resolve_selection(
+            args, train_dataset, kwargs.get("processing_class"),
+            scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
+        )  # fmt: skip
+        if table is not None:
+            if isinstance(train_dataset, datasets.Dataset):
+                train_dataset = train_dataset.select(sorted(find_kept(train_dataset, table).indices))
+            elif isinstance(train_dataset, IterableDataset):
+                train_dataset = filter_stream(train_dataset, table)
+            else:
+                raise DataError(f"OSTSFTTrainer selects from a datasets.Dataset, not from {type(train_dataset).__name__}")
+        super().__init__(model, args, data_collator, train_dataset, *more, **kwargs)
