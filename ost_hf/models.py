@@ -28,6 +28,19 @@ class ModelConfig:
         require_choice("dtype", self.dtype, ["auto", "float32", "bfloat16"])
 
 
+@dataclass(frozen=True)
+class TargetConfig(ModelConfig):
+    """The model to fine-tune, all of it."""
+
+    dtype: str = field(
+        default="float32",
+        metadata={
+            "help": "weights while training: `float32` (with training.bf16, mixed precision), or `bfloat16`, which "
+            "loses nothing under DeepSpeed (it keeps its own float32 weights); `auto`: bfloat16 on an accelerator"
+        },
+    )
+
+
 def load_model(config: ModelConfig) -> Any:
     """Loads the model with the class its configuration calls for.
 

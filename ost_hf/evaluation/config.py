@@ -12,6 +12,9 @@ from ost_hf.errors import require_choice, require_range
 class EvaluationConfig(DatasetConfig):
     """Test rows in any accepted layout; their last assistant turn is the reference."""
 
+    model: str | None = field(
+        default=None, metadata={"help": "model to evaluate, such as the target before fine-tuning; by default after it"}
+    )
     reference_column: str | None = field(
         default=None, metadata={"help": "column with the bare right answer; by default extracted from the last turn"}
     )

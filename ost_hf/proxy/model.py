@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -69,8 +70,10 @@ def build_proxy(config: ProxyConfig) -> Proxy:
         base = load_model(config)
     target = config.lora_target_modules or language_layers(base)
     lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules=target)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
         torch.manual_seed(config.seed)
+        # PEFT reads a property that transformers has renamed; its user can do nothing about the warning.
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         try:
             model = peft.get_peft_model(base, lora, adapter_name=_ADAPTER)
         except ValueError as error:  # PEFT's "target modules not found"

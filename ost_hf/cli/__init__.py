@@ -1,0 +1,1 @@
+"""The command line: one YAML, six commands, every field a flag."""

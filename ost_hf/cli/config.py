@@ -1,0 +1,210 @@
+"""``RunConfig``: one YAML with a section for each stage, and a flag for each field.
+
+Standard library and configuration classes only: ``--help`` reads this module and must be quick.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+import typing
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
+from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
+from ost_hf.errors import ConfigError, require_range, unknown_key
+from ost_hf.evaluation.config import EvaluationConfig
+from ost_hf.hub.config import HubConfig
+from ost_hf.models import TargetConfig
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.selection.config import SelectionConfig
+
+
+@dataclass(frozen=True)
+class AccelerateConfig:
+    """With a file, a command starts itself under ``accelerate launch``; `run` does so stage by stage."""
+
+    config_file: str | None = field(default=None, metadata={"help": "accelerate config for all stages"})
+    score: str | None = field(default=None, metadata={"help": "another one for scoring"})
+    train: str | None = field(default=None, metadata={"help": "another one for training"})
+    evaluate: str | None = field(default=None, metadata={"help": "another one for evaluation"})
+    num_processes: int | None = field(
+        default=None, metadata={"help": "processes over all machines, in place of the file's"}
+    )
+
+    def __post_init__(self) -> None:
+        require_range("accelerate.num_processes", self.num_processes, at_least=1)
+
+    def file_for(self, stage: str) -> str | None:
+        """The accelerate config of a stage."""
+        return getattr(self, stage, None) or self.config_file
+
+
+# The sections of a YAML in the order of the data's way. `training` is apart: its fields are OSTConfig's.
+SECTIONS: dict[str, Any] = {
+    "pool": DatasetConfig,
+    "anchors": AnchorConfig,
+    "encoding": EncodingConfig,
+    "proxy": ProxyConfig,
+    "scoring": ScoringConfig,
+    "selection": SelectionConfig,
+    "target": TargetConfig,
+    "evaluation": EvaluationConfig,
+    "hub": HubConfig,
+    "accelerate": AccelerateConfig,
+}
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """The resolved configuration of a run directory; sections that were not given are ``None`` or defaults."""
+
+    run_dir: str
+    pool: DatasetConfig | None = None
+    anchors: AnchorConfig | None = None
+    encoding: EncodingConfig = field(default_factory=EncodingConfig)
+    proxy: ProxyConfig | None = None
+    scoring: ScoringConfig = field(default_factory=ScoringConfig)
+    selection: SelectionConfig = field(default_factory=SelectionConfig)
+    target: TargetConfig | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    evaluation: EvaluationConfig | None = None
+    hub: HubConfig | None = None
+    accelerate: AccelerateConfig = field(default_factory=AccelerateConfig)
+
+    @property
+    def folder(self) -> Path:
+        """The run directory."""
+        return Path(self.run_dir).expanduser()
+
+    def require(self, *sections: str) -> None:
+        """Raises ``ConfigError`` unless all ``sections`` were given."""
+        missing = [name for name in sections if getattr(self, name) is None]
+        if missing:
+            needed = " and ".join(f"{name} ({_first_field(name)})" for name in missing)
+            raise ConfigError(f"this command needs the section{'s' * (len(missing) > 1)} {needed}, in the YAML or as flags")
+
+    def write(self) -> Path:
+        """Writes ``config.yaml`` into the run directory; running with it replays the run."""
+        resolved = {key: value for key, value in asdict(self).items() if value is not None}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "config.yaml"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        temporary.write_text(dump_yaml(resolved))
+        os.replace(temporary, path)
+        return path
+
+
+def load_config(path: str | None, overrides: dict[str, str], run_dir: str | None = None) -> RunConfig:
+    """Reads a YAML and lays flags over it.
+
+    Args:
+        path: The YAML; without one, ``run_dir/config.yaml`` if it exists.
+        overrides: Flag texts by ``section.field``.
+        run_dir: In place of the YAML's.
+
+    Raises:
+        ConfigError: For an unreadable file, an unknown section or field, a value of another type, or a
+            value that is not allowed.
+    """
+    if path is None and run_dir is not None and (Path(run_dir).expanduser() / "config.yaml").exists():
+        path = str(Path(run_dir).expanduser() / "config.yaml")
+    given = _read(path) if path is not None else {}
+    for name, text in overrides.items():
+        section, _, key = name.partition(".")
+        values = given.setdefault(section, {})
+        if values is None:
+            values = given[section] = {}
+        values[key] = parse_yaml(text, f"--{name}")
+    if run_dir is not None:
+        given["run_dir"] = run_dir
+    return build_config(given)
+
+
+def build_config(given: dict[str, Any]) -> RunConfig:
+    """Checks a mapping of sections and makes the configuration of it.
+
+    Raises:
+        ConfigError: As :func:`load_config`.
+    """
+    built: dict[str, Any] = {}
+    for name, values in given.items():
+        if name == "run_dir":
+            built[name] = str(values)
+        elif name == "training":
+            built[name] = _check_training(values or {})
+        elif name not in SECTIONS:
+            raise ConfigError(unknown_key("section", name, ["run_dir", "training", *SECTIONS]))
+        elif values is not None:
+            built[name] = _build_section(name, values)
+    if not built.get("run_dir"):
+        raise ConfigError("run_dir is not set: name the folder for this run's tables, in the YAML or as --run_dir")
+    return RunConfig(**built)
+
+
+def section_fields(section: str) -> list[Field[Any]]:
+    """The fields of a section, for flags and for help."""
+    return list(fields(SECTIONS[section]))
+
+
+def _read(path: str) -> dict[str, Any]:
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"there is no configuration file {path}")
+    given = parse_yaml(file.read_text(), path)
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path} must hold sections such as pool, proxy and target")
+    return given
+
+
+def _build_section(section: str, values: Any) -> Any:
+    if not isinstance(values, dict):
+        raise ConfigError(f"section {section} must hold fields and values, got {values!r}")
+    cls = SECTIONS[section]
+    hints = typing.get_type_hints(cls)
+    allowed = {item.name: item for item in fields(cls)}
+    for key in values:
+        if key not in allowed:
+            raise ConfigError(unknown_key(f"field of section {section}", str(key), allowed))
+    for key, item in allowed.items():
+        if item.default is MISSING and item.default_factory is MISSING and key not in values:
+            raise ConfigError(f"{section}.{key} is not set: {item.metadata['help']}")
+    return cls(**{key: _typed(f"{section}.{key}", value, hints[key]) for key, value in values.items()})
+
+
+def _typed(name: str, value: Any, hint: Any) -> Any:
+    """``value`` if it has the field's type; an integer serves as a float, a number as text."""
+    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    if value is None and type(None) in allowed:
+        return None
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if bool in allowed and isinstance(value, bool):
+        return value
+    if int in allowed and is_number and float(value).is_integer():
+        return int(value)
+    if float in allowed and is_number:
+        return float(value)
+    if str in allowed and (isinstance(value, str) or is_number):
+        return str(value)
+    wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
+    raise ConfigError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _check_training(values: Any) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise ConfigError(f"section training must hold fields of TrainingArguments and values, got {values!r}")
+    elsewhere = {
+        "output_dir": "the target is written to run_dir/target",
+        **dict.fromkeys(("keep_ratio", "keep_count", "min_utility"), "the select stage decides: set it in selection"),
+    }
+    for key, reason in elsewhere.items():
+        if key in values:
+            raise ConfigError(f"training.{key} cannot be set here: {reason}")
+    return values
+
+
+def _first_field(section: str) -> str:
+    return f"{section}.{section_fields(section)[0].name}"

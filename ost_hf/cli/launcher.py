@@ -1,0 +1,55 @@
+"""Starts a stage under ``accelerate launch`` where the configuration asks for it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from ost_hf.cli.config import RunConfig
+from ost_hf.errors import ConfigError, OSTError
+
+# Selecting is sorting a table: one process does.
+LAUNCHED_STAGES = ("score", "train", "evaluate")
+
+
+def is_launched() -> bool:
+    """Whether this process was started by ``accelerate launch``, ``torchrun`` or the like."""
+    return "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+
+
+def wants_launch(config: RunConfig, stage: str) -> bool:
+    """Whether ``stage`` should run in processes of its own."""
+    wanted = config.accelerate.file_for(stage) is not None or config.accelerate.num_processes is not None
+    return wanted and stage in LAUNCHED_STAGES and not is_launched()
+
+
+def launch_command(config: RunConfig, stage: str) -> list[str]:
+    """The ``accelerate launch`` line of a stage.
+
+    Raises:
+        ConfigError: If the accelerate config does not exist.
+    """
+    command = [sys.executable, "-m", "accelerate.commands.launch"]
+    file = config.accelerate.file_for(stage)
+    if file is not None:
+        if not Path(file).expanduser().is_file():
+            raise ConfigError(f"there is no accelerate config {file}")
+        command += ["--config_file", str(Path(file).expanduser())]
+    if config.accelerate.num_processes is not None:
+        command += ["--num_processes", str(config.accelerate.num_processes)]
+    return [*command, "-m", "ost_hf.cli.main", stage, "--config", str(config.folder / "config.yaml")]
+
+
+def launch(config: RunConfig, stage: str) -> None:
+    """Runs a stage in processes of its own and waits for it.
+
+    Raises:
+        OSTError: If it fails.
+    """
+    command = launch_command(config, stage)
+    config.write()
+    code = subprocess.run(command, check=False).returncode
+    if code != 0:
+        raise OSTError(f"the {stage} stage ended with exit status {code}; its own message is above")

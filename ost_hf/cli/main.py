@@ -1,0 +1,160 @@
+"""The ``ost-hf`` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import sys
+from collections.abc import Sequence
+from dataclasses import MISSING, Field
+from typing import Any
+
+from ost_hf._version import __version__
+from ost_hf.cli.config import RunConfig, load_config, section_fields
+from ost_hf.errors import ConfigError, OSTError, unknown_key
+
+# What each command reads; the flags of other sections would do nothing there.
+COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "score": ("score every row of a pool", ("pool", "anchors", "encoding", "proxy", "scoring", "accelerate")),
+    "select": ("choose the rows to keep", ("selection",)),
+    "train": ("fine-tune the target on the kept rows", ("pool", "encoding", "target", "accelerate")),
+    "evaluate": ("measure exact match of the fine-tuned target", ("evaluation", "encoding", "accelerate")),
+    "run": (
+        "score, select, train and evaluate",
+        ("pool", "anchors", "encoding", "proxy", "scoring", "selection", "target", "evaluation", "accelerate"),
+    ),
+    "push": ("push kept rows, scores and a dataset card to the Hub", ("pool", "hub")),
+}
+
+# These also take --training.FIELD for every field of OSTConfig.
+TRAINING_COMMANDS = ("train", "run")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        The exit status: 0, or 2 after an error that the user can mend.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    asks_for_help = any(word in ("-h", "--help") for word in argv)
+    parser = build_parser(training_help=asks_for_help and any(word in TRAINING_COMMANDS for word in argv))
+    known, rest = parser.parse_known_args(argv)
+    try:
+        overrides = {name: value for name, value in vars(known).items() if "." in name and value is not None}
+        overrides |= _training_flags(known.command, rest)
+        config = load_config(known.config, overrides, known.run_dir)
+        _run(known.command, config)
+    except OSTError as error:
+        print(f"ost-hf {known.command}: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser(training_help: bool = False) -> argparse.ArgumentParser:
+    """The parser of all commands.
+
+    Args:
+        training_help: List ``TrainingArguments`` too, which takes seconds to import.
+    """
+    parser = argparse.ArgumentParser(
+        prog="ost-hf",
+        description="One-Step-Train data selection: score a noisy pool with a small proxy, keep what helps, "
+        "fine-tune the target on it.",
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    for name, (summary, sections) in COMMANDS.items():
+        command = commands.add_parser(
+            name,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}. Values come from the YAML; flags override them. "
+            "Flag values are read as YAML: null, true, 0.5, text.",
+            allow_abbrev=False,
+        )
+        command.add_argument("--config", metavar="FILE", help="YAML; by default RUN_DIR/config.yaml if it exists")
+        command.add_argument("--run_dir", "--run-dir", metavar="RUN_DIR", help="folder of this run's tables")
+        for section in sections:
+            _add_section(command, section)
+        if name in TRAINING_COMMANDS:
+            _add_training(command, training_help)
+    return parser
+
+
+def _add_section(command: argparse.ArgumentParser, section: str) -> None:
+    group = command.add_argument_group(section)
+    for item in section_fields(section):
+        flag = f"--{section}.{item.name}"
+        group.add_argument(flag, metavar="VALUE", help=f"{item.metadata['help']}{_default(item)}")
+
+
+def _default(item: Field[Any]) -> str:
+    if item.default is None:
+        return ""
+    text = "required" if item.default is MISSING else f"default {str(item.default).lower()}"
+    return f" [{text}]"
+
+
+def _add_training(command: argparse.ArgumentParser, complete: bool) -> None:
+    group = command.add_argument_group("training", "every field of transformers.TrainingArguments, and OSTConfig's own")
+    if not complete:
+        return
+    from dataclasses import fields
+
+    from ost_hf.training.config import OSTConfig
+
+    for item in fields(OSTConfig):
+        if item.init and item.name not in ("output_dir", "keep_ratio", "keep_count", "min_utility"):
+            text = " ".join(str(item.metadata.get("help", "")).split()).replace("%", "%%")
+            group.add_argument(f"--training.{item.name}", metavar="VALUE", help=text)
+
+
+def _training_flags(command: str, rest: list[str]) -> dict[str, str]:
+    """``--training.x value`` and ``--training.x=value`` out of what the parser did not know."""
+    overrides: dict[str, str] = {}
+    words = iter(rest)
+    for word in words:
+        name, has_value, value = word.partition("=")
+        if not (name.startswith("--training.") and command in TRAINING_COMMANDS):
+            flags = [f"--{s}.{item.name}" for s in COMMANDS[command][1] for item in section_fields(s)]
+            raise ConfigError(unknown_key(f"argument of {command}", name, ["--config", "--run_dir", *flags]))
+        if not has_value:
+            value = next(words, "")
+            if not value:
+                raise ConfigError(f"{name} needs a value")
+        overrides[name.removeprefix("--")] = value
+    return overrides
+
+
+def _run(command: str, config: RunConfig) -> None:
+    path = config.folder / "config.yaml"
+    before = path.read_text() if path.exists() else None
+    try:
+        _start(command, config)
+    except OSTError:
+        # A command that was refused must not leave its settings behind as if the tables were made with them.
+        if before is not None:
+            path.write_text(before)
+        raise
+
+
+def _start(command: str, config: RunConfig) -> None:
+    from ost_hf.cli import launcher
+
+    if launcher.wants_launch(config, command):
+        launcher.launch(config, command)
+        return
+    from ost_hf.parallel import is_main
+
+    logging.basicConfig(level=logging.INFO if is_main() else logging.ERROR, format="%(message)s")
+    # Libraries' own chatter is theirs; warnings of theirs still show.
+    for library in ("httpx", "datasets", "huggingface_hub", "deepspeed", "DeepSpeed"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    if is_main():
+        config.write()
+    importlib.import_module(f"ost_hf.cli.{command}").run(config)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,32 @@
+"""``ost-hf run``: score, select, train and evaluate from one YAML."""
+
+from __future__ import annotations
+
+import logging
+
+from ost_hf.cli import evaluate, launcher, score, select, train
+from ost_hf.cli.config import RunConfig
+
+logger = logging.getLogger(__name__)
+
+STAGES = {"score": score.run, "select": select.run, "train": train.run, "evaluate": evaluate.run}
+
+
+def run(config: RunConfig) -> None:
+    """Runs the stages in order; evaluation only where the YAML has such a section.
+
+    With an accelerate config, each stage has its own launch: processes that have trained under ZeRO-3
+    cannot be trusted to load a whole model, and stages may want other numbers of processes.
+    """
+    config.require("pool", "proxy", "target")
+    if config.evaluation is not None:
+        config.require("evaluation")
+    for stage, run_stage in STAGES.items():
+        if stage == "evaluate" and config.evaluation is None:
+            logger.info("no evaluation section: done after training")
+            continue
+        logger.info("stage: %s", stage)
+        if launcher.wants_launch(config, stage):
+            launcher.launch(config, stage)
+        else:
+            run_stage(config)

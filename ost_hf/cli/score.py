@@ -1,0 +1,21 @@
+"""``ost-hf score``: the pool's score table."""
+
+from __future__ import annotations
+
+from ost_hf.cli.config import RunConfig
+
+
+def run(config: RunConfig) -> None:
+    """Scores the pool into ``run_dir/scores``."""
+    from ost_hf.data.anchors import load_anchors
+    from ost_hf.data.rows import Rows
+    from ost_hf.parallel import main_process_first
+    from ost_hf.scoring.runner import score_pool
+
+    config.require("pool", "proxy", *(["anchors"] if config.scoring.scorer != "random" else []))
+    assert config.pool is not None and config.proxy is not None
+    with main_process_first():
+        pool = Rows.load(config.pool)
+        anchors = load_anchors(config.anchors) if config.anchors is not None else None
+    overlap = config.anchors.overlap if config.anchors is not None else "error"
+    score_pool(config.folder, pool, anchors, config.proxy, config.scoring, config.encoding, overlap)

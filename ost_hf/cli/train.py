@@ -1,0 +1,65 @@
+"""``ost-hf train``: fine-tune the target on the kept rows."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from ost_hf.cli.config import RunConfig
+from ost_hf.errors import ConfigError, unknown_key
+
+
+def run(config: RunConfig) -> None:
+    """Trains on ``run_dir/selection.parquet`` and writes ``run_dir/target``."""
+    from ost_hf.data.collator import Collator
+    from ost_hf.data.encoding import EncodedDataset, Encoder
+    from ost_hf.data.rows import Rows
+    from ost_hf.models import load_model, load_processing_class
+    from ost_hf.parallel import main_process_first
+    from ost_hf.selection.selector import read_selection
+    from ost_hf.training.trainer import OSTTrainer
+
+    config.require("pool", "target")
+    assert config.pool is not None and config.target is not None
+    selection = read_selection(config.folder)
+    # Before the model: under ZeRO-3 these arguments are what makes it load in parts.
+    args = training_arguments(config)
+    with main_process_first():
+        pool = Rows.load(config.pool)
+    processing_class = load_processing_class(config.target)
+    trainer = OSTTrainer(
+        model=load_model(config.target),
+        args=args,
+        data_collator=Collator.of(processing_class),
+        train_dataset=EncodedDataset(pool, Encoder(processing_class, config.encoding)),
+        processing_class=processing_class,
+        selection=selection,
+    )
+    result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    trainer.save_model()
+    trainer.save_metrics("train", result.metrics)
+
+
+def training_arguments(config: RunConfig) -> Any:
+    """``OSTConfig`` from the ``training`` section.
+
+    Raises:
+        ConfigError: If ``TrainingArguments`` knows no such field, or refuses a value.
+    """
+    import torch
+
+    from ost_hf.training.config import OSTConfig
+
+    allowed = [item.name for item in fields(OSTConfig) if item.init]
+    for key in config.training:
+        if key not in allowed:
+            raise ConfigError(unknown_key("field of section training", key, allowed))
+    given = dict(config.training)
+    # Trainer finds accelerators by itself, but under a DeepSpeed launch it takes one for granted.
+    given.setdefault("use_cpu", not torch.accelerator.is_available())
+    # Rows arrive encoded: there is no column to remove.
+    given.setdefault("remove_unused_columns", False)
+    try:
+        return OSTConfig(output_dir=str(config.folder / "target"), **given)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"section training: {error}") from error
