@@ -62,13 +62,15 @@ def load_model(config: ModelConfig) -> Any:
             f"{config.model} is a {type(model_config).__name__}: neither a causal language model nor an "
             "image-text-to-text model"
         )
-    return model_class.from_pretrained(
+    model = model_class.from_pretrained(
         config.model,
         revision=config.revision,
         dtype=dtype,
         attn_implementation=config.attn_implementation,
         trust_remote_code=config.trust_remote_code,
     )
+    _keep_parameter_names(model)
+    return model
 
 
 def load_processing_class(config: ModelConfig) -> Any:
@@ -100,3 +102,16 @@ def _default_dtype() -> Any:
     import torch
 
     return torch.bfloat16 if torch.accelerator.is_available() else torch.float32
+
+
+def _keep_parameter_names(model: Any) -> None:
+    """Lets a model loaded under ZeRO-3 be saved under the names that its class gives.
+
+    That path of transformers notes every renaming it knows of, needed by the checkpoint or not; saving would
+    undo them all, and other software would not find ``model.language_model.model...``. Without the note,
+    saving does what it does for a model that was made in memory.
+    """
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    if is_deepspeed_zero3_enabled() and hasattr(model, "_weight_conversions"):
+        del model._weight_conversions
