@@ -1,0 +1,41 @@
+"""The demo's table and its intervals."""
+
+from __future__ import annotations
+
+import math
+from statistics import mean, stdev
+from typing import Any
+
+from scipy.stats import t
+
+ARMS = {"base": "base model", "full": "trained on everything", "random": "random half", "ost": "OST half"}
+
+
+def mean_and_interval(name: str, values: list[float]) -> dict[str, Any]:
+    """``name`` and, from two values on, ``name_interval``: the 95 % t interval of the mean."""
+    result: dict[str, Any] = {name: mean(values)}
+    if len(values) > 1:
+        half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+        result[f"{name}_interval"] = [mean(values) - half, mean(values) + half]
+    return result
+
+
+def as_table(summary: dict[str, Any]) -> str:
+    """The summary for people."""
+    lines = ["", f"{'':24}{'exact match':>14}{'rows':>8}{'corrupted':>12}"]
+    for arm, label in ARMS.items():
+        entry = summary[arm]
+        share = "" if entry["corrupted_share"] is None else f"{entry['corrupted_share']:.1%}"
+        rows = f"{entry['rows']:,}" if entry["rows"] else ""
+        lines.append(f"{label:24}{entry['exact_match']:>14.1%}{rows:>8}{share:>12}")
+    seeds = summary["seeds"]
+    lines += [
+        "",
+        f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; OST half over random half: "
+        f"{summary['points_over_random']:+.1f} points of exact match",
+        f"AUC of clean against corrupted rows: {summary['auc']:.3f}",
+        f"Spearman of exact and first-order utility: {summary['spearman_exact_first_order']:.3f}",
+        f"{summary['seconds']:.0f} seconds",
+        "",
+    ]
+    return "\n".join(lines)
