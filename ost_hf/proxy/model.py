@@ -10,6 +10,8 @@ import json
 import re
 import warnings
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,10 +72,8 @@ def build_proxy(config: ProxyConfig) -> Proxy:
         base = load_model(config)
     target = config.lora_target_modules or language_layers(base)
     lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules=target)
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+    with torch.random.fork_rng(devices=[]), _quiet_peft():
         torch.manual_seed(config.seed)
-        # PEFT reads a property that transformers has renamed; its user can do nothing about the warning.
-        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
         try:
             model = peft.get_peft_model(base, lora, adapter_name=_ADAPTER)
         except ValueError as error:  # PEFT's "target modules not found"
@@ -91,7 +91,7 @@ def load_proxy(folder: str | Path) -> Proxy:
     if not (folder / "proxy.json").exists():
         raise RunDirectoryError(f"no proxy in {folder}: run the score stage first")
     config = ProxyConfig(**json.loads((folder / "proxy.json").read_text())["config"])
-    with outside_deepspeed():
+    with outside_deepspeed(), _quiet_peft():
         base = load_model(config)
         model = peft.PeftModel.from_pretrained(base, str(folder), adapter_name=_ADAPTER)
     proxy = _finish(model, config)
@@ -142,6 +142,14 @@ def language_layers(model: nn.Module) -> str:
         )
     start = re.escape(prefix) + r"\." if prefix else ""
     return rf"{start}(?:.*\.)?(?:{'|'.join(re.escape(name) for name in sorted(names))})"
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    """PEFT reads a property that transformers has renamed; its user can do nothing about the warning."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+        yield
 
 
 def _finish(model: Any, config: ProxyConfig) -> Proxy:
