@@ -34,7 +34,9 @@ def require_choice(name: str, value: Any, allowed: Iterable[str]) -> None:
     """Raises ``ConfigError`` unless ``value`` is one of ``allowed``."""
     allowed = list(allowed)
     if value not in allowed:
-        raise ConfigError(f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{_hint(value, allowed)}")
+        raise ConfigError(
+            f"{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}{_hint(value, allowed)}"
+        )
 
 
 def require_range(

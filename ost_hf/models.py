@@ -56,7 +56,9 @@ def load_model(config: ModelConfig) -> Any:
 
     model_config = _model_config(config)
     dtype = getattr(torch, config.dtype) if config.dtype != "auto" else _default_dtype()
-    model_class = transformers.AutoModelForImageTextToText if reads_images(config) else transformers.AutoModelForCausalLM
+    model_class = (
+        transformers.AutoModelForImageTextToText if reads_images(config) else transformers.AutoModelForCausalLM
+    )
     if type(model_config) not in model_class._model_mapping:
         raise ModelError(
             f"{config.model} is a {type(model_config).__name__}: neither a causal language model nor an "
@@ -78,9 +80,7 @@ def load_processing_class(config: ModelConfig) -> Any:
     import transformers
 
     auto = transformers.AutoProcessor if reads_images(config) else transformers.AutoTokenizer
-    return auto.from_pretrained(
-        config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
-    )
+    return auto.from_pretrained(config.model, revision=config.revision, trust_remote_code=config.trust_remote_code)
 
 
 def reads_images(config: ModelConfig) -> bool:

@@ -88,7 +88,9 @@ def make_processor(tokenizer: transformers.PreTrainedTokenizerFast) -> transform
     )
 
 
-def make_model(tokenizer: transformers.PreTrainedTokenizerFast, seed: int) -> transformers.Qwen3VLForConditionalGeneration:
+def make_model(
+    tokenizer: transformers.PreTrainedTokenizerFast, seed: int
+) -> transformers.Qwen3VLForConditionalGeneration:
     """Qwen3-VL with random weights: 4 language layers, 2 vision layers, one DeepStack layer."""
     special = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     config = transformers.Qwen3VLConfig(
@@ -159,6 +161,7 @@ def teach(model: torch.nn.Module, dataset: EncodedDataset, steps: int, batch_siz
 
 
 def main() -> None:
+    """Makes, teaches and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to write the checkpoint to")
     parser.add_argument("--steps", type=int, default=175, help="more steps teach a stronger base")
@@ -172,8 +175,11 @@ def main() -> None:
     model = make_model(tokenizer, args.seed)
     dataset = EncodedDataset(Rows(task.as_dataset(rows)), Encoder(processor), cache=True)
     example = dataset[0]
-    print(f"{sum(p.numel() for p in model.parameters()):,} parameters, vocabulary {len(tokenizer)}, "
-          f"{len(example['input_ids'])} tokens in a row, of them {int((example['labels'] != -100).sum())} answer")  # fmt: skip
+    parameters = sum(p.numel() for p in model.parameters())
+    answer = int((example["labels"] != -100).sum())
+    print(
+        f"{parameters:,} parameters, vocabulary {len(tokenizer)}, {len(example['input_ids'])} tokens, {answer} answer"
+    )
     teach(model, dataset, args.steps, batch_size=64, peak=2e-3, seed=args.seed)
     model.save_pretrained(args.output)
     processor.save_pretrained(args.output)

@@ -85,7 +85,9 @@ class RunConfig:
         missing = [name for name in sections if getattr(self, name) is None]
         if missing:
             needed = " and ".join(f"{name} ({_first_field(name)})" for name in missing)
-            raise ConfigError(f"this command needs the section{'s' * (len(missing) > 1)} {needed}, in the YAML or as flags")
+            raise ConfigError(
+                f"this command needs the section{'s' * (len(missing) > 1)} {needed}, in the YAML or as flags"
+            )
 
     def write(self) -> Path:
         """Writes ``config.yaml`` into the run directory; running with it replays the run."""

@@ -55,7 +55,9 @@ class Collator:
             try:
                 batch[key] = torch.cat([row[key] for row in present])
             except RuntimeError as error:
-                raise DataError(f"the rows' {key} do not fit into one batch ({error}); use a batch size of 1") from error
+                raise DataError(
+                    f"the rows' {key} do not fit into one batch ({error}); use a batch size of 1"
+                ) from error
         return batch
 
     def _fill(self, key: str) -> int:

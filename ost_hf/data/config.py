@@ -35,7 +35,9 @@ class DatasetConfig:
     answer_column: str = field(default="answer", metadata={"help": "answer of the same"})
     tokenizer: str | None = field(
         default=None,
-        metadata={"help": "for rows of input_ids/labels: the tokenizer they were made with, so that another is refused"},
+        metadata={
+            "help": "for rows of input_ids/labels: the tokenizer they were made with, so that another is refused"
+        },
     )
     system_prompt: str | None = field(
         default=None, metadata={"help": "system message put before rows that bring none (not for tokenised rows)"}

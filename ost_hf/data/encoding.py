@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -223,14 +224,16 @@ def spread_marks(plain_ids: list[int], marks: list[bool], full_ids: list[int], p
     if plain_ids == full_ids:
         return marks
     cuts = [-1, *(i for i, token in enumerate(plain_ids) if token == placeholder), len(plain_ids)]
-    pieces = [(a + 1, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+    pieces = [(a + 1, b) for a, b in pairwise(cuts)]
     spread = [False] * len(full_ids)
     position = 0
     for number, (first, last) in enumerate(pieces):
         piece = plain_ids[first:last]
         if number == len(pieces) - 1:
             position = max(position, len(full_ids) - len(piece))
-        while number > 0 and position + len(piece) < len(full_ids) and full_ids[position : position + len(piece)] != piece:
+        while (
+            number > 0 and position + len(piece) < len(full_ids) and full_ids[position : position + len(piece)] != piece
+        ):
             position += 1
         if full_ids[position : position + len(piece)] != piece:
             raise ModelError("the processor rewrites the text around images; its answer tokens cannot be located")

@@ -23,7 +23,8 @@ def load_dataset(config: DatasetConfig) -> datasets.Dataset:
         The rows, columns untouched.
 
     Raises:
-        DataError: If the file type is unknown, the split does not exist or no row is left.
+        DataError: If the file type is unknown, the rows cannot be loaded, the split does not exist or no row
+            is left.
     """
     path = Path(config.path).expanduser()
     if path.is_file():
@@ -31,9 +32,11 @@ def load_dataset(config: DatasetConfig) -> datasets.Dataset:
         if loader is None:
             raise DataError(f"cannot read {config.path}: known file types are {', '.join(sorted(_FILE_LOADERS))}")
         # A single file is always the split "train", whatever slice of it was asked for.
-        dataset = datasets.load_dataset(loader, data_files={"train": str(path)}, split=config.split)
+        dataset = _load(config, loader, data_files={"train": str(path)})
     elif path.is_dir() and (path / "state.json").exists():
         dataset = datasets.load_from_disk(str(path))
+        if config.split not in ("train", str(dataset.split)):
+            raise DataError(f"{config.path} was saved without splits; there is no split {config.split!r} to take")
     elif path.is_dir() and (path / "dataset_dict.json").exists():
         splits = datasets.load_from_disk(str(path))
         if config.split not in splits:
@@ -42,12 +45,22 @@ def load_dataset(config: DatasetConfig) -> datasets.Dataset:
     elif path.suffix.lower() in _FILE_LOADERS:
         raise DataError(f"{config.path} does not exist")
     else:
-        dataset = datasets.load_dataset(str(config.path), config.name, split=config.split, revision=config.revision)
+        dataset = _load(config, str(path) if path.is_dir() else config.path, config.name, revision=config.revision)
     if config.limit is not None:
         dataset = dataset.select(range(min(config.limit, len(dataset))))
     if len(dataset) == 0:
         raise DataError(f"{config.path} (split {config.split!r}) has no rows")
     return dataset
+
+
+def _load(config: DatasetConfig, *args: Any, **kwargs: Any) -> datasets.Dataset:
+    """``datasets.load_dataset`` of the split, its many errors made one that names the rows and the cause."""
+    try:
+        return datasets.load_dataset(*args, split=config.split, **kwargs)
+    except (ValueError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
+        cause = error.__cause__ or error
+        reason = str(cause) or "it has no rows"
+        raise DataError(f"cannot load {config.path} (split {config.split!r}): {reason}") from error
 
 
 def without_decoding(dataset: datasets.Dataset, columns: list[str]) -> datasets.Dataset:
@@ -65,5 +78,11 @@ def _undecoded(feature: Any) -> Any | None:
         return datasets.Image(mode=feature.mode, decode=False)
     if isinstance(feature, datasets.List):
         inner = _undecoded(feature.feature)
-        return None if inner is None else datasets.List(inner)
+        return None if inner is None else datasets.List(inner, length=feature.length)
+    if isinstance(feature, datasets.LargeList):
+        inner = _undecoded(feature.feature)
+        return None if inner is None else datasets.LargeList(inner)
+    if isinstance(feature, dict):
+        inner = {name: _undecoded(value) for name, value in feature.items()}
+        return {name: inner[name] or feature[name] for name in feature} if any(inner.values()) else None
     return None

@@ -242,9 +242,11 @@ def _as_messages(value: Any, role: str) -> list[Message]:
         content = message.get("content")
         if isinstance(content, str):
             parts = [_text_part(content)]
-        else:
+        elif content is None or (isinstance(content, list) and all(isinstance(part, dict) for part in content)):
             # Arrow gives every struct all keys; the ones a part does not use are None.
             parts = [{k: v for k, v in part.items() if v is not None} for part in content or []]
+        else:
+            raise RowError("bad_row", "the content of a message must be text or a list of typed parts")
         extra = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
         messages.append({"role": message["role"], "content": parts, **extra})
     return messages

@@ -8,19 +8,17 @@ from typing import Any
 import datasets
 import pyarrow as pa
 import pyarrow.compute as pc
-from huggingface_hub import DatasetCard, HfApi
+from huggingface_hub import DatasetCard, HfApi, hf_hub_download
 from jinja2 import Environment, StrictUndefined
 
 from ost_hf.data.rows import Rows
-from ost_hf.errors import DataError
+from ost_hf.errors import ConfigError, DataError
 from ost_hf.hub.config import HubConfig
 
 TEMPLATE = Path(__file__).parent / "dataset_card.md.jinja"
 
 
-def push_curated(
-    pool: Rows, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], config: HubConfig
-) -> str:
+def push_curated(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], config: HubConfig) -> str:
     """Pushes the kept rows of a pool.
 
     Args:
@@ -34,23 +32,46 @@ def push_curated(
         The repository's full name.
 
     Raises:
-        DataError: If the tables are not of this pool.
+        DataError: If the tables are not of this pool, or the selection not of these scores.
+        ConfigError: If the Hub knows no such licence.
     """
-    if pool.fingerprint != manifest["identity"]["pool"]:
-        raise DataError("the pool is not the one that was scored: its rows or their order have changed since")
+    _check_tables(pool, scores, selection, manifest)
+    if config.license is not None:
+        _check_license(config.license)
     kept = kept_dataset(pool, selection)
     repo_id = HfApi().create_repo(config.repo_id, repo_type="dataset", private=config.private, exist_ok=True).repo_id
     # The configurations' own metadata is written into the card by push_to_hub; the text joins it afterwards.
-    kept.push_to_hub(repo_id, revision=config.revision)
+    # The split is named: a pool read as a slice is of a split like `train[:10%]`, which is no name on the Hub.
+    kept.push_to_hub(repo_id, split="train", revision=config.revision)
     table = datasets.Dataset(pa.table(scores))
-    table.push_to_hub(repo_id, config_name="scores", revision=config.revision)
-    card = DatasetCard.load(repo_id)
-    card.data.tags = sorted({*(card.data.tags or []), "ost-hf", "data-selection"})
+    table.push_to_hub(repo_id, config_name="scores", split="train", revision=config.revision)
+    # DatasetCard.load knows no revision: by a repository's name it would read the main branch's card.
+    card = DatasetCard.load(hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=config.revision))
+    card.data.tags = sorted({*(card.data.get("tags") or []), "ost-hf", "data-selection"})
     if config.license is not None:
         card.data.license = config.license
     card.text = render_card(repo_id, scores, selection, manifest, pool.config.path)
     card.push_to_hub(repo_id, repo_type="dataset", revision=config.revision, commit_message="Describe the selection")
     return repo_id
+
+
+def _check_tables(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any]) -> None:
+    if pool.fingerprint != manifest["identity"]["pool"]:
+        raise DataError(
+            "the pool is not the one that was scored: its rows, their order or its id_column have changed since"
+        )
+    columns = ["example_id", "row", "utility"]
+    is_selection = set(selection.column_names) >= {*columns, "rank", "kept"}
+    if not is_selection or not selection.select(columns).equals(scores.select(columns)):
+        raise DataError("the selection table was not made of these scores: run the select stage again")
+
+
+def _check_license(name: str) -> None:
+    """Asks the Hub before anything is pushed: by itself it would refuse the card when the rows are there already."""
+    try:
+        DatasetCard(f"---\nlicense: {name}\n---\n").validate()
+    except ValueError as error:
+        raise ConfigError(f"hub.license {name!r} is refused by the Hub: {error}") from error
 
 
 def kept_dataset(pool: Rows, selection: pa.Table) -> datasets.Dataset:
@@ -71,9 +92,7 @@ def kept_dataset(pool: Rows, selection: pa.Table) -> datasets.Dataset:
     return kept
 
 
-def render_card(
-    repo_id: str, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], source: str
-) -> str:
+def render_card(repo_id: str, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], source: str) -> str:
     """The card's text, without its YAML head."""
     identity = manifest["identity"]
     kept = selection.filter(pc.field("kept"))
@@ -81,7 +100,7 @@ def render_card(
     template = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     return template.from_string(TEMPLATE.read_text()).render(
         repo_id=repo_id,
-        source=source,
+        source=_public_name(source),
         kept_rows=len(kept),
         pool_rows=len(selection),
         lowest=pc.min(kept["utility"]).as_py(),
@@ -90,5 +109,12 @@ def render_card(
         statuses=sorted(statuses, key=lambda status: -status["counts"]),
         scoring=identity["scoring"],
         proxy=identity["proxy"],
+        proxy_name=_public_name(identity["proxy"]["model"]),
         versions=manifest["versions"],
     )
+
+
+def _public_name(name: str) -> str:
+    """A name on the Hub as it is; of a local path the last part, since a card shows no one's folders."""
+    path = Path(name).expanduser()
+    return path.resolve().name if path.is_absolute() or path.exists() else name

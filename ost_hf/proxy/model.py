@@ -118,7 +118,7 @@ def save_proxy(proxy: Proxy, folder: str | Path) -> None:
     (folder / "proxy.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
-def language_layers(model: nn.Module) -> str:
+def language_layers(model: Any) -> str:
     """A regular expression for every linear layer of the language model, and of nothing else.
 
     The vision tower, the projector and the output head stay out: PEFT's ``all-linear`` would adapt the

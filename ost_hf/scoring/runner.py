@@ -72,7 +72,9 @@ def score_pool(
     """
     scoring, encoding = scoring or ScoringConfig(), encoding or EncodingConfig()
     if anchors is None and scoring.scorer != "random":
-        raise DataError(f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks")
+        raise DataError(
+            f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
+        )
     exclude = find_overlap(pool, anchors, overlap) if anchors is not None else set()
     table = ScoreTable(Path(run_dir) / "scores")
     _open(table, _identity(pool, anchors, proxy, scoring, encoding, overlap), len(pool))

@@ -116,7 +116,8 @@ class ScoreTable:
             raise RunDirectoryError(f"rows appear more than once in {self.folder}; remove the folder and score again")
         if complete and len(rows) != total:
             raise RunDirectoryError(
-                f"the score table in {self.folder} has {len(rows)} of {total} rows; run the score stage again to finish it"
+                f"the score table in {self.folder} has {len(rows)} of {total} rows; "
+                "run the score stage again to finish it"
             )
         return table
 

@@ -76,7 +76,7 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
     if ids is None:
         if len(dataset) != len(selection):
             raise DataError(
-                f"the training set has {len(dataset)} rows and no ids, the selection table is of {len(selection)} rows; "
+                f"the training set has {len(dataset)} rows and no ids, the selection table is of {len(selection)}; "
                 f"give the training set an {ID_COLUMN!r} column, or train on the rows that were scored"
             )
         logger.warning("the training set has no ids that the selection knows: its rows are matched by position")
@@ -84,7 +84,9 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
     else:
         places = {example_id: index for index, example_id in enumerate(ids)}
         if len(places) != len(ids):
-            raise DataError(f"{len(ids) - len(places)} rows of the training set share an {ID_COLUMN!r} with another one")
+            raise DataError(
+                f"{len(ids) - len(places)} rows of the training set share an {ID_COLUMN!r} with another one"
+            )
         missing = [record[ID_COLUMN] for record in records if record[ID_COLUMN] not in places]
         if missing:
             raise DataError(

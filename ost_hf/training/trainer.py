@@ -167,7 +167,9 @@ def resolve_selection(
         ConfigError: If the arguments contradict each other.
         DataError: If scoring is asked for without rows that can be scored.
     """
-    given = [name for name, value in (("scores", scores), ("selection", selection), ("proxy", proxy)) if value is not None]
+    given = [
+        name for name, value in (("scores", scores), ("selection", selection), ("proxy", proxy)) if value is not None
+    ]
     if len(given) > 1:
         raise ConfigError(f"give one of scores, selection and proxy, not {' and '.join(given)}")
     if (proxy is None) != (anchors is None):
@@ -228,8 +230,8 @@ def _pool_of(train_dataset: Any, processing_class: Any) -> Rows:
         return train_dataset.rows
     if not isinstance(train_dataset, datasets.Dataset):
         raise DataError(
-            f"a {type(train_dataset).__name__} cannot be scored; give a datasets.Dataset or an EncodedDataset, or score "
-            "beforehand with score_pool and pass the table as scores"
+            f"a {type(train_dataset).__name__} cannot be scored; give a datasets.Dataset or an EncodedDataset, "
+            "or score beforehand with score_pool and pass the table as scores"
         )
     return rows_of(train_dataset, processing_class)
 

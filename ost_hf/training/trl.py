@@ -60,5 +60,7 @@ class OSTSFTTrainer(SFTTrainer):
             elif isinstance(train_dataset, IterableDataset):
                 train_dataset = filter_stream(train_dataset, table)
             else:
-                raise DataError(f"OSTSFTTrainer selects from a datasets.Dataset, not from {type(train_dataset).__name__}")
+                raise DataError(
+                    f"OSTSFTTrainer selects from a datasets.Dataset, not from {type(train_dataset).__name__}"
+                )
         super().__init__(model, args, data_collator, train_dataset, *more, **kwargs)

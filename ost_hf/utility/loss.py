@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 IGNORE_INDEX = -100
 
 
-def per_sample_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def per_sample_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     """``l(z; theta)`` of every sample in a batch.
 
     Logits are computed at supervised positions only: the head's input is reduced to the N positions
@@ -42,7 +42,7 @@ def per_sample_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 @contextmanager
-def _head_sees_only(model: nn.Module, supervised_BT: Tensor) -> Iterator[None]:
+def _head_sees_only(model: Any, supervised_BT: Tensor) -> Iterator[None]:
     """Gathers ``[B, T, D]`` into ``[1, N, D]`` on the way into the output embedding."""
 
     def gather(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -178,12 +179,10 @@ def _unit_columns(gradients: Tensors, pairs: list[LoraPair], rule: UpdateRule) -
     return {name: g / norm.view(-1, *[1] * (g.dim() - 1)) for name, g in scaled.items()}
 
 
-def weights_of(pairs: list[LoraPair]) -> dict[str, nn.Parameter]:
+def weights_of(pairs: list[LoraPair]) -> dict[str, Any]:
     """The adaptable parameters by name."""
     return {
-        name: weight
-        for pair in pairs
-        for name, weight in ((pair.name_a, pair.a.weight), (pair.name_b, pair.b.weight))
+        name: weight for pair in pairs for name, weight in ((pair.name_a, pair.a.weight), (pair.name_b, pair.b.weight))
     }
 
 

@@ -21,8 +21,8 @@ from report import as_table, mean_and_interval
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from ost_hf.cli.config import RunConfig, build_config
 from ost_hf.cli import evaluate, run
+from ost_hf.cli.config import RunConfig, build_config
 from ost_hf.cli.yaml_values import parse_yaml
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
@@ -86,7 +86,9 @@ def one_seed(args: argparse.Namespace, seed: int, run_dir: Path) -> dict[str, An
         run.run(config)
         result[name] = describe(config, list(kinds))
     result["auc"] = auc(run_dir, list(kinds))
-    result["spearman_exact_first_order"] = agreement(build_config({**given, "run_dir": str(run_dir)}), args.agreement_rows)
+    result["spearman_exact_first_order"] = agreement(
+        build_config({**given, "run_dir": str(run_dir)}), args.agreement_rows
+    )
     return result
 
 

@@ -26,7 +26,8 @@ OPERATIONS: dict[str, tuple[str, str, Callable[[int, int], int]]] = {
     "product": ("What is the product of the two digits?", "*", lambda a, b: a * b),
 }
 
-JUNK_WORDS = "left right is so the then answer sum product 0 1 2 3 4 5 6 7 8 9 + - * = . ,".split()
+_JUNK = "left right is so the then answer sum product 0 1 2 3 4 5 6 7 8 9 + - * = . ,"
+JUNK_WORDS = _JUNK.split(" ")
 
 Row = dict[str, Any]
 

@@ -1,0 +1,135 @@
+"""Tiny real models, loaded once and copied for each test that changes them."""
+
+from __future__ import annotations
+
+import copy
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+# Before torch and the Hub's client are imported: one thread (two on a busy machine are a hundred times
+# slower on models this small), and no network.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_XET"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["TQDM_DISABLE"] = "1"
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "recipes" / "handwritten_arithmetic"))
+
+import datasets
+import pytest
+import task
+import torch
+import transformers
+
+from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.rows import Rows
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.proxy.model import Proxy, build_proxy
+from ost_hf.proxy.warmup import warm_up
+
+torch.set_num_threads(1)
+
+VLM = str(ROOT / "ost_hf" / "checkpoints" / "tiny_qwen3_vl")
+
+# Like Qwen3's: thinking is dropped from every assistant turn before the last user message.
+QWEN3_LIKE_TEMPLATE = """\
+{%- set last = namespace(user=-1) -%}
+{%- for message in messages if message.role == 'user' -%}{%- set last.user = messages.index(message) -%}{%- endfor -%}
+{%- for message in messages -%}
+{%- set content = message.content -%}
+{%- if message.role == 'assistant' and loop.index0 < last.user and '</think>' in content -%}
+{%- set content = content.split('</think>')[-1].lstrip() -%}
+{%- endif -%}
+{{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def vlm_path() -> str:
+    """The tiny Qwen3-VL that ships with the package."""
+    return VLM
+
+
+@pytest.fixture(scope="session")
+def text_path(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An untrained Qwen3 of two layers, with a chat template that is not prefix-preserving."""
+    folder = tmp_path_factory.mktemp("tiny_qwen3")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(VLM)
+    tokenizer.chat_template = QWEN3_LIKE_TEMPLATE
+    torch.manual_seed(0)
+    config = transformers.Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    transformers.Qwen3ForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def processor(vlm_path: str) -> Any:
+    """The tiny Qwen3-VL's processor."""
+    return transformers.AutoProcessor.from_pretrained(vlm_path)
+
+
+@pytest.fixture(scope="session")
+def pool_dataset() -> datasets.Dataset:
+    """Sixty rows of handwritten arithmetic, half of them corrupted."""
+    return task.as_dataset(task.pool_rows(60, seed=1))
+
+
+@pytest.fixture(scope="session")
+def anchor_dataset() -> datasets.Dataset:
+    """Twelve clean rows."""
+    return task.as_dataset(task.clean_rows(12, "anchors", seed=2))
+
+
+@pytest.fixture(scope="session")
+def test_dataset() -> datasets.Dataset:
+    """Twenty clean rows on unseen scans."""
+    return task.as_dataset(task.clean_rows(20, "test", seed=3))
+
+
+@pytest.fixture(scope="session")
+def pool(pool_dataset: datasets.Dataset, processor: Any) -> EncodedDataset:
+    """The pool, encoded for the tiny Qwen3-VL."""
+    return EncodedDataset(Rows(pool_dataset), Encoder(processor), cache=True)
+
+
+@pytest.fixture(scope="session")
+def anchors(anchor_dataset: datasets.Dataset, processor: Any) -> EncodedDataset:
+    """The anchors, encoded for the tiny Qwen3-VL."""
+    return EncodedDataset(Rows(anchor_dataset), Encoder(processor), cache=True)
+
+
+@pytest.fixture(scope="session")
+def _warm_proxy(pool: EncodedDataset) -> Proxy:
+    config = ProxyConfig(model=VLM, warmup_fraction=0.5, warmup_min_steps=20, warmup_learning_rate=1e-3)
+    proxy = build_proxy(config)
+    warm_up(proxy, pool, exclude=set())
+    return proxy
+
+
+@pytest.fixture
+def warm_proxy(_warm_proxy: Proxy) -> Proxy:
+    """A warm proxy of the test's own."""
+    return copy.deepcopy(_warm_proxy)

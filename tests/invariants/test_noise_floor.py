@@ -1,0 +1,55 @@
+"""Default step sizes: far above the noise of float32, and small enough that first order ranks like `exact`."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+from torch import Tensor
+from torch.nn.functional import pad
+
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.proxy.model import Proxy
+from ost_hf.scorers.base import build_scorer
+from ost_hf.scoring.config import ScoringConfig
+
+
+def padded(batch: dict[str, Tensor], columns: int) -> dict[str, Tensor]:
+    """The same samples with more padding."""
+    return {
+        key: pad(value, (0, columns), value=-100 if key == "labels" else 0)
+        if value.shape == batch["input_ids"].shape
+        else value
+        for key, value in batch.items()
+    }
+
+
+@pytest.mark.parametrize("update_rule", ["sgd", "adamw"])
+def test_exact_and_raw_reverse_rank_alike_at_the_default_step_size(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, update_rule: str, record_property
+) -> None:
+    batch = [pool.encode(row) for row in range(len(pool))]
+    utilities = {}
+    for estimator in ("exact", "reverse"):
+        config = ScoringConfig(estimator=estimator, utility="raw", update_rule=update_rule)
+        scorer = build_scorer("one_step", config=config, proxy=warm_proxy, anchors=anchors)
+        utilities[estimator] = [score.utility for score in scorer.score(batch)]
+    correlation = spearmanr(utilities["exact"], utilities["reverse"]).statistic
+    record_property(f"spearman_{update_rule}", correlation)
+    print(f"Spearman of exact and raw reverse, {update_rule}: {correlation:.4f}")
+    assert correlation >= 0.99
+
+
+@pytest.mark.parametrize("update_rule", ["sgd", "adamw"])
+def test_exact_stands_twenty_times_above_its_noise_floor(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, update_rule: str
+) -> None:
+    batch = [pool.encode(row) for row in range(20)]
+    config = ScoringConfig(estimator="exact", utility="raw", update_rule=update_rule)
+    scorer = build_scorer("one_step", config=config, proxy=warm_proxy, anchors=anchors)
+    utility = np.array([score.utility for score in scorer.score(batch)])
+    scorer.anchors = [padded(anchor_batch, 200) for anchor_batch in scorer.anchors]
+    elsewhere = np.array([score.utility for score in scorer.score(batch)])
+    floor = np.median(np.abs(utility - elsewhere))
+    print(f"{update_rule}: median |utility| {np.median(np.abs(utility)):.1e}, noise floor {floor:.1e}")
+    assert np.median(np.abs(utility)) >= 20 * floor

@@ -1,0 +1,61 @@
+"""A warm proxy in float64 with candidates and anchors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.proxy.model import Proxy
+from ost_hf.utility.reverse import LoraPair
+from ost_hf.utility.step import AdamState
+
+Batch = dict[str, Tensor]
+
+
+@dataclass
+class Case:
+    """Everything the mathematics takes."""
+
+    model: Any
+    pairs: list[LoraPair]
+    parameters: dict[str, Any]
+    adam: AdamState
+    candidates: list[Batch]
+    batch: Batch
+    anchors: list[Batch]
+
+
+@pytest.fixture
+def case(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> Case:
+    """Five candidates, as batches of one and as one batch; twelve anchors in three batches."""
+    collate = Collator.of(warm_proxy.processing_class)
+
+    def batch(dataset: EncodedDataset, rows: list[int]) -> Batch:
+        batch = collate([dataset[row] for row in rows])
+        return {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+
+    model = warm_proxy.model.double()
+    assert warm_proxy.adam is not None
+    adam = AdamState(
+        {name: value.double() for name, value in warm_proxy.adam.exp_avg.items()},
+        {name: value.double() for name, value in warm_proxy.adam.exp_avg_sq.items()},
+        warm_proxy.adam.step,
+    )
+    rows = [0, 7, 13, 21, 34]
+    lengths = {len(pool[row]["input_ids"]) for row in rows}
+    assert len(lengths) > 1, "the candidates should need padding"
+    return Case(
+        model,
+        warm_proxy.pairs,
+        warm_proxy.parameters,
+        adam,
+        [batch(pool, [row]) for row in rows],
+        batch(pool, rows),
+        [batch(anchors, [0, 1, 2, 3, 4]), batch(anchors, [5, 6, 7]), batch(anchors, [8, 9, 10, 11])],
+    )
+

@@ -1,0 +1,112 @@
+"""Batched first-order utilities against one-by-one autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ost_hf.utility.exact import sample_gradient
+from ost_hf.utility.reverse import anchor_directions, first_order_utilities, per_sample_gradients
+from ost_hf.utility.step import UpdateRule
+
+
+def samples_of(batch) -> list:
+    """A batch of image rows as batches of one; each row has one image of equal size."""
+    count = len(batch["labels"])
+    patches = len(batch["pixel_values"]) // count
+    return [
+        {k: v[i * patches : (i + 1) * patches] if k == "pixel_values" else v[i : i + 1] for k, v in batch.items()}
+        for i in range(count)
+    ]
+
+
+def flat_gradients(case, samples) -> torch.Tensor:
+    """One gradient after the other, ``[samples, parameters]``."""
+    rows = [sample_gradient(case.model, case.parameters, sample)[1] for sample in samples]
+    return torch.stack([torch.cat([row[name].flatten() for name in case.parameters]) for row in rows])
+
+
+def flat_preconditioner(case, rule: UpdateRule) -> torch.Tensor:
+    return torch.cat([rule.preconditioner(name, p.detach()).flatten() for name, p in case.parameters.items()])
+
+
+def anchor_gradients(case) -> torch.Tensor:
+    return flat_gradients(case, [sample for batch in case.anchors for sample in samples_of(batch)])
+
+
+def test_per_sample_gradients_are_those_of_autograd(case) -> None:
+    collected: dict[str, torch.Tensor] = {}
+    loss = per_sample_gradients(case.model, case.pairs, case.batch, collected.__setitem__)
+    assert set(collected) == set(case.parameters)
+    for index, candidate in enumerate(case.candidates):
+        expected_loss, expected = sample_gradient(case.model, case.parameters, candidate)
+        torch.testing.assert_close(loss[index], expected_loss, rtol=1e-9, atol=1e-12)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(collected[name][index], gradient, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule_name", ["sgd", "adamw"])
+def test_raw_is_the_inner_product_with_the_displacement(case, rule_name: str) -> None:
+    rule = UpdateRule(rule_name, 1e-3, weight_decay=0.0, state=case.adam)
+    directions = anchor_directions(case.model, case.pairs, case.anchors, rule, "raw", per_anchor=True)
+    ours = first_order_utilities(case.model, case.pairs, case.batch, directions, rule)
+    anchors = anchor_gradients(case)
+    for index, candidate in enumerate(case.candidates):
+        _, gradients = sample_gradient(case.model, case.parameters, candidate)
+        moves = [rule.displacement(name, gradients[name][None]).flatten() for name in case.parameters]
+        expected = -(anchors @ torch.cat(moves))
+        torch.testing.assert_close(ours.utility[index], expected, rtol=1e-7, atol=1e-13)
+
+
+@pytest.mark.parametrize("rule_name", ["sgd", "adamw"])
+def test_mean_cosine_is_the_cosine_of_preconditioned_gradients(case, rule_name: str) -> None:
+    rule = UpdateRule(rule_name, 1e-3, state=case.adam)
+    directions = anchor_directions(case.model, case.pairs, case.anchors, rule, "mean_cosine", per_anchor=True)
+    ours = first_order_utilities(case.model, case.pairs, case.batch, directions, rule)
+    root = flat_preconditioner(case, rule).sqrt()
+    anchors, candidates = anchor_gradients(case) * root, flat_gradients(case, case.candidates) * root
+    expected = torch.nn.functional.cosine_similarity(candidates[:, None], anchors[None], dim=-1)
+    torch.testing.assert_close(ours.utility, expected, rtol=1e-7, atol=1e-10)
+    assert ours.utility.abs().max() <= 1
+
+
+@pytest.mark.parametrize("utility", ["raw", "mean_cosine"])
+def test_one_mean_column_gives_the_mean_over_anchors(case, utility: str) -> None:
+    rule = UpdateRule("adamw", 1e-3, state=case.adam)
+    utilities = []
+    for per_anchor in (False, True):
+        directions = anchor_directions(case.model, case.pairs, case.anchors, rule, utility, per_anchor)
+        assert directions.count == (12 if per_anchor else 1)
+        utilities.append(first_order_utilities(case.model, case.pairs, case.batch, directions, rule).utility.mean(1))
+    torch.testing.assert_close(*utilities, rtol=1e-9, atol=1e-14)
+
+
+def test_gradient_norm_is_that_of_the_plain_gradient(case) -> None:
+    rule = UpdateRule("sgd", 1e-3)
+    directions = anchor_directions(case.model, case.pairs, case.anchors, rule)
+    ours = first_order_utilities(case.model, case.pairs, case.batch, directions, rule)
+    torch.testing.assert_close(ours.grad_norm, flat_gradients(case, case.candidates).norm(dim=1), rtol=1e-8, atol=1e-12)
+
+
+@pytest.mark.parametrize("utility", ["raw", "mean_cosine"])
+def test_utilities_do_not_depend_on_batch_size(case, utility: str) -> None:
+    rule = UpdateRule("adamw", 1e-3, state=case.adam)
+    directions = anchor_directions(case.model, case.pairs, case.anchors, rule, utility)
+    together = first_order_utilities(case.model, case.pairs, case.batch, directions, rule).utility
+    alone = torch.cat(
+        [first_order_utilities(case.model, case.pairs, one, directions, rule).utility for one in case.candidates]
+    )
+    assert (together - alone).abs().max() < 1e-6 * together.std()
+
+
+def test_no_parameter_gets_a_gradient_and_no_hook_stays(case) -> None:
+    per_sample_gradients(case.model, case.pairs, case.batch, lambda name, gradient: None)
+    assert all(parameter.grad is None for parameter in case.model.parameters())
+    assert not any(pair.a._forward_hooks or pair.b._forward_hooks for pair in case.pairs)
+
+
+def test_layer_that_does_not_run_is_an_error(case) -> None:
+    stranger = torch.nn.Linear(4, 4)
+    pairs = [*case.pairs, type(case.pairs[0])("stranger.a", "stranger.b", stranger, stranger)]
+    with pytest.raises(RuntimeError, match=r"did not run exactly once, such as stranger\.b"):
+        per_sample_gradients(case.model, pairs, case.batch, lambda name, gradient: None)
