@@ -33,13 +33,14 @@ def find_answer_spans(
 
     Returns:
         The rendered text, and for each assistant message that is visible in it the half-open span of
-        characters a model should learn to produce. Messages that the template drops have no span.
+        characters a model should learn to produce. Messages that are blank, or that the template drops, have
+        no span: nothing is learnt from the bare end of a turn.
     """
     text = render(messages)
     closing_tokens = sorted((token for token in closing_tokens if token), key=len, reverse=True)
     spans: list[tuple[int, int]] = []
     for index, message in enumerate(messages):
-        if message["role"] != "assistant":
+        if message["role"] != "assistant" or not _says_something(message):
             continue
         marked = [*messages]
         marked[index] = {**message, "content": [{"type": "text", "text": _MARKER}]}
@@ -52,6 +53,10 @@ def find_answer_spans(
         if end > start:
             spans.append((start, end))
     return text, spans
+
+
+def _says_something(message: Message) -> bool:
+    return bool(message.get("tool_calls")) or any(part.get("text", "").strip() for part in message["content"])
 
 
 def _difference(text: str, other: str) -> tuple[int, int]:

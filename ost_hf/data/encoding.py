@@ -151,7 +151,8 @@ class Encoder:
         prompt, completion = _plain_text(example.messages[:-1]), _plain_text(example.messages[-1:])
         text = prompt + completion + (self.tokenizer.eos_token or "")
         features, unexpanded = self._tokenize(text, images, special_tokens=True)
-        marks = [start >= len(prompt) and end > start for start, end in unexpanded["offset_mapping"]]
+        says_something = bool(completion.strip())
+        marks = [says_something and start >= len(prompt) and end > start for start, end in unexpanded["offset_mapping"]]
         return self._with_labels(features, unexpanded["input_ids"], marks)
 
     def _open_images(self, example: Example, folder: Path | None) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,20 +33,21 @@ def load_dataset(config: DatasetConfig) -> datasets.Dataset:
         if loader is None:
             raise DataError(f"cannot read {config.path}: known file types are {', '.join(sorted(_FILE_LOADERS))}")
         # A single file is always the split "train", whatever slice of it was asked for.
-        dataset = _load(config, loader, data_files={"train": str(path)})
+        dataset = _load(config, datasets.load_dataset, loader, data_files={"train": str(path)}, split=config.split)
     elif path.is_dir() and (path / "state.json").exists():
-        dataset = datasets.load_from_disk(str(path))
+        dataset = _load(config, datasets.load_from_disk, str(path))
         if config.split not in ("train", str(dataset.split)):
             raise DataError(f"{config.path} was saved without splits; there is no split {config.split!r} to take")
     elif path.is_dir() and (path / "dataset_dict.json").exists():
-        splits = datasets.load_from_disk(str(path))
+        splits = _load(config, datasets.load_from_disk, str(path))
         if config.split not in splits:
             raise DataError(f"{config.path} has no split {config.split!r}; there are: {', '.join(splits)}")
         dataset = splits[config.split]
     elif path.suffix.lower() in _FILE_LOADERS:
         raise DataError(f"{config.path} does not exist")
     else:
-        dataset = _load(config, str(path) if path.is_dir() else config.path, config.name, revision=config.revision)
+        name = str(path) if path.is_dir() else config.path
+        dataset = _load(config, datasets.load_dataset, name, config.name, split=config.split, revision=config.revision)
     if config.limit is not None:
         dataset = dataset.select(range(min(config.limit, len(dataset))))
     if len(dataset) == 0:
@@ -53,14 +55,15 @@ def load_dataset(config: DatasetConfig) -> datasets.Dataset:
     return dataset
 
 
-def _load(config: DatasetConfig, *args: Any, **kwargs: Any) -> datasets.Dataset:
-    """``datasets.load_dataset`` of the split, its many errors made one that names the rows and the cause."""
+def _load(config: DatasetConfig, load: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What ``load`` returns, its many errors made one that names the rows and the cause."""
     try:
-        return datasets.load_dataset(*args, split=config.split, **kwargs)
-    except (ValueError, OSError, StopIteration, datasets.exceptions.DatasetsError) as error:
+        return load(*args, **kwargs)
+    except (StopIteration, IndexError) as error:  # how `datasets` meets files without rows
+        raise DataError(f"{config.path} (split {config.split!r}) has no rows") from error
+    except (ValueError, OSError, datasets.exceptions.DatasetsError) as error:
         cause = error.__cause__ or error
-        reason = str(cause) or "it has no rows"
-        raise DataError(f"cannot load {config.path} (split {config.split!r}): {reason}") from error
+        raise DataError(f"cannot load {config.path} (split {config.split!r}): {cause}") from error
 
 
 def without_decoding(dataset: datasets.Dataset, columns: list[str]) -> datasets.Dataset:

@@ -173,13 +173,9 @@ class Rows:
         if self.layout == "messages":
             messages = _as_messages(record[config.messages_column], "user")
         else:
-            first, second = (
-                (config.prompt_column, config.completion_column)
-                if self.layout == "prompt_completion"
-                else (config.question_column, config.answer_column)
-            )
-            templated = not (isinstance(record[first], str) and isinstance(record[second], str))
-            messages = _as_messages(record[first], "user") + _as_messages(record[second], "assistant")
+            first, second = (_as_text(record[name]) for name in _content_columns(self.layout, config))
+            templated = not (isinstance(first, str) and isinstance(second, str))
+            messages = _as_messages(first, "user") + _as_messages(second, "assistant")
         images = _as_list(record.get(self.images_column)) if self.images_column else []
         images = _place_images(messages, images)
         return Example(example_id, row, messages, images, templated=templated)
@@ -223,6 +219,11 @@ def _as_list(value: Any) -> list[Any]:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _as_text(value: Any) -> Any:
+    """A whole number as its text: readers of CSV and JSON make numbers of bare answers."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _text_part(text: str) -> dict[str, Any]:

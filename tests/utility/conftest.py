@@ -58,4 +58,3 @@ def case(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> Ca
         batch(pool, rows),
         [batch(anchors, [0, 1, 2, 3, 4]), batch(anchors, [5, 6, 7]), batch(anchors, [8, 9, 10, 11])],
     )
-

@@ -40,7 +40,9 @@ def test_loss_does_not_depend_on_batch_or_padding(case) -> None:
 def test_loss_is_the_models_own_for_a_single_sample(case) -> None:
     with torch.no_grad():
         theirs = case.model(**case.candidates[0]).loss
-        torch.testing.assert_close(per_sample_loss(case.model, case.candidates[0])[0], theirs.double(), rtol=1e-5, atol=0)
+        torch.testing.assert_close(
+            per_sample_loss(case.model, case.candidates[0])[0], theirs.double(), rtol=1e-5, atol=0
+        )
 
 
 def test_sample_without_labels_has_no_number_and_leaves_the_others_theirs(case) -> None:

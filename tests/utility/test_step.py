@@ -11,7 +11,7 @@ SHAPE = (7, 5)
 
 
 def optimizer_of(rule: UpdateRule, parameter: torch.nn.Parameter) -> torch.optim.Optimizer:
-    """torch's optimizer in the same state."""
+    """The optimizer of torch in the same state."""
     if rule.name == "sgd":
         return torch.optim.SGD([parameter], lr=rule.learning_rate, weight_decay=rule.weight_decay)
     optimizer = torch.optim.AdamW(

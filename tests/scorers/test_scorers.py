@@ -1,0 +1,106 @@
+"""Scorers: what they give, and what they refuse."""
+
+from __future__ import annotations
+
+import datasets
+import pytest
+
+from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.rows import Rows
+from ost_hf.errors import ConfigError, DataError, ModelError
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.proxy.model import Proxy, build_proxy
+from ost_hf.scorers.base import SCORERS, Score, build_scorer, register
+from ost_hf.scoring.config import ScoringConfig
+
+
+def one_step(proxy: Proxy, anchors: EncodedDataset, **settings):
+    return build_scorer("one_step", config=ScoringConfig(**settings), proxy=proxy, anchors=anchors)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"utility": "raw"}, {"utility": "raw", "update_rule": "sgd"}, {"utility": "raw", "estimator": "exact"}],
+)
+def test_scores_hold_utility_and_loss(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, settings
+) -> None:
+    batch = [pool.encode(row) for row in range(4)]
+    scores = one_step(warm_proxy, anchors, **settings).score(batch)
+    assert len(scores) == 4
+    assert len({score.utility for score in scores}) == 4
+    assert all(score.loss is not None and score.loss > 0 for score in scores)
+
+
+def test_per_anchor_gives_the_same_utility_and_its_standard_error(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset
+) -> None:
+    batch = [pool.encode(row) for row in range(4)]
+    mean = one_step(warm_proxy, anchors).score(batch)
+    each = one_step(warm_proxy, anchors, per_anchor=True).score(batch)
+    for one, other in zip(mean, each, strict=True):
+        assert one.utility == pytest.approx(other.utility, rel=1e-4, abs=1e-6)
+        assert one.utility_se is None
+        assert other.utility_se is not None
+        assert other.utility_se > 0
+
+
+def test_random_scores_are_a_function_of_seed_and_id(pool: EncodedDataset) -> None:
+    batch = [pool.encode(row) for row in range(10)]
+    first, again, other = (
+        [s.utility for s in build_scorer("random", config=ScoringConfig(scorer="random", seed=seed)).score(rows)]
+        for seed, rows in ((0, batch), (0, batch[::-1]), (1, batch))
+    )
+    assert first == again[::-1]
+    assert first != other
+    assert all(0 <= utility < 1 for utility in first)
+
+
+def test_cold_proxy_with_adamw_is_refused(vlm_path: str, anchors: EncodedDataset) -> None:
+    cold = build_proxy(ProxyConfig(vlm_path, warmup_fraction=0))
+    with pytest.raises(ModelError, match="the proxy is cold"):
+        one_step(cold, anchors)
+    assert one_step(cold, anchors, update_rule="sgd").directions is not None
+
+
+def test_unusable_anchor_is_an_error_that_names_it(warm_proxy: Proxy, processor) -> None:
+    rows = Rows(datasets.Dataset.from_dict({"question": ["1 + 1", "2 + 2"], "answer": ["answer: 2", ""]}))
+    with pytest.raises(DataError, match=r"1 of 2 anchors cannot be used, such as row 1 \(no_labels"):
+        one_step(warm_proxy, EncodedDataset(rows, Encoder(processor)))
+
+
+def test_users_scorer_joins_by_a_decorator(pool: EncodedDataset) -> None:
+    @register("length")
+    class LengthScorer:
+        def __init__(self, config, **unused):
+            self.batch_size = config.batch_size
+
+        def score(self, batch):
+            return [Score(-float(row.length)) for row in batch]
+
+    try:
+        scores = build_scorer("length", config=ScoringConfig(scorer="length")).score([pool.encode(0)])
+        assert scores[0].utility == -pool.encode(0).length
+    finally:
+        del SCORERS["length"]
+
+
+def test_unknown_scorer_names_those_there_are() -> None:
+    with pytest.raises(ConfigError, match=r"unknown scorer 'one-step' \(did you mean 'one_step'\?\); there are:"):
+        build_scorer("one-step", config=ScoringConfig())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"estimator": "forward"}, "scoring.estimator must be one of 'reverse', 'exact', got 'forward'"),
+        ({"utility": "cosine"}, "scoring.utility must be one of"),
+        ({"update_rule": "adam"}, "did you mean 'adamw'"),
+        ({"learning_rate": 0.0}, "scoring.learning_rate must be a number > 0, got 0.0"),
+        ({"estimator": "exact"}, "it goes with utility 'raw'"),
+        ({"batch_size": 0}, "scoring.batch_size must be a number >= 1"),
+    ],
+)
+def test_configuration_is_checked(settings, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        ScoringConfig(**settings)

@@ -1,0 +1,242 @@
+"""The loop: complete tables, whatever happens on the way."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import task
+import torch
+
+from ost_hf.data.config import EncodingConfig
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.rows import Rows
+from ost_hf.errors import DataError, RunDirectoryError
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.proxy.model import Proxy
+from ost_hf.scorers.base import Score, build_scorer
+from ost_hf.scoring import runner
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import run_scorer, score_pool
+from ost_hf.scoring.score_table import ScoreTable
+
+
+def quick_proxy(vlm_path: str) -> ProxyConfig:
+    return ProxyConfig(vlm_path, warmup_fraction=0.1, warmup_min_steps=3, warmup_batch_size=4)
+
+
+def utilities(table: ScoreTable) -> np.ndarray:
+    return np.array(table.read()["utility"].to_pylist(), dtype=float)
+
+
+@pytest.fixture
+def empty_table(tmp_path: Path, pool: EncodedDataset) -> ScoreTable:
+    table = ScoreTable(tmp_path / "scores")
+    table.write_manifest({}, rows=len(pool))
+    return table
+
+
+def scored(table: ScoreTable, proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, **settings) -> np.ndarray:
+    config = ScoringConfig(**settings)
+    scorer = build_scorer("one_step", config=config, proxy=proxy, anchors=anchors)
+    run_scorer(scorer, pool, table, list(range(len(pool))), set(), config)
+    return utilities(table)
+
+
+@pytest.mark.parametrize("utility", ["mean_cosine", "raw"])
+@pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 60, "part_size": 60}, {"part_size": 7}])
+def test_scores_do_not_depend_on_batch_size_or_parts(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, tmp_path: Path, utility: str, settings
+) -> None:
+    results = []
+    for number, changed in enumerate(({}, settings)):
+        table = ScoreTable(tmp_path / str(number))
+        table.write_manifest({}, rows=len(pool))
+        results.append(scored(table, warm_proxy, pool, anchors, utility=utility, **changed))
+    assert np.abs(results[0] - results[1]).max() < 1e-4 * results[0].std()
+
+
+def test_scores_do_not_depend_on_order(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, empty_table
+) -> None:
+    forward = scored(empty_table, warm_proxy, pool, anchors)
+    order = np.random.RandomState(0).permutation(len(pool))
+    shuffled = EncodedDataset(pool.rows.select(order.tolist()), pool.encoder)
+    other = ScoreTable(empty_table.folder.parent / "shuffled")
+    other.write_manifest({}, rows=len(pool))
+    backward = scored(other, warm_proxy, shuffled, anchors)
+    assert np.abs(forward[order] - backward).max() < 1e-4 * forward.std()
+    ids = other.read()["example_id"].to_pylist()
+    assert ids == [empty_table.read()["example_id"].to_pylist()[i] for i in order]
+
+
+def test_scores_do_not_depend_on_loader_workers(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, tmp_path: Path
+) -> None:
+    results = []
+    for workers in (0, 1):
+        table = ScoreTable(tmp_path / str(workers))
+        table.write_manifest({}, rows=len(pool))
+        results.append(scored(table, warm_proxy, pool, anchors, num_workers=workers))
+    assert np.array_equal(*results)
+
+
+def test_killed_run_continues_to_the_same_table(
+    vlm_path: str, pool_dataset, anchor_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, anchors = Rows(pool_dataset), Rows(anchor_dataset)
+    config = ScoringConfig(part_size=10)
+    whole = utilities(score_pool(tmp_path / "whole", pool, anchors, quick_proxy(vlm_path), config))
+    write, written = ScoreTable.write_part, []
+
+    def die_at_third(self: ScoreTable, records: list[dict[str, Any]]) -> None:
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(records)
+        write(self, records)
+
+    monkeypatch.setattr(ScoreTable, "write_part", die_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        score_pool(tmp_path / "killed", pool, anchors, quick_proxy(vlm_path), config)
+    monkeypatch.setattr(ScoreTable, "write_part", write)
+    table = ScoreTable(tmp_path / "killed" / "scores")
+    assert len(table.rows_done()) == 20
+    with pytest.raises(RunDirectoryError, match="20 of 60 rows; run the score stage again"):
+        table.read()
+    # Another batch and part size: they change speed, not the table.
+    score_pool(tmp_path / "killed", pool, anchors, quick_proxy(vlm_path), ScoringConfig(part_size=16, batch_size=5))
+    assert np.abs(utilities(table) - whole).max() < 1e-4 * whole.std()
+
+
+def test_finished_run_is_not_scored_again(
+    vlm_path: str, pool_dataset, anchor_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = (tmp_path, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
+    score_pool(*arguments)
+    monkeypatch.setattr(runner, "build_proxy", None)
+    monkeypatch.setattr(runner, "load_proxy", None)
+    score_pool(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scoring": ScoringConfig(utility="raw")}, "scoring.utility was 'mean_cosine', now 'raw'"),
+        ({"encoding": EncodingConfig(max_length=99)}, "encoding.max_length was 2048, now 99"),
+        ({"pool": 59}, "pool was"),
+        ({"anchors": 11}, "anchors was"),
+    ],
+)
+def test_run_directory_of_another_configuration_is_refused(
+    vlm_path: str, pool_dataset, anchor_dataset, tmp_path_factory, change, message: str
+) -> None:
+    folder = tmp_path_factory.mktemp("run")
+    identity = {"pool": Rows(pool_dataset), "anchors": Rows(anchor_dataset), "proxy": quick_proxy(vlm_path)}
+    table = ScoreTable(folder / "scores")
+    made = runner._identity(*identity.values(), ScoringConfig(), EncodingConfig(), "error")
+    table.write_manifest(made, rows=60)
+    before = (table.folder / "manifest.json").read_text()
+    for name in ("pool", "anchors"):
+        if name in change:
+            identity[name] = identity[name].select(range(change.pop(name)))
+    with pytest.raises(RunDirectoryError, match=rf"holds scores of another run: .*{message}.*Choose another run_dir"):
+        score_pool(folder, **identity, **change)
+    assert (table.folder / "manifest.json").read_text() == before
+
+
+def test_every_row_appears_once_with_a_utility_or_a_status(vlm_path: str, anchor_dataset, tmp_path: Path) -> None:
+    rows = task.pool_rows(12, seed=5)
+    records = task.as_dataset(rows).cast_column("image", datasets.Image(decode=False)).to_list()
+    records[3]["image"] = {"bytes": b"not an image", "path": None}
+    records[5]["answer"] = ""
+    records[7]["image"] = None
+    features = task.as_dataset(rows).features
+    pool = Rows(datasets.Dataset.from_list(records, features=features))
+    table = score_pool(tmp_path, pool, Rows(anchor_dataset), quick_proxy(vlm_path)).read()
+    statuses = table["status"].to_pylist()
+    assert table["row"].to_pylist() == list(range(12))
+    assert [statuses[row] for row in (3, 5)] == ["bad_image", "no_labels"]
+    for utility, status, detail in zip(
+        table["utility"].to_pylist(), statuses, table["detail"].to_pylist(), strict=True
+    ):
+        assert (utility is not None) == (status == "ok")
+        assert bool(detail) == (status != "ok")
+
+
+def test_loss_that_is_not_a_number_becomes_a_status(pool: EncodedDataset, empty_table: ScoreTable) -> None:
+    class Broken:
+        batch_size = 4
+
+        def score(self, batch):
+            return [
+                Score(float("nan") if row.row == 2 else 1.0, loss=float("inf") if row.row == 5 else 2.0)
+                for row in batch
+            ]
+
+    run_scorer(Broken(), pool, empty_table, list(range(len(pool))), set(), ScoringConfig())
+    table = empty_table.read().to_pylist()
+    assert [record["row"] for record in table if record["status"] == "non_finite"] == [2, 5]
+    assert table[2]["utility"] is None
+    assert table[5]["utility"] is None
+    assert table[5]["loss"] is None
+    assert "loss inf" in table[5]["detail"]
+
+
+def test_real_nan_loss_does_not_reach_its_neighbours(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, empty_table: ScoreTable
+) -> None:
+    class Poisoned(EncodedDataset):
+        def encode(self, row: int):
+            encoded = super().encode(row)
+            if row == 4:
+                features = {**encoded.features, "pixel_values": encoded.features["pixel_values"] * torch.nan}
+                return type(encoded)(encoded.example_id, row, features=features)
+            return encoded
+
+    clean = ScoreTable(empty_table.folder.parent / "clean")
+    clean.write_manifest({}, rows=len(pool))
+    expected = scored(clean, warm_proxy, pool, anchors)
+    got = scored(empty_table, warm_proxy, Poisoned(pool.rows, pool.encoder), anchors)
+    assert empty_table.read()["status"].to_pylist()[4] == "non_finite"
+    others = [row for row in range(len(pool)) if row != 4]
+    assert np.abs(got[others] - expected[others]).max() < 1e-4 * expected.std()
+
+
+def test_anchors_in_the_pool_are_refused_or_dropped(vlm_path: str, pool_dataset, tmp_path: Path) -> None:
+    pool = Rows(pool_dataset)
+    anchors = pool.select([4, 9])
+    with pytest.raises(DataError, match="2 rows of the pool are also anchors, such as row 4"):
+        score_pool(tmp_path / "a", pool, anchors, quick_proxy(vlm_path))
+    assert not (tmp_path / "a" / "scores").exists()
+    table = score_pool(tmp_path / "b", pool, anchors, quick_proxy(vlm_path), overlap="drop").read()
+    statuses = table["status"].to_pylist()
+    assert [row for row, status in enumerate(statuses) if status == "anchor_overlap"] == [4, 9]
+
+
+def test_missing_anchors_are_an_error_but_not_for_the_random_scorer(
+    vlm_path: str, pool_dataset, tmp_path: Path
+) -> None:
+    pool = Rows(pool_dataset)
+    with pytest.raises(DataError, match="the one_step scorer needs anchors"):
+        score_pool(tmp_path, pool, None, quick_proxy(vlm_path))
+    table = score_pool(tmp_path, pool, None, quick_proxy(vlm_path), ScoringConfig(scorer="random"))
+    assert len(table.read()) == 60
+    assert not (tmp_path / "proxy").exists()
+
+
+def test_table_is_parquet_with_a_manifest_that_names_versions(vlm_path: str, pool_dataset, tmp_path: Path) -> None:
+    table = score_pool(tmp_path, Rows(pool_dataset), None, quick_proxy(vlm_path), ScoringConfig("random", part_size=25))
+    assert sorted(path.name for path in table.folder.iterdir()) == [
+        "manifest.json", "part-0000000000.parquet", "part-0000000025.parquet", "part-0000000050.parquet",
+    ]  # fmt: skip
+    assert pq.read_schema(table.folder / "part-0000000000.parquet").names == [
+        "example_id", "row", "utility", "utility_se", "loss", "tokens", "status", "detail",
+    ]  # fmt: skip
+    manifest = json.loads((table.folder / "manifest.json").read_text())
+    assert manifest["rows"] == 60
+    assert set(manifest["versions"]) >= {"ost-hf", "torch", "transformers", "peft"}
