@@ -149,7 +149,7 @@ def _start(command: str, config: RunConfig) -> None:
 
     logging.basicConfig(level=logging.INFO if is_main() else logging.ERROR, format="%(message)s")
     # Libraries' own chatter is theirs; warnings of theirs still show.
-    for library in ("httpx", "datasets", "huggingface_hub", "deepspeed", "DeepSpeed"):
+    for library in ("httpx", "httpx2", "datasets", "huggingface_hub", "deepspeed", "DeepSpeed"):
         logging.getLogger(library).setLevel(logging.WARNING)
     if is_main():
         config.write()

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import torch
 from torch.utils.data import Dataset
 
@@ -15,7 +16,7 @@ from ost_hf.data.chat import find_answer_spans
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.images import open_image
 from ost_hf.data.rows import Example, Message, RowError, Rows
-from ost_hf.errors import DataError, ModelError
+from ost_hf.errors import ConfigError, DataError, ModelError
 
 IGNORE_INDEX = -100
 
@@ -66,7 +67,10 @@ class Encoder:
         if not getattr(self.tokenizer, "is_fast", False):
             raise ModelError(f"{type(self.tokenizer).__name__} has no character offsets; a fast tokenizer is needed")
         if self.config.chat_template is not None:
-            self.chat_template: str | None = Path(self.config.chat_template).expanduser().read_text()
+            path = Path(self.config.chat_template).expanduser()
+            if not path.is_file():
+                raise ConfigError(f"encoding.chat_template: there is no file {self.config.chat_template}")
+            self.chat_template: str | None = path.read_text()
         else:
             self.chat_template = getattr(processing_class, "chat_template", None) or self.tokenizer.chat_template
 
@@ -112,12 +116,17 @@ class Encoder:
         # Text templates concatenate strings; only a processor's template knows typed content.
         if not self.is_processor:
             messages = [{**m, "content": _plain_text([m])} for m in messages]
-        return self.processing_class.apply_chat_template(
-            messages,
-            chat_template=self.chat_template,
-            tokenize=False,
-            add_generation_prompt=add_generation_prompt,
-        )
+        try:
+            return self.processing_class.apply_chat_template(
+                messages,
+                chat_template=self.chat_template,
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+            )
+        except jinja2.TemplateSyntaxError as error:
+            raise ModelError(f"the chat template is not valid Jinja: {error}") from error
+        except jinja2.TemplateError as error:  # raise_exception(...), as for roles that do not alternate
+            raise RowError("bad_row", f"the chat template refuses the conversation: {error}") from error
 
     @cached_property
     def _closing_tokens(self) -> list[str]:
@@ -143,7 +152,8 @@ class Encoder:
             return self._plain_features(example, images)
         text, spans = find_answer_spans(self.render, example.messages, self._closing_tokens)
         features, unexpanded = self._tokenize(text, images)
-        marks = [any(a <= start < b for a, b in spans) for start, end in unexpanded["offset_mapping"]]
+        # A token that takes in the space before an answer is the answer's first: it is what is generated.
+        marks = [any(start < b and end > a for a, b in spans) for start, end in unexpanded["offset_mapping"]]
         return self._with_labels(features, unexpanded["input_ids"], marks)
 
     def _plain_features(self, example: Example, images: list[Any]) -> Features:
@@ -152,7 +162,7 @@ class Encoder:
         text = prompt + completion + (self.tokenizer.eos_token or "")
         features, unexpanded = self._tokenize(text, images, special_tokens=True)
         says_something = bool(completion.strip())
-        marks = [says_something and start >= len(prompt) and end > start for start, end in unexpanded["offset_mapping"]]
+        marks = [says_something and end > len(prompt) for _, end in unexpanded["offset_mapping"]]
         return self._with_labels(features, unexpanded["input_ids"], marks)
 
     def _open_images(self, example: Example, folder: Path | None) -> list[Any]:
@@ -196,7 +206,8 @@ class Encoder:
             return "ok"
         cut_off = features["input_ids"][limit:]
         cuts_image = self._image_token_id is not None and bool((cut_off == self._image_token_id).any())
-        if self.config.overflow == "skip" or cuts_image:
+        leaves_answer = bool((features["labels"][1:limit] != IGNORE_INDEX).any())
+        if self.config.overflow == "skip" or cuts_image or not leaves_answer:
             raise RowError("too_long", f"{length} tokens, limit {limit}")
         for key, value in features.items():
             if value.dim() == 1 and len(value) == length:

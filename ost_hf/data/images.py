@@ -41,7 +41,10 @@ def open_image(image: Any, folder: Path | None) -> Any:
     data = _bytes_of(image, folder)
     if data is None:
         raise ValueError(f"no image file at {image.get('path') if isinstance(image, dict) else image!r}")
-    return Image.open(io.BytesIO(data)).convert("RGB")
+    try:
+        return Image.open(io.BytesIO(data)).convert("RGB")
+    except Image.DecompressionBombError as error:  # neither an OSError nor a ValueError
+        raise ValueError(str(error)) from error
 
 
 def _bytes_of(image: Any, folder: Path | None) -> bytes | None:

@@ -1,0 +1,290 @@
+"""Pushing a curated dataset with the real clients against a stand-in of the Hub, and loading it back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from hub_stand_in import TOKEN, HubStandIn
+
+from ost_hf.data.config import DatasetConfig
+from ost_hf.data.rows import Rows
+from ost_hf.errors import DataError
+from ost_hf.hub.config import HubConfig
+from ost_hf.hub.push import kept_dataset, push_curated, render_card
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import score_pool
+from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.selector import read_selection, select, write_selection
+
+POOL_ROWS, BROKEN_ROW, KEPT_ROWS = 20, 7, 6
+
+
+class Workplace:
+    """A scored and selected pool in a folder, and processes that speak to a stand-in of the Hub."""
+
+    def __init__(self, folder: Path, hub: HubStandIn):
+        self.folder, self.hub = folder, hub
+        self.pool_path, self.run_dir = folder / "pool.parquet", folder / "run"
+        self.first_push = ""
+
+    @property
+    def pool(self) -> Rows:
+        """The pool as it is stored."""
+        return load_rows(self.pool_path)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs Python with the Hub's clients pointed at the stand-in."""
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": self.hub.url,
+            "HF_TOKEN": TOKEN,
+            "HF_HOME": str(self.folder / "hf_home"),
+            "HF_DATASETS_CACHE": str(self.folder / "hf_home" / "datasets"),
+            "HF_HUB_OFFLINE": "0",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "NO_PROXY": "127.0.0.1",
+        }
+        command = [sys.executable, *arguments]
+        return subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, check=False)
+
+    def push(self, *flags: str) -> subprocess.CompletedProcess[str]:
+        """Runs ``ost-hf push``."""
+        done = self.python("-m", "ost_hf.cli.main", "push", "--run_dir", str(self.run_dir), *flags)
+        assert "Traceback" not in done.stderr, done.stderr
+        return done
+
+    def load_back(self, repo_id: str, revision: str = "main") -> tuple[datasets.DatasetDict, datasets.DatasetDict]:
+        """The default configuration and the scores, downloaded by another process."""
+        out = self.folder / "loaded" / str(len(self.hub.requests))
+        done = self.python(str(Path(__file__).with_name("load_client.py")), repo_id, revision, str(out))
+        assert done.returncode == 0, done.stderr
+        return datasets.load_from_disk(out / "default"), datasets.load_from_disk(out / "scores")
+
+    def card(self, repo_id: str, revision: str = "main") -> tuple[dict[str, Any], str]:
+        """The YAML head and the text of the repository's README."""
+        _, head, text = self.hub.files(repo_id, revision)["README.md"].decode().split("---\n", 2)
+        return yaml.safe_load(head), text
+
+
+def load_rows(path: Path) -> Rows:
+    dataset = datasets.Dataset.from_parquet(str(path), cache_dir=str(path.parent / "cache"))
+    return Rows(dataset, DatasetConfig(path=str(path)))
+
+
+def score_and_select(run_dir: Path, pool: Rows, model: str) -> None:
+    score_pool(run_dir, pool, None, ProxyConfig(model=model), ScoringConfig(scorer="random"))
+    keep(run_dir, KEPT_ROWS)
+
+
+def keep(run_dir: Path, count: int) -> None:
+    table = select(ScoreTable(run_dir / "scores").read(), SelectionConfig(keep_count=count))
+    write_selection(table, run_dir / "selection.parquet")
+
+
+@pytest.fixture(scope="module")
+def hub() -> Iterator[HubStandIn]:
+    with HubStandIn() as stand_in:
+        yield stand_in
+
+
+@pytest.fixture(scope="module")
+def workplace(
+    tmp_path_factory: pytest.TempPathFactory, hub: HubStandIn, pool_dataset: datasets.Dataset, vlm_path: str
+) -> Workplace:
+    """Twenty rows, of which one has an image that cannot be read; six are kept."""
+    place = Workplace(tmp_path_factory.mktemp("push"), hub)
+    records = pool_dataset.select(range(POOL_ROWS)).cast_column("image", datasets.Image(decode=False)).to_list()
+    records[BROKEN_ROW]["image"] = {"bytes": b"no image", "path": None}
+    datasets.Dataset.from_list(records, features=pool_dataset.features).to_parquet(place.pool_path)
+    score_and_select(place.run_dir, place.pool, vlm_path)
+    return place
+
+
+@pytest.fixture(scope="module")
+def pushed(workplace: Workplace) -> Workplace:
+    """The same after a first push to ``me/curated``; the commit's name is kept, since another test pushes again."""
+    flags = ("--pool.path", str(workplace.pool_path), "--hub.repo_id", "me/curated", "--hub.license", "cc-by-4.0")
+    done = workplace.push(*flags)
+    assert done.returncode == 0, done.stderr
+    workplace.first_push = workplace.hub.repositories["me/curated"].branches["main"]
+    return workplace
+
+
+@pytest.fixture(scope="module")
+def loaded(pushed: Workplace) -> tuple[datasets.DatasetDict, datasets.DatasetDict]:
+    return pushed.load_back("me/curated", pushed.first_push)
+
+
+def test_stand_in_satisfies_the_client(tmp_path: Path, hub: HubStandIn) -> None:
+    done = Workplace(tmp_path, hub).python(str(Path(__file__).with_name("stand_in_client.py")))
+    assert done.returncode == 0, done.stderr
+
+
+def test_loaded_rows_are_the_kept_ones_with_their_utilities(
+    pushed: Workplace, loaded: tuple[datasets.DatasetDict, datasets.DatasetDict]
+) -> None:
+    kept, pool = loaded[0]["train"], pushed.pool
+    selected = [record for record in read_selection(pushed.run_dir).to_pylist() if record["kept"]]
+    assert len(kept) == len(selected) == KEPT_ROWS
+    assert kept["example_id"][:] == [record["example_id"] for record in selected]
+    assert kept["example_id"][:] == [pool.example_ids[record["row"]] for record in selected]
+    assert kept["ost_utility"][:] == [record["utility"] for record in selected]
+    assert kept["ost_rank"][:] == [record["rank"] for record in selected]
+    assert sorted(kept["ost_rank"]) == list(range(1, KEPT_ROWS + 1))
+    assert kept.column_names == [*pool.dataset.column_names, "example_id", "ost_utility", "ost_rank"]
+    for got, record in zip(kept, selected, strict=True):
+        wanted = pool.dataset[record["row"]]
+        assert got["image"].tobytes() == wanted["image"].tobytes()
+        assert {name: got[name] for name in wanted if name != "image"} == {
+            name: value for name, value in wanted.items() if name != "image"
+        }
+
+
+def test_loaded_scores_hold_every_row_of_the_pool(
+    pushed: Workplace, loaded: tuple[datasets.DatasetDict, datasets.DatasetDict]
+) -> None:
+    scores = loaded[1]["train"]
+    assert scores.to_list() == ScoreTable(pushed.run_dir / "scores").read().to_pylist()
+    assert scores["row"][:] == list(range(POOL_ROWS))
+    assert [row["row"] for row in scores if row["utility"] is None] == [BROKEN_ROW]
+    assert scores[BROKEN_ROW]["status"] == "bad_image"
+
+
+def test_card_names_configurations_licence_and_counts(pushed: Workplace) -> None:
+    head, text = pushed.card("me/curated", pushed.first_push)
+    assert {item["config_name"] for item in head["configs"]} == {"default", "scores"}
+    assert {info["config_name"]: info["splits"][0]["num_examples"] for info in head["dataset_info"]} == {
+        "default": KEPT_ROWS,
+        "scores": POOL_ROWS,
+    }
+    assert "ost-hf" in head["tags"]
+    assert head["license"] == "cc-by-4.0"
+    assert f"{KEPT_ROWS} rows of `pool.parquet`, selected from a pool of {POOL_ROWS} " in text
+    assert "| `ok` | 19 |" in text and "| `bad_image` | 1 |" in text
+
+
+def test_repository_is_private_by_default(pushed: Workplace) -> None:
+    assert pushed.hub.repositories["me/curated"].private
+
+
+def test_second_push_replaces_the_first(pushed: Workplace) -> None:
+    keep(pushed.run_dir, KEPT_ROWS - 2)
+    # The run directory's config.yaml remembers the pool.
+    done = pushed.push("--hub.repo_id", "me/curated")
+    keep(pushed.run_dir, KEPT_ROWS)
+    assert done.returncode == 0, done.stderr
+    kept, scores = pushed.load_back("me/curated")
+    assert kept["train"].num_rows == KEPT_ROWS - 2
+    assert scores["train"].num_rows == POOL_ROWS
+    head, text = pushed.card("me/curated")
+    assert len(head["configs"]) == 2 and head["license"] == "cc-by-4.0"
+    assert f"{KEPT_ROWS - 2} rows of `pool.parquet`" in text
+    assert f"{KEPT_ROWS} rows of" not in text
+
+
+def test_branch_gets_its_own_card(pushed: Workplace) -> None:
+    flags = ("--pool.path", str(pushed.pool_path), "--hub.repo_id", "me/branched", "--hub.revision", "candidate")
+    done = pushed.push(*flags)
+    assert done.returncode == 0, done.stderr
+    assert "README.md" not in pushed.hub.files("me/branched")
+    assert {item["config_name"] for item in pushed.card("me/branched", "candidate")[0]["configs"]} == {
+        "default",
+        "scores",
+    }
+    assert pushed.load_back("me/branched", "candidate")[0]["train"].num_rows == KEPT_ROWS
+
+
+def test_another_pool_is_refused_and_nothing_is_pushed(pushed: Workplace) -> None:
+    other = pushed.folder / "other.parquet"
+    pushed.pool.dataset.select(reversed(range(POOL_ROWS))).to_parquet(other)
+    before = len(pushed.hub.requests)
+    done = pushed.push("--pool.path", str(other), "--hub.repo_id", "me/refused")
+    assert done.returncode == 2
+    assert "the pool is not the one that was scored" in done.stderr
+    assert len(pushed.hub.requests) == before
+    assert "me/refused" not in (pushed.run_dir / "config.yaml").read_text()
+
+
+def test_licence_unknown_to_the_hub_is_refused_before_anything_is_pushed(pushed: Workplace) -> None:
+    flags = ("--pool.path", str(pushed.pool_path), "--hub.repo_id", "me/unlicensed", "--hub.license", "Apache 2")
+    done = pushed.push(*flags)
+    assert done.returncode == 2
+    assert "hub.license 'Apache 2' is refused by the Hub" in done.stderr
+    assert "me/unlicensed" not in pushed.hub.repositories
+
+
+def test_slice_of_a_split_is_pushed_as_train(workplace: Workplace, vlm_path: str) -> None:
+    config = DatasetConfig(path=str(workplace.pool_path), split=f"train[:{POOL_ROWS - 2}]")
+    run_dir = workplace.folder / "sliced"
+    score_and_select(run_dir, load_rows(workplace.pool_path).select(range(POOL_ROWS - 2)), vlm_path)
+    flags = ("--pool.path", config.path, "--pool.split", config.split, "--hub.repo_id", "me/sliced")
+    done = workplace.push("--run_dir", str(run_dir), *flags)
+    assert done.returncode == 0, done.stderr
+    kept, _ = workplace.load_back("me/sliced")
+    assert {name: rows.num_rows for name, rows in kept.items()} == {"train": KEPT_ROWS}
+
+
+def test_selection_of_other_scores_is_refused(workplace: Workplace) -> None:
+    table = ScoreTable(workplace.run_dir / "scores")
+    scores, selection = table.read(), read_selection(workplace.run_dir)
+    utility = scores.column_names.index("utility")
+    rescored = scores.set_column(utility, "utility", scores["utility"].combine_chunks()[::-1])
+    with pytest.raises(DataError, match="not made of these scores: run the select stage again"):
+        push_curated(workplace.pool, rescored, selection, table.manifest(), HubConfig("me/refused"))
+    with pytest.raises(DataError, match="not made of these scores"):
+        push_curated(workplace.pool, scores, selection.drop_columns("rank"), table.manifest(), HubConfig("me/refused"))
+
+
+def test_columns_of_an_earlier_selection_are_replaced(workplace: Workplace) -> None:
+    pool = workplace.pool
+    earlier = pool.dataset.add_column("example_id", [f"row-{row}" for row in range(POOL_ROWS)])
+    earlier = earlier.add_column("ost_rank", ["first"] * POOL_ROWS).add_column("ost_utility", [9.0] * POOL_ROWS)
+    curated = Rows(earlier, DatasetConfig(path="me/curated-before", id_column="example_id"))
+    selection = read_selection(workplace.run_dir)
+    kept = kept_dataset(curated, selection)
+    assert kept.to_dict() == kept_dataset(pool, selection).to_dict()
+    assert kept.features["ost_rank"] == datasets.Value("int64")
+    assert kept["ost_rank"][:] == [record["rank"] for record in selection.to_pylist() if record["kept"]]
+
+
+CARDS = {
+    "one_step": ({"scorer": "one_step"}, ["One-Step-Train", "(`mean_cosine`)", "LoRA rank 8", "## Limits"], ["random"]),
+    "raw": ({"scorer": "one_step", "utility": "raw"}, ["drop of the mean anchor loss, in nats per token (`raw`)"], []),
+    "random": ({"scorer": "random", "seed": 5}, ["at random, as a baseline", "seed 5"], ["anchor", "| proxy |"]),
+    "custom": ({"scorer": "mine"}, ["by the scorer `mine`", "| proxy |"], ["anchor", "random"]),
+}
+
+
+@pytest.mark.parametrize("case", CARDS)
+def test_card_describes_the_scorer_that_was_used(workplace: Workplace, case: str) -> None:
+    scoring, present, absent = CARDS[case]
+    table = ScoreTable(workplace.run_dir / "scores")
+    manifest = table.manifest()
+    manifest["identity"]["scoring"] |= scoring
+    text = render_card("me/curated", table.read(), read_selection(workplace.run_dir), manifest, "lab/pool")
+    assert f"{KEPT_ROWS} rows of `lab/pool`, selected from a pool of {POOL_ROWS} " in text
+    assert all(words in text for words in present), text
+    assert not any(words in text for words in absent), text
+
+
+def test_card_shows_no_local_folder(pushed: Workplace, vlm_path: str) -> None:
+    table = ScoreTable(pushed.run_dir / "scores")
+    manifest = table.manifest()
+    manifest["identity"]["scoring"]["scorer"] = "one_step"
+    selection = read_selection(pushed.run_dir)
+    text = render_card("me/curated", table.read(), selection, manifest, str(pushed.pool_path))
+    assert "`pool.parquet`" in text and f"`{Path(vlm_path).name}`" in text
+    assert str(pushed.folder) not in text and vlm_path not in text

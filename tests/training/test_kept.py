@@ -1,0 +1,102 @@
+"""Matching a selection table with training sets of all kinds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.rows import Rows
+from ost_hf.errors import DataError
+from ost_hf.training.kept import filter_stream, find_kept
+
+ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(6)]
+
+
+@pytest.fixture
+def selection() -> pa.Table:
+    ids = Rows(datasets.Dataset.from_list(ROWS)).example_ids
+    return pa.table(
+        {
+            "example_id": ids,
+            "row": list(range(6)),
+            "utility": [0.1, 0.6, None, 0.4, 0.5, 0.2],
+            "kept": [False, True, False, True, True, False],
+        }
+    )
+
+
+def test_rows_are_found_by_content_in_any_order(selection: pa.Table) -> None:
+    shuffled = datasets.Dataset.from_list([ROWS[i] for i in (5, 4, 3, 2, 1, 0)])
+    kept = find_kept(shuffled, selection)
+    assert [shuffled[index]["prompt"] for index in kept.indices] == ["p1", "p4", "p3"]
+    assert kept.utilities == [0.6, 0.5, 0.4]
+    assert kept.pool_size == 6
+
+
+def test_rows_are_found_in_an_encoded_set_that_lacks_others(selection: pa.Table, processor: Any) -> None:
+    from ost_hf.data.encoding import Encoder
+
+    rows = Rows(datasets.Dataset.from_list([ROWS[i] for i in (4, 3, 1)]))
+    kept = find_kept(EncodedDataset(rows, Encoder(processor)), selection)
+    assert kept.indices == [2, 0, 1]
+
+
+def test_rows_are_found_by_an_id_column(selection: pa.Table) -> None:
+    ids = selection["example_id"].to_pylist()
+    tokens = datasets.Dataset.from_dict({"example_id": ids[::-1], "input_ids": [[1]] * 6, "labels": [[1]] * 6})
+    assert find_kept(tokens, selection).indices == [4, 1, 2]
+
+
+def test_set_without_ids_is_matched_by_position_if_the_length_agrees(selection: pa.Table, caplog) -> None:
+    assert find_kept(TensorDataset(torch.zeros(6)), selection).indices == [1, 4, 3]
+    assert "matched by position" in caplog.text
+    with pytest.raises(DataError, match="5 rows and no ids, the selection table is of 6"):
+        find_kept(TensorDataset(torch.zeros(5)), selection)
+
+
+def test_kept_row_that_is_missing_is_an_error(selection: pa.Table) -> None:
+    with pytest.raises(DataError, match="1 of 3 kept rows are not in the training set"):
+        find_kept(datasets.Dataset.from_list([ROWS[i] for i in (0, 1, 3)]), selection)
+
+
+def test_doubled_id_is_an_error(selection: pa.Table) -> None:
+    ids = selection["example_id"].to_pylist()
+    with pytest.raises(DataError, match="1 rows of the training set share an 'example_id'"):
+        find_kept(datasets.Dataset.from_dict({"example_id": [*ids[:5], ids[0]], "x": [0] * 6}), selection)
+
+
+def test_streams_are_filtered(selection: pa.Table) -> None:
+    ids = selection["example_id"].to_pylist()
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from ({"example_id": example_id, "x": i} for i, example_id in enumerate(ids))
+
+    assert [row["x"] for row in filter_stream(Stream(), selection)] == [1, 3, 4]
+    assert [batch["x"].tolist() for batch in DataLoader(filter_stream(Stream(), selection), batch_size=2)] == [
+        [1, 3],
+        [4],
+    ]
+    stream = datasets.Dataset.from_dict({"example_id": ids, "x": list(range(6))}).to_iterable_dataset()
+    assert [row["x"] for row in filter_stream(stream, selection)] == [1, 3, 4]
+
+
+def test_stream_without_ids_is_an_error(selection: pa.Table) -> None:
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield {"x": 1}
+
+    with pytest.raises(DataError, match="need an 'example_id' field to be matched with a selection; this one has x"):
+        list(filter_stream(Stream(), selection))
+
+
+def test_table_that_keeps_nothing_is_an_error(selection: pa.Table) -> None:
+    nothing = selection.set_column(3, "kept", [[False] * 6])
+    with pytest.raises(DataError, match="keeps no row"):
+        find_kept(datasets.Dataset.from_list(ROWS), nothing)

@@ -1,0 +1,275 @@
+"""OSTTrainer on the tiny Qwen3-VL and a tiny Qwen3."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pyarrow as pa
+import pytest
+import task
+import torch
+import transformers
+
+from ost_hf.data.collator import Collator
+from ost_hf.data.config import AnchorConfig, EncodingConfig
+from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.rows import Rows
+from ost_hf.errors import ConfigError, DataError
+from ost_hf.models import ModelConfig, load_model
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import score_pool
+from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.selector import select, write_selection
+from ost_hf.training.config import OSTConfig
+from ost_hf.training.sampler import OSTSampler
+from ost_hf.training.trainer import OSTTrainer
+
+
+def config(folder: Path, **settings: Any) -> OSTConfig:
+    defaults = {
+        "per_device_train_batch_size": 4,
+        "max_steps": 2,
+        "save_strategy": "no",
+        "use_cpu": True,
+        "report_to": [],
+    }
+    return OSTConfig(output_dir=str(folder), **{**defaults, **settings})
+
+
+@pytest.fixture
+def model(vlm_path: str) -> Any:
+    return load_model(ModelConfig(vlm_path))
+
+
+@pytest.fixture(scope="module")
+def scores(pool_dataset: datasets.Dataset, vlm_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run directory with random scores of the pool."""
+    folder = tmp_path_factory.mktemp("run")
+    score_pool(folder, Rows(pool_dataset), None, ProxyConfig(vlm_path), ScoringConfig("random"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def selection(scores: Path) -> pa.Table:
+    from ost_hf.scoring.score_table import ScoreTable
+
+    return select(ScoreTable(scores / "scores").read(), SelectionConfig(keep_count=20))
+
+
+def kept_rows(selection: pa.Table) -> set[int]:
+    return {record["row"] for record in selection.to_pylist() if record["kept"]}
+
+
+def test_scores_are_selected_by_the_arguments(model, processor, pool_dataset, scores: Path, tmp_path: Path) -> None:
+    trainer = OSTTrainer(
+        model, config(tmp_path, keep_ratio=0.25), train_dataset=pool_dataset, processing_class=processor, scores=scores
+    )
+    loader = trainer.get_train_dataloader()
+    assert trainer.num_examples(loader) == 15
+    assert len(loader) == 4
+    assert sum(len(batch["labels"]) for batch in loader) == 15
+
+
+def test_training_sees_the_kept_rows_and_no_others(model, processor, pool, selection, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    class Watched(EncodedDataset):
+        def __getitem__(self, row: int):
+            seen.append(row)
+            return super().__getitem__(row)
+
+    trainer = OSTTrainer(
+        model,
+        config(tmp_path, max_steps=-1, num_train_epochs=2),
+        data_collator=Collator.of(processor),
+        train_dataset=Watched(pool.rows, pool.encoder),
+        selection=selection,
+    )
+    before = model.lm_head.weight.clone()
+    result = trainer.train()
+    assert sorted(seen) == sorted([*kept_rows(selection)] * 2)
+    assert seen[:20] != seen[20:]
+    assert not torch.equal(model.lm_head.weight, before)
+    assert trainer.state.global_step == 10
+    assert trainer.state.epoch == 2.0
+    assert result.metrics["train_rows_kept"] == 20
+    assert result.metrics["train_rows_pool"] == 60
+    seconds = result.metrics["train_runtime"]
+    assert result.metrics["train_samples_per_second"] == pytest.approx(40 / seconds, rel=0.01)
+
+
+def test_log_counts_kept_rows(model, processor, pool_dataset, selection, tmp_path: Path, caplog) -> None:
+    trainer = OSTTrainer(
+        model, config(tmp_path), train_dataset=pool_dataset, processing_class=processor, selection=selection
+    )
+    logger = logging.getLogger("transformers.trainer")
+    logger.addHandler(caplog.handler)
+    logger.setLevel(logging.INFO)
+    try:
+        trainer.train()
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert "Num examples = 20" in caplog.text
+
+
+@pytest.mark.parametrize("order", ["shuffled", "ranked", "weighted"])
+def test_sampler_is_ours_with_the_order_asked_for(model, processor, pool_dataset, selection, tmp_path, order) -> None:
+    trainer = OSTTrainer(
+        model,
+        config(tmp_path, sampling=order, seed=1, data_seed=7),
+        train_dataset=pool_dataset,
+        processing_class=processor,
+        selection=selection,
+    )
+    sampler = trainer._get_train_sampler()
+    assert isinstance(sampler, OSTSampler)
+    assert (sampler.order, sampler.seed) == (order, 7)
+    if order == "ranked":
+        best = max((r for r in selection.to_pylist() if r["kept"]), key=lambda record: record["utility"])
+        assert next(iter(sampler)) == best["row"]
+
+
+def test_selection_may_be_a_file_and_args_plain(model, processor, pool_dataset, selection, tmp_path: Path) -> None:
+    write_selection(selection, tmp_path / "selection.parquet")
+    args = transformers.TrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True)
+    trainer = OSTTrainer(
+        model, args, train_dataset=pool_dataset, processing_class=processor, selection=tmp_path / "selection.parquet"
+    )
+    assert trainer.num_examples(trainer.get_train_dataloader()) == 20
+
+
+def test_without_anything_of_ours_it_is_a_plain_trainer(model, processor, pool, tmp_path: Path) -> None:
+    results = []
+    for cls in (transformers.Trainer, OSTTrainer):
+        torch.manual_seed(0)
+        trainer = cls(load_model(ModelConfig(model.name_or_path)), config(tmp_path), Collator.of(processor), pool)
+        results.append(trainer.train().training_loss)
+        assert trainer.num_examples(trainer.get_train_dataloader()) == 60
+        assert isinstance(trainer._get_train_sampler(), torch.utils.data.RandomSampler)
+        assert "train_rows_kept" not in trainer.state.log_history[-1]
+    assert results[0] == results[1]
+
+
+def test_proxy_and_anchors_score_first(
+    model, processor, pool_dataset, anchor_dataset, vlm_path, tmp_path: Path
+) -> None:
+    proxy = ProxyConfig(vlm_path, warmup_min_steps=2, warmup_batch_size=4)
+    trainer = OSTTrainer(
+        model,
+        config(tmp_path, keep_count=10),
+        train_dataset=pool_dataset,
+        eval_dataset=anchor_dataset,
+        processing_class=processor,
+        proxy=proxy,
+        anchors=anchor_dataset,
+    )
+    assert {path.name for path in (tmp_path / "ost").iterdir()} == {"proxy", "scores", "selection.parquet"}
+    assert trainer.num_examples(trainer.get_train_dataloader()) == 10
+    assert not any("lora" in name for name, _ in trainer.model.named_parameters())
+    trainer.train()
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_proxy_of_another_family_selects_for_the_target(text_path: str, vlm_path: str, tmp_path: Path) -> None:
+    """Proxy and target have their own tokenizers and are joined by example_id."""
+    rows = task.pool_rows(24, seed=3)
+    text = datasets.Dataset.from_list([{"question": row["question"], "answer": row["answer"]} for row in rows])
+    anchors = {"path": str(tmp_path / "anchors.jsonl")}
+    text.select(range(4)).map(lambda row: {"answer": row["answer"] + "!"}).to_json(anchors["path"])
+    trainer = OSTTrainer(
+        load_model(ModelConfig(vlm_path)),
+        config(tmp_path / "out"),
+        train_dataset=text,
+        processing_class=transformers.AutoProcessor.from_pretrained(vlm_path),
+        proxy=ProxyConfig(text_path, lora_r=2, warmup_min_steps=2, warmup_batch_size=4),
+        anchors=AnchorConfig(**anchors),
+    )
+    assert trainer.num_examples(trainer.get_train_dataloader()) == 12
+    trainer.train()
+
+
+def test_row_that_the_target_cannot_use_is_left_out_and_named(
+    model, processor, pool_dataset, scores: Path, tmp_path: Path, caplog
+) -> None:
+    lengths = [Encoder(processor).encode(Rows(pool_dataset), row).length for row in range(60)]
+    limit = sorted(lengths)[-4]
+    too_long = {row for row, length in enumerate(lengths) if length > limit}
+    trainer = OSTTrainer(
+        model,
+        config(tmp_path, keep_ratio=1.0),
+        train_dataset=pool_dataset,
+        processing_class=processor,
+        scores=scores,
+        encoding=EncodingConfig(max_length=limit),
+    )
+    assert too_long
+    assert trainer.num_examples(trainer.get_train_dataloader()) == 60 - len(too_long)
+    named = json.loads((tmp_path / "rows_not_used.json").read_text())
+    assert {entry["row"] for entry in named} == too_long
+    assert {entry["status"] for entry in named} == {"too_long"}
+    assert f"{len(too_long)} of 60 kept rows cannot be used by the target" in caplog.text
+
+
+def test_logs_of_a_resumed_training_go_on_with_the_same_rows(
+    processor, pool_dataset, selection, vlm_path, tmp_path
+) -> None:
+    def make(folder: Path, **settings: Any) -> OSTTrainer:
+        torch.manual_seed(0)
+        return OSTTrainer(
+            load_model(ModelConfig(vlm_path)),
+            config(folder, max_steps=8, logging_steps=1, **settings),
+            train_dataset=pool_dataset,
+            processing_class=processor,
+            selection=selection,
+        )
+
+    whole = make(tmp_path / "whole")
+    whole.train()
+    make(tmp_path / "parts", save_strategy="steps", save_steps=3).train()
+    resumed = make(tmp_path / "parts")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "parts" / "checkpoint-6"))
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "error", "message"),
+    [
+        ({}, {"scores": "x", "proxy": "y", "anchors": 1}, ConfigError, "give one of scores, selection and proxy"),
+        ({}, {"proxy": "y"}, ConfigError, "a proxy came without anchors"),
+        ({}, {"anchors": 1}, ConfigError, "anchors came without a proxy"),
+        ({"keep_ratio": 0.5}, {"selection": "x"}, ConfigError, "says already what is kept"),
+        (
+            {"train_sampling_strategy": "group_by_length"},
+            {"scores": "run"},
+            ConfigError,
+            "OSTSampler decides the order",
+        ),
+    ],
+)
+def test_contradictions_are_refused(model, pool, scores, tmp_path, settings, given, error, message) -> None:
+    given = {name: scores if value == "run" else value for name, value in given.items()}
+    with pytest.raises(error, match=message):
+        OSTTrainer(model, config(tmp_path, **settings), train_dataset=pool, **given)
+
+
+def test_selection_without_a_training_set_is_refused(model, scores, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no train_dataset to select from"):
+        OSTTrainer(model, config(tmp_path), scores=scores)
+
+
+@pytest.mark.parametrize("ratio", [0, 1.01])
+def test_ratio_outside_zero_to_one_is_refused(tmp_path: Path, ratio: float) -> None:
+    with pytest.raises(ConfigError, match="keep_ratio must be a number > 0 and <= 1"):
+        config(tmp_path, keep_ratio=ratio)
+
+
+def test_selection_of_another_dataset_is_refused(model, processor, selection, tmp_path: Path) -> None:
+    other = task.as_dataset(task.pool_rows(60, seed=77))
+    with pytest.raises(DataError, match="20 of 20 kept rows are not in the training set|matched by position"):
+        OSTTrainer(model, config(tmp_path), train_dataset=other, processing_class=processor, selection=selection)

@@ -1,0 +1,64 @@
+"""The same for TRL's SFTTrainer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import pytest
+import transformers
+
+from ost_hf.data.rows import Rows
+from ost_hf.models import ModelConfig, load_model
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import score_pool
+from ost_hf.training.trl import OSTSFTConfig, OSTSFTTrainer
+
+
+def config(folder: Path, **settings) -> OSTSFTConfig:
+    return OSTSFTConfig(
+        output_dir=str(folder), per_device_train_batch_size=2, max_steps=2, save_strategy="no", use_cpu=True,
+        report_to=[], max_length=None, **settings,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("packing", [False, True])
+def test_sft_trainer_sees_the_kept_rows_alone(text_path: str, tmp_path: Path, packing: bool) -> None:
+    rows = datasets.Dataset.from_list([{"prompt": f"question {i} ", "completion": f"answer {i}"} for i in range(20)])
+    score_pool(tmp_path / "run", Rows(rows), None, ProxyConfig(text_path), ScoringConfig("random"))
+    settings = {"packing": True} if packing else {}
+    args = config(tmp_path / "out", keep_count=5, **settings)
+    args.max_length = 128 if packing else None
+    trainer = OSTSFTTrainer(
+        load_model(ModelConfig(text_path)),
+        args,
+        train_dataset=rows,
+        processing_class=transformers.AutoTokenizer.from_pretrained(text_path),
+        scores=tmp_path / "run",
+    )
+    if not packing:
+        assert len(trainer.train_dataset) == 5
+    assert trainer.train().metrics["train_loss"] > 0
+
+
+def test_sft_trainer_trains_the_vision_language_model(
+    vlm_path: str, pool_dataset: datasets.Dataset, tmp_path: Path, processor
+) -> None:
+    rows = pool_dataset.map(
+        lambda row: {
+            "prompt": [{"role": "user", "content": row["question"]}],
+            "completion": [{"role": "assistant", "content": row["answer"]}],
+        },
+        remove_columns=[name for name in pool_dataset.column_names if name != "image"],
+    )
+    score_pool(tmp_path / "run", Rows(rows), None, ProxyConfig(vlm_path), ScoringConfig("random"))
+    trainer = OSTSFTTrainer(
+        load_model(ModelConfig(vlm_path)),
+        config(tmp_path / "out", keep_ratio=0.2),
+        train_dataset=rows,
+        processing_class=processor,
+        scores=tmp_path / "run",
+    )
+    assert len(trainer.train_dataset) == 12
+    assert trainer.train().metrics["train_loss"] > 0
