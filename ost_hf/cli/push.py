@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 from ost_hf.cli.config import RunConfig
+from ost_hf.errors import OSTError
+
+logger = logging.getLogger(__name__)
 
 
 def run(config: RunConfig) -> None:
-    """Pushes kept rows, score table and card of a run directory."""
+    """Pushes kept rows, score table and card of a run directory.
+
+    Raises:
+        OSTError: If the Hub cannot be reached or refuses.
+    """
+    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+
     from ost_hf.data.rows import Rows
     from ost_hf.hub.push import push_curated
     from ost_hf.parallel import barrier, is_main
@@ -18,5 +29,12 @@ def run(config: RunConfig) -> None:
     table = ScoreTable(config.folder / "scores")
     scores, selection = table.read(), read_selection(config.folder)
     if is_main():
-        push_curated(Rows.load(config.pool), scores, selection, table.manifest(), config.hub)
+        pool = Rows.load(config.pool)
+        try:
+            name = push_curated(pool, scores, selection, table.manifest(), config.hub)
+        except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
+            raise OSTError(
+                f"the push to {config.hub.repo_id} failed: {error}. Is there a token that may write?"
+            ) from error
+        logger.info("pushed %d kept rows and %d scores to %s", sum(selection["kept"].to_pylist()), len(scores), name)
     barrier()

@@ -57,6 +57,7 @@ class Encoder:
 
     Raises:
         ModelError: If the tokenizer is not a fast one: labels are placed by character offsets.
+        ConfigError: If there is no such chat template file.
     """
 
     def __init__(self, processing_class: Any, config: EncodingConfig | None = None):

@@ -7,10 +7,11 @@ import threading
 
 from ost_hf.errors import ConfigError, require_choice
 
-# In the order of trust: an explicit box, GSM8K's mark, the words "answer is" / "answer:".
+# In the order of trust: an explicit box, GSM8K's mark, the words "answer is" / "answer:". The greedy opening
+# goes to the last of them, also when a line has several.
 _MARKS = [
-    re.compile(r"####\s*(.+)"),
-    re.compile(r"\banswer\s*(?:is|:|=)\s*:?\s*(.+)", re.IGNORECASE),
+    re.compile(r"(?s:.*)####\s*(\S.*)"),
+    re.compile(r"(?s:.*)\banswer\s*(?:is\b|:|=)\s*:?\s*(\S.*)", re.IGNORECASE),
 ]
 
 
@@ -24,9 +25,9 @@ def extract_answer(text: str) -> str:
     if boxed is not None:
         return boxed.strip()
     for mark in _MARKS:
-        found = mark.findall(text)
+        found = mark.match(text)
         if found:
-            return _trim(found[-1])
+            return _trim(found[1])
     lines = [line for line in text.splitlines() if line.strip()]
     return _trim(lines[-1]) if lines else ""
 
@@ -73,7 +74,7 @@ def _last_boxed(text: str) -> str | None:
 
 
 def _trim(answer: str) -> str:
-    return answer.strip().strip("*").rstrip(".").strip()
+    return answer.strip().rstrip(".").strip("*").rstrip(".").strip()
 
 
 def _normalised(answer: str) -> str:

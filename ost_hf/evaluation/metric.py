@@ -31,7 +31,9 @@ def load_exact_match() -> Any:
     return evaluate.load(exact_match_path())
 
 
-def make_compute_metrics(tokenizer: Any, match: str = "math") -> Callable[[Any], dict[str, float]]:
+def make_compute_metrics(
+    tokenizer: Any, match: str = "math", generated: bool = False
+) -> Callable[[Any], dict[str, float]]:
     """A ``compute_metrics`` function for ``Trainer``.
 
     Predictions may be generated token ids (``Seq2SeqTrainer``'s ``predict_with_generate``) or logits or
@@ -41,6 +43,8 @@ def make_compute_metrics(tokenizer: Any, match: str = "math") -> Callable[[Any],
     Args:
         tokenizer: Tokenizer or processor that decodes.
         match: As in the metric.
+        generated: Predictions are generated ids. Ids of another width than the labels are taken for that
+            anyway, but ``Seq2SeqTrainer`` pads both to one width, and an argmax looks the same then.
     """
     metric = load_exact_match()
     tokenizer = getattr(tokenizer, "tokenizer", tokenizer)
@@ -51,7 +55,7 @@ def make_compute_metrics(tokenizer: Any, match: str = "math") -> Callable[[Any],
         predictions = np.asarray(predictions)
         if predictions.ndim == 3:
             predictions = predictions.argmax(-1)
-        if predictions.shape == labels.shape:
+        if predictions.shape == labels.shape and not generated:
             # Teacher forcing: the prediction at t is for the token at t + 1.
             predictions, labels = predictions[:, :-1], labels[:, 1:]
             predictions = np.where(labels == IGNORE_INDEX, IGNORE_INDEX, predictions)

@@ -78,7 +78,7 @@ def kept_dataset(pool: Rows, selection: pa.Table) -> datasets.Dataset:
     """The kept rows in the pool's order, with ``example_id``, ``ost_utility`` and ``ost_rank``."""
     records = {record["row"]: record for record in selection.to_pylist() if record["kept"]}
     rows = sorted(records)
-    kept = pool.dataset.select(rows)
+    kept = _with_images(pool.dataset.select(rows), pool)
     columns = {
         "example_id": [records[row]["example_id"] for row in rows],
         "ost_utility": [records[row]["utility"] for row in rows],
@@ -90,6 +90,24 @@ def kept_dataset(pool: Rows, selection: pa.Table) -> datasets.Dataset:
             kept = kept.remove_columns(name)
         kept = kept.add_column(name, values)
     return kept
+
+
+def _with_images(kept: datasets.Dataset, pool: Rows) -> datasets.Dataset:
+    """Images that the pool names by file, as images: on the Hub no one has those files."""
+    column = pool.images_column
+    if column is None or kept.features[column] not in (
+        datasets.Value("string"),
+        datasets.List(datasets.Value("string")),
+    ):
+        return kept
+    folder = pool.folder or Path()
+
+    def place(name: Any) -> Any:
+        return [place(one) for one in name] if isinstance(name, list) else str(folder / name)
+
+    is_list = isinstance(kept.features[column], datasets.List)
+    placed = kept.map(lambda row: {column: place(row[column])})
+    return placed.cast_column(column, datasets.List(datasets.Image()) if is_list else datasets.Image())
 
 
 def render_card(repo_id: str, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], source: str) -> str:

@@ -83,14 +83,14 @@ def test_empty_selection_is_an_error(table: pa.Table, message: str) -> None:
 
 @pytest.mark.parametrize("ratio", [0, -0.5, 1.5, 50, True, "half", float("nan")])
 def test_ratio_outside_zero_to_one_is_refused(ratio: object) -> None:
-    with pytest.raises(ConfigError, match="selection.keep_ratio must be a number > 0 and <= 1, got"):
+    with pytest.raises(ConfigError, match=r"selection\.keep_ratio must be a number > 0 and <= 1, got"):
         SelectionConfig(keep_ratio=ratio)  # type: ignore[arg-type]
 
 
 def test_ratio_and_count_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="not both"):
         SelectionConfig(keep_ratio=0.5, keep_count=3)
-    with pytest.raises(ConfigError, match="selection.keep_count must be a number >= 1, got 0"):
+    with pytest.raises(ConfigError, match=r"selection\.keep_count must be a number >= 1, got 0"):
         SelectionConfig(keep_count=0)
 
 

@@ -1,0 +1,157 @@
+"""The command itself, as users start it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ost_hf.cli.main import COMMANDS, main
+from ost_hf.scoring.score_table import ScoreTable
+
+
+def ost_hf(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ost_hf.cli.main", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ},
+    )
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, vlm_path, pool_dataset, anchor_dataset, test_dataset) -> Path:
+    """A YAML for all stages on the tiny Qwen3-VL."""
+    folder = tmp_path_factory.mktemp("cli")
+    paths = {}
+    for name, dataset in (("pool", pool_dataset), ("anchors", anchor_dataset), ("evaluation", test_dataset)):
+        paths[name] = str(folder / f"{name}.parquet")
+        dataset.to_parquet(paths[name])
+    given = {
+        "run_dir": str(folder / "run"),
+        "pool": {"path": paths["pool"]},
+        "anchors": {"path": paths["anchors"]},
+        "proxy": {"model": vlm_path, "warmup_min_steps": 3, "warmup_batch_size": 4},
+        "scoring": {"part_size": 20},
+        "selection": {"keep_count": 12},
+        "target": {"model": vlm_path},
+        "training": {"max_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "no", "report_to": "none"},
+        "evaluation": {"path": paths["evaluation"], "reference_column": "solution", "max_new_tokens": 8},
+    }
+    (folder / "config.yaml").write_text(yaml.safe_dump(given))
+    return folder / "config.yaml"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_complete(command: str) -> None:
+    result = ost_hf(command, "--help")
+    assert result.returncode == 0, result.stderr
+    text = " ".join(result.stdout.split())
+    assert "--config FILE" in text
+    assert "--run_dir RUN_DIR" in text
+    for section in COMMANDS[command][1]:
+        assert f"{section}: --{section}." in text
+    if command in ("train", "run"):
+        assert "--training.learning_rate VALUE" in text
+        assert "--training.sampling VALUE" in text
+        assert "--training.output_dir" not in text
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = "import sys, ost_hf.cli.main as m\ntry:\n  m.main(['score', '--help'])\nexcept SystemExit: pass\n"
+    code += "heavy = {'torch', 'transformers', 'datasets', 'accelerate', 'peft', 'pyarrow'} & set(sys.modules)\n"
+    code += "assert not heavy, heavy"
+    started = time.perf_counter()
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    print(f"help in {time.perf_counter() - started:.2f} s")
+
+
+def test_version_and_overview() -> None:
+    assert ost_hf("--version").stdout.strip() == "0.1.0"
+    assert all(command in ost_hf("--help").stdout for command in COMMANDS)
+
+
+def test_run_leaves_the_whole_run_directory(config: Path) -> None:
+    result = ost_hf("run", "--config", str(config))
+    assert result.returncode == 0, result.stderr
+    folder = config.parent / "run"
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "proxy", "scores", "selection.parquet", "target", "metrics.json", "predictions.jsonl",
+    }  # fmt: skip
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["rows"] == 20
+    assert 0 <= metrics["exact_match"] <= 1
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 20
+    assert json.loads((folder / "target" / "train_results.json").read_text())["train_rows_kept"] == 12
+    stages = [line for line in result.stderr.splitlines() if line.startswith("stage: ")]
+    assert stages == ["stage: score", "stage: select", "stage: train", "stage: evaluate"]
+
+
+def test_stages_run_one_by_one_from_the_run_directory(config: Path, tmp_path: Path) -> None:
+    run_dir = str(tmp_path / "run")
+    assert main(["score", "--config", str(config), "--run_dir", run_dir]) == 0
+    before = ScoreTable(tmp_path / "run" / "scores").read()
+    assert main(["select", "--run_dir", run_dir, "--selection.keep_count", "5"]) == 0
+    assert main(["train", "--run_dir", run_dir, "--training.max_steps=1", "--training.logging_steps", "1"]) == 0
+    assert main(["evaluate", "--run_dir", run_dir]) == 0
+    results = json.loads((tmp_path / "run" / "target" / "train_results.json").read_text())
+    assert results["train_rows_kept"] == 5
+    # Replayed in another place it gives the same table.
+    assert main(["score", "--config", f"{run_dir}/config.yaml", "--run_dir", str(tmp_path / "again")]) == 0
+    assert ScoreTable(tmp_path / "again" / "scores").read().equals(before)
+
+
+def test_refused_command_leaves_the_run_directory_as_it_was(config: Path, tmp_path: Path, capsys) -> None:
+    run_dir = str(tmp_path / "run")
+    assert main(["score", "--config", str(config), "--run_dir", run_dir, "--scoring.scorer", "random"]) == 0
+    before = (tmp_path / "run" / "config.yaml").read_text()
+    assert main(["score", "--config", str(config), "--run_dir", run_dir]) == 2
+    assert "holds scores of another run: scoring.scorer was 'random', now 'one_step'" in capsys.readouterr().err
+    assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["score", "--scoring.batchsize", "4"], "did you mean '--scoring.batch_size'"),
+        (["train", "--training.learning_rat", "1"], "unknown field of section training 'learning_rat' (did you mean"),
+        (["train", "--training.learning_rate"], "--training.learning_rate needs a value"),
+        (["train", "--training.lr_scheduler_type", "zigzag"], "section training:"),
+        (["select", "--training.max_steps", "4"], "unknown argument of select '--training.max_steps'"),
+        (["select", "--selection.keep_ratio", "2"], "selection.keep_ratio must be a number > 0 and <= 1, got 2"),
+        (["train", "--run_dir", "nowhere"], "run the select stage first"),
+        (["evaluate", "--run_dir", "nowhere"], "run the train stage, or set evaluation.model"),
+        (["score", "--pool.path", "missing.jsonl"], "missing.jsonl does not exist"),
+        (["score", "--pool.images_column", "picture"], "there is no column 'picture'; there are: "),
+        (["score", "--accelerate.config_file", "missing.yaml"], "there is no accelerate config missing.yaml"),
+        (["push", "--run_dir", "nowhere"], "needs the section hub (hub.repo_id)"),
+    ],
+)
+def test_mistakes_end_with_a_message_and_status_two(
+    config: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "train" in words and "--run_dir" not in words:
+        words = [*words, "--run_dir", str(selected(config, tmp_path))]
+    elif "--run_dir" not in words:
+        words = [*words, "--run_dir", str(tmp_path / "new")]
+    assert main([words[0], "--config", str(config), *words[1:]]) == 2
+    error = capsys.readouterr().err
+    assert f"ost-hf {words[0]}: error: " in error
+    assert message in error
+
+
+def selected(config: Path, tmp_path: Path) -> Path:
+    """A run directory with a selection."""
+    run_dir = tmp_path / "run"
+    assert main(["score", "--config", str(config), "--run_dir", str(run_dir), "--scoring.scorer", "random"]) == 0
+    assert main(["select", "--run_dir", str(run_dir)]) == 0
+    return run_dir

@@ -1,0 +1,131 @@
+"""Training on a selection under DDP, ZeRO-2 and ZeRO-3; scoring with two processes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ost_hf.data.rows import Rows
+from ost_hf.models import ModelConfig, load_model
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import score_pool
+from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.selector import read_selection, select, write_selection
+
+WORKER = str(Path(__file__).with_name("train_worker.py"))
+KINDS = {"multi_gpu": "MULTI_CPU", "deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, vlm_path: str, pool_dataset, anchor_dataset) -> Path:
+    """Pool, anchors and a selection of twenty rows."""
+    pool_dataset.to_parquet(tmp_path / "pool.parquet")
+    anchor_dataset.to_parquet(tmp_path / "anchors.parquet")
+    table = score_pool(tmp_path, Rows(pool_dataset), None, ProxyConfig(vlm_path), ScoringConfig("random"))
+    write_selection(select(table.read(), SelectionConfig(keep_count=20)), tmp_path / "selection.parquet")
+    return tmp_path
+
+
+# The weights of all three are compared by the last test: one launch each for the module.
+_targets: dict[str, dict[str, torch.Tensor]] = {}
+
+
+@pytest.mark.parametrize("config", KINDS)
+def test_training_on_a_selection_is_really_distributed(config: str, folder: Path, vlm_path: str, launch) -> None:
+    launch(config, WORKER, str(folder), vlm_path, KINDS[config], "selection")
+    facts = json.loads((folder / "facts.json").read_text())
+    assert facts == {
+        "distributed_type": KINDS[config],
+        "num_processes": 2,
+        # Five batches of four over two processes; the last is shared out by starting again.
+        "rows_in_this_process": 4 * math.ceil(5 / 2),
+        "kept": 20,
+    }
+    _targets[config] = load_file(folder / "target" / "model.safetensors")
+    # It reloads through the Auto classes, whole.
+    loaded = load_model(ModelConfig(str(folder / "target"))).state_dict()
+    before = load_model(ModelConfig(vlm_path)).state_dict()
+    assert loaded.keys() == before.keys()
+    assert max(float((loaded[name] - before[name]).abs().max()) for name in before) > 1e-4
+
+
+def test_final_weights_of_ddp_zero2_and_zero3_agree() -> None:
+    assert set(_targets) == set(KINDS), "the launches must have run before"
+    ddp = _targets["multi_gpu"]
+    for config, target in _targets.items():
+        assert ddp.keys() <= target.keys(), config
+        difference = max(float((target[name] - weight).abs().max()) for name, weight in ddp.items())
+        print(f"{config}: largest difference from DDP {difference:.1e}")
+        assert difference < 1e-5
+
+
+def test_proxy_scores_beside_a_zero3_target(folder: Path, vlm_path: str, launch) -> None:
+    launch("deepspeed_zero3", WORKER, str(folder), vlm_path, "DEEPSPEED", "proxy")
+    table = ScoreTable(folder / "out" / "ost" / "scores").read()
+    assert table["status"].to_pylist() == ["ok"] * 60
+    assert sum(read_selection(folder / "out" / "ost")["kept"].to_pylist()) == 20
+    assert json.loads((folder / "facts.json").read_text())["num_processes"] == 2
+
+
+@pytest.mark.parametrize("utility", ["mean_cosine", "raw"])
+def test_two_processes_give_the_table_of_one(
+    folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch, utility: str
+) -> None:
+    arguments = {
+        "pool.path": folder / "pool.parquet",
+        "anchors.path": folder / "anchors.parquet",
+        "proxy.model": vlm_path,
+        "proxy.warmup_min_steps": 5,
+        "proxy.warmup_batch_size": 6,
+        "scoring.utility": utility,
+        "scoring.part_size": 25,
+        "run_dir": folder / "two",
+    }
+    flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
+    table = ScoreTable(folder / "two" / "scores").read()
+    proxy = ProxyConfig(vlm_path, warmup_min_steps=5, warmup_batch_size=6)
+    one = score_pool(
+        folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, ScoringConfig(utility=utility)
+    ).read()
+    for column in ("example_id", "row", "status", "tokens"):
+        assert table[column].to_pylist() == one[column].to_pylist()
+    utilities = [np.array(each["utility"].to_pylist()) for each in (one, table)]
+    # Sums of gradients in another order: float32, carried through the warm-up's steps.
+    assert np.abs(utilities[0] - utilities[1]).max() < 1e-3 * utilities[0].std()
+
+
+def test_killed_run_of_two_processes_is_finished_by_one(
+    folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch
+) -> None:
+    proxy = ProxyConfig(vlm_path, warmup_min_steps=3, warmup_batch_size=4)
+    arguments = (Rows(pool_dataset), Rows(anchor_dataset), proxy, ScoringConfig(part_size=7))
+    whole = score_pool(folder / "whole", *arguments).read()
+    flags = ["--pool.path", str(folder / "pool.parquet"), "--anchors.path", str(folder / "anchors.parquet")]
+    flags += ["--proxy.model", vlm_path, "--proxy.warmup_min_steps", "3", "--proxy.warmup_batch_size", "4"]
+    launch(
+        "multi_gpu",
+        "-m",
+        "ost_hf.cli.main",
+        "score",
+        *flags,
+        "--scoring.part_size",
+        "7",
+        "--run_dir",
+        str(folder / "cut"),
+    )
+    parts = sorted((folder / "cut" / "scores").glob("part-*.parquet"))
+    for part in parts[1::2]:
+        part.unlink()
+    table = score_pool(folder / "cut", *arguments).read()
+    assert table["example_id"].to_pylist() == whole["example_id"].to_pylist()
+    utilities = [np.array(each["utility"].to_pylist()) for each in (whole, table)]
+    assert np.abs(utilities[0] - utilities[1]).max() < 1e-3 * utilities[0].std()
