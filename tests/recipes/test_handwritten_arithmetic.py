@@ -1,0 +1,104 @@
+"""The demo's task and its recipe."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import task
+
+from ost_hf.evaluation.answers import extract_answer
+
+
+def test_scans_are_disjoint_between_all_parts() -> None:
+    parts = {name: set(task.scans_of(name)) for name in task.SCANS}
+    assert sum(len(scans) for scans in parts.values()) == len(set.union(*parts.values())) == 1797
+    rows = {
+        "pretraining": task.clean_rows(2000, "pretraining", 1),
+        "pool": task.pool_rows(2000, 2),
+        "anchors": task.clean_rows(300, "anchors", 3),
+        "test": task.clean_rows(2000, "test", 4),
+    }
+    for name, made in rows.items():
+        assert {row[side] for row in made for side in ("left_scan", "right_scan")} <= parts[name]
+
+
+def test_disjoint_scans_are_different_pictures() -> None:
+    """The set holds no scan twice, so that disjoint numbers are disjoint images."""
+    images = task._digits()[0].reshape(1797, -1)
+    assert len(np.unique(images, axis=0)) == 1797
+
+
+def test_rows_are_a_function_of_the_seed() -> None:
+    assert task.pool_rows(50, 7) == task.pool_rows(50, 7)
+    assert task.pool_rows(50, 7) != task.pool_rows(50, 8)
+
+
+def test_clean_rows_are_right() -> None:
+    labels = task._digits()[1]
+    for row in task.clean_rows(200, "test", 0):
+        a, b = int(labels[row["left_scan"]]), int(labels[row["right_scan"]])
+        right = {"sum": a + b, "difference": abs(a - b), "maximum": max(a, b), "product": a * b}[row["operation"]]
+        assert row["solution"] == extract_answer(row["answer"]) == str(right)
+
+
+def test_half_the_pool_is_corrupted_and_each_kind_is_wrong_in_its_way() -> None:
+    rows = task.pool_rows(3000, 1)
+    kinds = Counter(row["kind"] for row in rows)
+    assert kinds["clean"] / 3000 == pytest.approx(0.5, abs=0.03)
+    assert set(kinds) == {"clean", *task.CORRUPTIONS}
+    labels = task._digits()[1]
+    for row in rows:
+        a, b = int(labels[row["left_scan"]]), int(labels[row["right_scan"]])
+        says_the_digits = row["answer"].startswith(f"left {a}, right {b}.")
+        if row["kind"] in ("clean", "wrong_arithmetic"):
+            assert says_the_digits
+        else:
+            assert not says_the_digits
+        if row["kind"] in ("wrong_arithmetic", "wrong_bare_answer"):
+            assert extract_answer(row["answer"]) != row["solution"]
+
+
+def test_checkpoint_is_small_and_in_the_package(vlm_path: str) -> None:
+    files = [path for path in Path(vlm_path).rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 4_000_000
+    assert not {path.suffix for path in files} & {".bin", ".pt", ".pkl"}
+
+
+def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_path: Path) -> None:
+    words = [
+        "--pool_rows",
+        "40",
+        "--anchor_rows",
+        "8",
+        "--test_rows",
+        "20",
+        "--agreement_rows",
+        "10",
+        "--max_steps",
+        "3",
+    ]
+    command = [sys.executable, str(root / "recipes" / "handwritten_arithmetic" / "run.py"), *words]
+    result = subprocess.run(
+        [*command, "--run_dir", str(tmp_path / "demo"), "--seeds", "3", "4"],
+        capture_output=True, text=True, check=False, cwd=root, env={**os.environ},
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-5000:]
+    summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
+    for arm, rows in (("base", 0), ("full", 40), ("random", 20), ("ost", 20)):
+        assert summary[arm]["rows"] == rows
+        assert 0 <= summary[arm]["exact_match"] <= 1
+        assert (summary[arm]["corrupted_share"] is None) == (arm == "base")
+    assert 0 <= summary["auc"] <= 1
+    assert -1 <= summary["spearman_exact_first_order"] <= 1
+    assert summary["seconds"] > 0
+    assert set(summary["per_seed"]) == {"3", "4"}
+    assert "OST half" in result.stdout
+    expected = {"config.yaml", "proxy", "scores", "selection.parquet", "target", "metrics.json"}
+    assert expected <= {path.name for path in (tmp_path / "demo" / "seed-3").iterdir()}
