@@ -8,6 +8,7 @@ from typing import Any
 
 from scipy.stats import t
 
+RAW = ("auc_raw_adamw", "auc_raw_sgd")
 ARMS = {"base": "base model", "full": "trained on everything", "random": "random half", "ost": "OST half"}
 
 
@@ -32,8 +33,12 @@ def as_table(summary: dict[str, Any]) -> str:
     lines += [
         "",
         f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}; OST half over random half: "
-        f"{summary['points_over_random']:+.1f} points of exact match",
-        f"AUC of clean against corrupted rows: {summary['auc']:.3f}",
+        f"{summary['points_over_random']:+.1f} points of exact match, over everything: "
+        f"{summary['points_over_full']:+.1f}",
+        "kept by the OST half: "
+        + ", ".join(f"{share:.0%} of {kind}" for kind, share in sorted(summary["ost"]["kept_by_kind"].items())),
+        f"AUC of clean against corrupted rows: {summary['auc']:.3f} by utility, {summary['auc_low_loss']:.3f} by low loss"
+        + "".join(f", {summary[key]:.3f} by {key[4:].replace('_', ' ')}" for key in summary if key in RAW),
         f"Spearman of exact and first-order utility: {summary['spearman_exact_first_order']:.3f}",
         f"{summary['seconds']:.0f} seconds",
         "",

@@ -12,16 +12,20 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shutil
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import datasets
 import task
+import transformers
 from report import as_table, mean_and_interval
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from ost_hf.cli import evaluate, run
+from ost_hf.cli import evaluate, run, score
 from ost_hf.cli.config import RunConfig, build_config
 from ost_hf.cli.yaml_values import parse_yaml
 from ost_hf.data.encoding import EncodedDataset, Encoder
@@ -47,7 +51,13 @@ def main() -> None:
     parser.add_argument("--test_rows", type=int, default=600)
     parser.add_argument("--agreement_rows", type=int, default=100, help="rows on which `exact` is compared")
     parser.add_argument("--max_steps", type=int, help="optimizer steps of each training, in place of the YAML's")
+    parser.add_argument("--also_raw", action="store_true", help="also report the AUC of the raw utilities")
+    parser.add_argument("--clean", action="store_true", help="remove the run directory of an earlier demo first")
     args = parser.parse_args()
+    if args.clean and (args.run_dir / "summary.json").exists():
+        shutil.rmtree(args.run_dir)
+    datasets.disable_progress_bars()
+    transformers.utils.logging.disable_progress_bar()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     started = time.perf_counter()
     results = []
@@ -86,6 +96,13 @@ def one_seed(args: argparse.Namespace, seed: int, run_dir: Path) -> dict[str, An
         run.run(config)
         result[name] = describe(config, list(kinds))
     result["auc"] = auc(run_dir, list(kinds))
+    result["auc_low_loss"] = auc(run_dir, list(kinds), column="loss", sign=-1)
+    for rule in ("adamw", "sgd") if args.also_raw else ():
+        scoring = {**given["scoring"], "utility": "raw", "update_rule": rule}
+        config = build_config({**given, "run_dir": str(baselines / f"raw_{rule}"), "scoring": scoring})
+        config.write()
+        score.run(config)
+        result[f"auc_raw_{rule}"] = auc(config.folder, list(kinds))
     result["spearman_exact_first_order"] = agreement(
         build_config({**given, "run_dir": str(run_dir)}), args.agreement_rows
     )
@@ -119,10 +136,12 @@ def describe(config: RunConfig, kinds: list[str]) -> dict[str, Any]:
     """What an arm kept and what its target can do."""
     kept = [row for row, kept in enumerate(read_selection(config.folder)["kept"].to_pylist()) if kept]
     corrupted = sum(kinds[row] != "clean" for row in kept)
+    kept_kinds, pool_kinds = Counter(kinds[row] for row in kept), Counter(kinds)
     return {
         "exact_match": metrics_of(config.folder)["exact_match"],
         "rows": len(kept),
         "corrupted_share": corrupted / len(kept),
+        "kept_by_kind": {kind: kept_kinds[kind] / count for kind, count in sorted(pool_kinds.items())},
     }
 
 
@@ -131,11 +150,11 @@ def metrics_of(run_dir: Path) -> dict[str, Any]:
     return json.loads((run_dir / "metrics.json").read_text())
 
 
-def auc(run_dir: Path, kinds: list[str]) -> float:
-    """How well utility ranks clean rows above corrupted ones."""
-    utility = ScoreTable(run_dir / "scores").read()["utility"].to_pylist()
-    scored = [row for row, value in enumerate(utility) if value is not None]
-    return float(roc_auc_score([kinds[row] == "clean" for row in scored], [utility[row] for row in scored]))
+def auc(run_dir: Path, kinds: list[str], column: str = "utility", sign: int = 1) -> float:
+    """How well a column of the score table ranks clean rows above corrupted ones."""
+    values = ScoreTable(run_dir / "scores").read()[column].to_pylist()
+    scored = [row for row, value in enumerate(values) if value is not None]
+    return float(roc_auc_score([kinds[row] == "clean" for row in scored], [sign * values[row] for row in scored]))
 
 
 def agreement(config: RunConfig, count: int) -> float:
@@ -164,10 +183,15 @@ def combine(results: list[dict[str, Any]], seeds: list[int]) -> dict[str, Any]:
             "rows": results[0][arm]["rows"],
             "corrupted_share": None if shares[0] is None else sum(shares) / len(shares),
         }
-    for key in ("auc", "spearman_exact_first_order"):
+    kinds = results[0]["ost"]["kept_by_kind"]
+    summary["ost"]["kept_by_kind"] = {
+        kind: sum(result["ost"]["kept_by_kind"].get(kind, 0.0) for result in results) / len(results) for kind in kinds
+    }
+    for key in (key for key in results[0] if key.startswith(("auc", "spearman"))):
         summary |= mean_and_interval(key, [result[key] for result in results])
-    gains = [100 * (result["ost"]["exact_match"] - result["random"]["exact_match"]) for result in results]
-    summary |= mean_and_interval("points_over_random", gains)
+    for arm in ("random", "full"):
+        gains = [100 * (result["ost"]["exact_match"] - result[arm]["exact_match"]) for result in results]
+        summary |= mean_and_interval(f"points_over_{arm}", gains)
     return summary if len(seeds) == 1 else {**summary, "per_seed": dict(zip(map(str, seeds), results, strict=True))}
 
 
