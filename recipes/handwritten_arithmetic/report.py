@@ -37,7 +37,8 @@ def as_table(summary: dict[str, Any]) -> str:
         f"{summary['points_over_full']:+.1f}",
         "kept by the OST half: "
         + ", ".join(f"{share:.0%} of {kind}" for kind, share in sorted(summary["ost"]["kept_by_kind"].items())),
-        f"AUC of clean against corrupted rows: {summary['auc']:.3f} by utility, {summary['auc_low_loss']:.3f} by low loss"
+        f"AUC of clean against corrupted rows: {summary['auc']:.3f} by utility, "
+        f"{summary['auc_low_loss']:.3f} by low loss"
         + "".join(f", {summary[key]:.3f} by {key[4:].replace('_', ' ')}" for key in summary if key in RAW),
         f"Spearman of exact and first-order utility: {summary['spearman_exact_first_order']:.3f}",
         f"{summary['seconds']:.0f} seconds",

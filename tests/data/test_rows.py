@@ -190,6 +190,8 @@ def test_fingerprint_changes_with_order_and_content_only() -> None:
     assert Rows(dataset.remove_columns("n")).fingerprint == fingerprint
     assert Rows(dataset.select([1, 0, 2])).fingerprint != fingerprint
     assert Rows(dataset.select([0, 1])).fingerprint != fingerprint
+    named = [make_rows([{"question": "q", "answer": a, "name": "x"}], id_column="name").fingerprint for a in ("a", "b")]
+    assert named[0] != named[1]
 
 
 def test_the_users_columns_stay_readable() -> None:

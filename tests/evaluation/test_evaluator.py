@@ -138,9 +138,15 @@ def test_missing_column_is_named_with_those_there_are(
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_training_mode_is_restored(model: Any, processor: Any, test_dataset: datasets.Dataset, training: bool) -> None:
+def test_model_generates_in_evaluation_mode_and_gets_its_own_back(
+    model: Any, processor: Any, test_dataset: datasets.Dataset, training: bool
+) -> None:
+    modes: set[bool] = set()
+    hook = model.register_forward_pre_hook(lambda module, inputs: modes.add(module.training))
     model.train(training)
     evaluate(model, processor, test_dataset.select([0]), max_new_tokens=2)
+    hook.remove()
+    assert modes == {False}
     assert model.training is training
     model.eval()
 
