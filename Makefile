@@ -2,7 +2,7 @@
 export OMP_NUM_THREADS ?= 1
 PYTHON_IN_VENV := .venv/bin/python
 
-.PHONY: setup quality format test demo clean
+.PHONY: setup quality format test test-oldest demo clean
 
 setup:
 	@bash scripts/setup_dev.sh
@@ -19,6 +19,10 @@ format: setup
 
 test: setup
 	$(PYTHON_IN_VENV) -m pytest
+
+# The oldest versions of transformers, accelerate, peft and datasets that pyproject.toml claims.
+test-oldest:
+	bash scripts/test_oldest.sh
 
 demo: setup
 	OMP_NUM_THREADS=2 $(PYTHON_IN_VENV) recipes/handwritten_arithmetic/run.py --run_dir runs/demo --clean

@@ -27,12 +27,13 @@ def answered(processor: Any, texts: list[str]) -> list[list[int]]:
 
 def teacher_forced(processor: Any, texts: list[str], predicted: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Labels behind a prompt of five tokens, and predictions that stand one place before them, noise elsewhere."""
+    space, letter = processor.tokenizer(" L")["input_ids"]
     labels, predictions = [], []
     for answer, guess in zip(answered(processor, texts), answered(processor, predicted), strict=True):
         assert len(answer) == len(guess)
         labels.append([IGNORE_INDEX] * 5 + answer)
-        predictions.append([42] * 4 + guess + [43])
-    return padded(predictions, 43), padded(labels, IGNORE_INDEX)
+        predictions.append([space] * 4 + guess + [letter])
+    return padded(predictions, letter), padded(labels, IGNORE_INDEX)
 
 
 def compute(processor: Any, predictions: Any, labels: np.ndarray, **settings: Any) -> float:
