@@ -180,10 +180,14 @@ class Encoder:
         if not self.is_processor:
             ids = torch.tensor(unexpanded["input_ids"])
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, unexpanded
+        if not images and self._image_token_id in unexpanded["input_ids"]:
+            raise RowError("bad_row", "the text holds image tokens, but the row has no image")
         try:
             output = self.processing_class(
                 text=[text], images=images or None, add_special_tokens=special_tokens, return_tensors="pt"
             )
+        except (IndexError, StopIteration) as error:  # how processors run out of images
+            raise RowError("bad_image", f"the text holds more image tokens than its {len(images)} images") from error
         except ValueError as error:  # e.g. an aspect ratio that the image processor refuses
             raise RowError("bad_image" if images else "bad_row", str(error)) from error
         length = output["input_ids"].shape[1]

@@ -25,6 +25,7 @@ from ost_hf.data.config import DatasetConfig
 from ost_hf.data.images import image_key
 from ost_hf.data.loading import load_dataset, without_decoding
 from ost_hf.errors import DataError
+from ost_hf.parallel import gather_objects, share, state
 
 Message = dict[str, Any]
 
@@ -113,6 +114,15 @@ class Rows:
     def content_hashes(self) -> list[str]:
         """A hash of what each row says (messages and image bytes), equal for exact duplicates."""
         return [self._hash(self._content[row], row) for row in range(len(self))]
+
+    def hash_together(self) -> None:
+        """Computes ``content_hashes`` with every process hashing its share of the rows.
+
+        Called on all processes of a run, or on none: images are read once, not once in each process.
+        """
+        if state().num_processes > 1:
+            mine = [(row, self._hash(self._content[row], row)) for row in share(list(range(len(self))))]
+            self.__dict__["content_hashes"] = [content_hash for _, content_hash in sorted(gather_objects(mine))]
 
     @cached_property
     def example_ids(self) -> list[str]:
@@ -248,6 +258,9 @@ def _as_messages(value: Any, role: str) -> list[Message]:
             parts = [{k: v for k, v in part.items() if v is not None} for part in content or []]
         else:
             raise RowError("bad_row", "the content of a message must be text or a list of typed parts")
+        strange = [str(part.get("type")) for part in parts if part.get("type") not in ("text", "image")]
+        if strange:
+            raise RowError("bad_row", f"content parts may be text or image, not {strange[0]}")
         extra = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
         messages.append({"role": message["role"], "content": parts, **extra})
     return messages

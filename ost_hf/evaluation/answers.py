@@ -14,6 +14,8 @@ _MARKS = [
     re.compile(r"(?s:.*)\banswer\s*(?:is\b|:|=)\s*:?\s*(\S.*)", re.IGNORECASE),
 ]
 
+_WORD = re.compile(r"[^\W\d_]{3,}")
+
 
 def extract_answer(text: str) -> str:
     r"""The last boxed, marked or announced answer in ``text``; without any of them its last line.
@@ -48,6 +50,9 @@ def answers_match(prediction: str, reference: str, how: str = "math") -> bool:
     if _normalised(prediction) == _normalised(reference):
         return bool(_normalised(reference))
     if how == "text" or not prediction.strip() or not reference.strip():
+        return False
+    # As mathematics the letters of a word would be factors, and "cat" equal to "act"; "xy" may be a product.
+    if _WORD.fullmatch(prediction.strip()) or _WORD.fullmatch(reference.strip()):
         return False
     try:
         from math_verify import parse, verify

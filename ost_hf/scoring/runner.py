@@ -75,6 +75,7 @@ def score_pool(
         raise DataError(
             f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
         )
+    pool.hash_together()
     exclude = find_overlap(pool, anchors, overlap) if anchors is not None else set()
     table = ScoreTable(Path(run_dir) / "scores")
     _open(table, _identity(pool, anchors, proxy, scoring, encoding, overlap), len(pool))

@@ -130,6 +130,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             if isinstance(train_dataset, IterableDataset):
                 train_dataset = filter_stream(train_dataset, table)
             else:
+                if isinstance(train_dataset, EncodedDataset) and train_dataset.rows.config.id_column is None:
+                    train_dataset.rows.hash_together()
                 self._kept = find_kept(train_dataset, table)
                 if getattr(args, "check_rows", True) and isinstance(train_dataset, EncodedDataset):
                     report = Path(args.output_dir) / "rows_not_used.json"

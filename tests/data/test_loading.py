@@ -101,14 +101,6 @@ def test_slices_and_limits_keep_the_first_rows(tmp_path: Path, config: Any, expe
     assert load(write(tmp_path / "rows.jsonl"), **config).to_list() == expected
 
 
-def test_one_file_may_mix_text_and_typed_content(tmp_path: Path) -> None:
-    contents = ["hi", [{"type": "text", "text": "hi"}]]
-    lines = [json.dumps({"messages": [{"role": "user", "content": content}]}) for content in contents]
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
-    rows = Rows.load(DatasetConfig(path=str(tmp_path / "rows.jsonl")))
-    assert rows[0].messages == rows[1].messages
-
-
 def test_loaded_rows_have_the_ids_they_have_in_memory(tmp_path: Path) -> None:
     in_memory = Rows(datasets.Dataset.from_list(RECORDS)).example_ids
     for name in ("rows.parquet", "rows.jsonl", "rows.csv"):

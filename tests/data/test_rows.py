@@ -299,3 +299,10 @@ def test_damaged_images_inside_messages_are_not_decoded_for_the_id() -> None:
     rows = Rows(datasets.Dataset.from_list([{"messages": [turn("user", parts)]}], features=features))
     assert rows.example_ids[0].endswith("-0")
     assert rows[0].images[0]["bytes"] == b"damaged"
+
+
+@pytest.mark.parametrize("kind", ["image_url", "video", None])
+def test_content_parts_of_another_kind_are_refused(kind: str | None) -> None:
+    rows = Rows(datasets.Dataset.from_list([{"messages": [turn("user", [{"type": kind, "text": "x"}])]}]))
+    with pytest.raises(RowError, match=f"content parts may be text or image, not {kind}"):
+        rows[0]

@@ -142,3 +142,8 @@ def test_mathematics_is_compared_outside_the_main_thread() -> None:
 def test_unknown_comparison_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match=r"match must be one of 'math', 'text', got 'maths' \(did you mean 'math'"):
         answers_match("7", "7", "maths")
+
+
+@pytest.mark.parametrize(("prediction", "reference"), [("cat", "act"), ("left", "felt"), ("Paris", "3")])
+def test_words_are_not_products_of_letters(prediction: str, reference: str) -> None:
+    assert not answers_match(prediction, reference, "math")
