@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,9 @@ def evaluate_model(model: Any, encoder: Encoder, rows: Rows, config: EvaluationC
         if column is not None and column not in rows.dataset.column_names:
             names = ", ".join(rows.dataset.column_names)
             raise DataError(f"evaluation.{option}: there is no column {column!r}; there are: {names}")
-    records = sorted(gather_objects(_generate(model, encoder, rows, config)), key=lambda record: record["row"])
+    with _in_evaluation_mode(model):
+        mine = _generate(model, encoder, rows, config)
+    records = sorted(gather_objects(mine), key=lambda record: record["row"])
     usable = [record for record in records if record["status"] == "ok"]
     if not usable:
         raise DataError(f"none of the {len(records)} test rows can be evaluated; the first: {records[0]['detail']}")
@@ -81,8 +85,6 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
     references = rows.dataset[config.reference_column] if config.reference_column else None
     mine = share(list(range(len(rows))))
     records: list[Result] = []
-    was_training = model.training
-    model.eval()
     progress = tqdm(total=len(mine), desc="generating", unit="row", disable=not is_main())
     for start in range(0, len(mine), config.batch_size):
         batch, pending = [], []
@@ -93,6 +95,9 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
                 features, text = encoder.encode_prompt(rows, row)
             except RowError as error:
                 record |= {"status": error.status, "detail": error.detail}
+                continue
+            if references is not None and references[row] is None:
+                record |= {"status": "no_labels", "detail": f"{config.reference_column} is empty"}
                 continue
             record["reference"] = str(references[row]) if references is not None else extract_answer(text)
             batch.append(features)
@@ -111,5 +116,14 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
                 record["prediction"] = text
         progress.update(len(mine[start : start + config.batch_size]))
     progress.close()
-    model.train(was_training)
     return records
+
+
+@contextmanager
+def _in_evaluation_mode(model: Any) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
