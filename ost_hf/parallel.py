@@ -7,7 +7,9 @@ DeepSpeed configuration.
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,9 +25,23 @@ def state() -> PartialState:
     On a machine without an accelerator the CPU is asked for explicitly: under a DeepSpeed launch
     Accelerate would otherwise look for a CUDA device.
     """
-    if PartialState._shared_state:
-        return PartialState()
-    return PartialState(cpu=True) if not torch.accelerator.is_available() else PartialState()
+    made = PartialState._shared_state or torch.accelerator.is_available()
+    current = PartialState() if made else PartialState(cpu=True)
+    if current.num_processes > 1 and current.device.type == "cpu":
+        # Once, however often it is asked for.
+        atexit.unregister(_let_gloo_finish)
+        atexit.register(_let_gloo_finish)
+    return current
+
+
+def _let_gloo_finish() -> None:
+    """Releases the interpreter's lock for a moment before the interpreter goes.
+
+    Gloo's threads drop the tensors of the last collective after their waiter was woken, and need the
+    lock for that. One that asks for it while the interpreter is finalising is ended by CPython inside a
+    C++ destructor, and the whole process aborts with "terminate called without an active exception".
+    """
+    time.sleep(0.5)
 
 
 def is_main() -> bool:
