@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from transformers import AutoTokenizer, HfArgumentParser
 
-from ost_hf import AnchorConfig, DatasetConfig, ModelConfig, OSTSFTConfig, OSTSFTTrainer, ProxyConfig, Rows, load_model
+from ost_hf import AnchorConfig, DatasetConfig, OSTSFTConfig, OSTSFTTrainer, ProxyConfig, Rows, TargetConfig, load_model
 
 
 @dataclass
@@ -27,14 +27,14 @@ class ScriptArguments:
     anchors: str = field(metadata={"help": "Dataset of clean problems of the target tasks."})
     pool_split: str = field(default="train", metadata={"help": "Split of the pool."})
     anchor_split: str = field(default="train", metadata={"help": "Split of the anchors."})
-    dtype: str = field(default="auto", metadata={"help": "The model's weights."})
+    dtype: str = field(default="float32", metadata={"help": "The model's weights; bfloat16 under DeepSpeed."})
 
 
 def main() -> None:
     """Scores, selects and trains."""
     script, args = HfArgumentParser((ScriptArguments, OSTSFTConfig)).parse_args_into_dataclasses()
     trainer = OSTSFTTrainer(
-        model=load_model(ModelConfig(script.model, dtype=script.dtype)),
+        model=load_model(TargetConfig(script.model, dtype=script.dtype)),
         args=args,
         train_dataset=Rows.load(DatasetConfig(script.pool, split=script.pool_split)).dataset,
         processing_class=AutoTokenizer.from_pretrained(script.model),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -232,7 +233,12 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def _as_text(value: Any) -> Any:
-    """A whole number as its text: readers of CSV and JSON make numbers of bare answers."""
+    """A number as its text: readers of CSV and JSON make numbers of bare answers.
+
+    One empty cell turns a CSV's whole numbers into floats: 2.0 was written 2.
+    """
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else repr(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 

@@ -103,6 +103,8 @@ def _with_images(kept: datasets.Dataset, pool: Rows) -> datasets.Dataset:
     folder = pool.folder or Path()
 
     def place(name: Any) -> Any:
+        if name is None:  # a row of text among rows with images
+            return None
         return [place(one) for one in name] if isinstance(name, list) else str(folder / name)
 
     is_list = isinstance(kept.features[column], datasets.List)

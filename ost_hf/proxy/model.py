@@ -100,10 +100,20 @@ def load_proxy(folder: str | Path) -> Proxy:
     return proxy
 
 
-def save_proxy(proxy: Proxy, folder: str | Path) -> None:
+def read_origin(folder: str | Path) -> dict[str, Any] | None:
+    """What a stored proxy was warmed up on; ``None`` if that was not said when it was stored."""
+    return json.loads((Path(folder) / "proxy.json").read_text())["origin"]
+
+
+def save_proxy(proxy: Proxy, folder: str | Path, origin: dict[str, Any] | None = None) -> None:
     """Stores adapter, optimizer moments and report; safetensors and JSON only.
 
     ``proxy.json`` is written last: a folder that has it is complete.
+
+    Args:
+        proxy: The proxy.
+        folder: Where to.
+        origin: What it was warmed up on, for whoever must know whether it may be used again.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,7 +124,7 @@ def save_proxy(proxy: Proxy, folder: str | Path) -> None:
         tensors |= {f"exp_avg_sq.{name}": value.contiguous() for name, value in proxy.adam.exp_avg_sq.items()}
         tensors["step"] = torch.tensor(proxy.adam.step)
         save_file(tensors, folder / "optimizer.safetensors")
-    described = {"config": asdict(proxy.config), "report": proxy.report()}
+    described = {"config": asdict(proxy.config), "origin": origin, "report": proxy.report()}
     (folder / "proxy.json").write_text(json.dumps(described, indent=2) + "\n")
 
 

@@ -8,9 +8,10 @@ import logging
 import math
 import platform
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +23,15 @@ from ost_hf.data.anchors import find_overlap
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
-from ost_hf.errors import DataError
+from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.models import load_processing_class
 from ost_hf.parallel import barrier, is_main, share, state
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.proxy.model import Proxy, build_proxy, load_proxy, save_proxy
+from ost_hf.proxy.model import Proxy, build_proxy, load_proxy, read_origin, save_proxy
 from ost_hf.proxy.warmup import warm_up
 from ost_hf.scorers.base import Scorer, build_scorer
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.scoring.score_table import ScoreTable, name_differences
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +39,9 @@ Record = dict[str, Any]
 
 # These change speed and memory, not what is computed: a run may be resumed with others.
 _NOT_IDENTITY = ("batch_size", "anchor_batch_size", "part_size", "num_workers")
+
+# Batches among whose rows those of like length are put together.
+_WINDOW_BATCHES = 8
 
 
 def score_pool(
@@ -131,7 +135,7 @@ def run_scorer(
     stream = _encode([row for part in mine for row in part], pool, exclude, config.num_workers)
     progress = tqdm(total=len(rows), desc="scoring", unit="row", smoothing=0.1, disable=not is_main())
     for part in mine:
-        table.write_part(_score_part(scorer, [next(stream) for _ in part]))
+        table.write_part(_score_part(scorer, islice(stream, len(part))))
         # Counting finished files speaks of all processes, without a message between them.
         progress.update(sum(len(p) for p in parts if (table.folder / table.part_name(p)).exists()) - progress.n)
     barrier()
@@ -164,13 +168,25 @@ class _Statused(Dataset[Encoded]):
 
 
 def _encode(rows: list[int], pool: EncodedDataset, exclude: set[int], num_workers: int) -> Iterator[Encoded]:
-    return iter(DataLoader(_Statused(rows, pool, exclude), batch_size=None, num_workers=num_workers))
+    for row in DataLoader(_Statused(rows, pool, exclude), batch_size=None, num_workers=num_workers):
+        if num_workers and row.features is not None:
+            # A tensor from a worker holds an open file as long as it lives; a copy holds none.
+            row = replace(row, features={name: tensor.clone() for name, tensor in row.features.items()})
+        yield row
 
 
-def _score_part(scorer: Scorer, part: list[Encoded]) -> list[Record]:
-    """One record per row. Rows of like length share a batch, which saves padding."""
-    records = {row.row: _record(row) for row in part}
-    usable = sorted((row for row in part if row.features is not None), key=lambda row: (row.length, row.row))
+def _score_part(scorer: Scorer, part: Iterator[Encoded]) -> list[Record]:
+    """One record per row. A few batches' rows are encoded at a time: images of a whole part could fill the memory."""
+    records: dict[int, Record] = {}
+    while window := list(islice(part, _WINDOW_BATCHES * scorer.batch_size)):
+        records |= _score_window(scorer, window)
+    return [records[key] for key in sorted(records)]
+
+
+def _score_window(scorer: Scorer, window: Iterable[Encoded]) -> dict[int, Record]:
+    """Records by row. Rows of like length share a batch, which saves padding."""
+    records = {row.row: _record(row) for row in window}
+    usable = sorted((row for row in window if row.features is not None), key=lambda row: (row.length, row.row))
     for start in range(0, len(usable), scorer.batch_size):
         batch = usable[start : start + scorer.batch_size]
         for row, score in zip(batch, scorer.score(batch), strict=True):
@@ -181,7 +197,7 @@ def _score_part(scorer: Scorer, part: list[Encoded]) -> list[Record]:
                 record |= {"utility": score.utility, "utility_se": score.utility_se, **score.columns}
             else:
                 record |= {"status": "non_finite", "detail": f"utility {score.utility}, loss {score.loss}"}
-    return [records[key] for key in sorted(records)]
+    return records
 
 
 def _record(row: Encoded) -> Record:
@@ -228,15 +244,35 @@ def _identity(
 
 
 def _prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclude: set[int]) -> Proxy:
-    """The stored proxy of this run, or a new one, warmed up and stored."""
+    """The stored proxy of this run, or a new one, warmed up and stored.
+
+    Raises:
+        RunDirectoryError: If the stored one was made of another pool or with other settings.
+    """
+    origin = json.loads(
+        json.dumps(
+            {
+                "proxy": asdict(config),
+                "pool": pool.rows.fingerprint,
+                "encoding": asdict(pool.encoder.config),
+                "excluded_rows": sorted(exclude),
+            }
+        )
+    )
     stored = (folder / "proxy.json").exists()
     barrier()
     if stored:
+        differences = name_differences(read_origin(folder), origin)
+        if differences:
+            raise RunDirectoryError(
+                f"{folder} holds a proxy of another run: {'; '.join(differences)}. "
+                "Choose another run_dir, or remove the folder to make the proxy again"
+            )
         return load_proxy(folder)
     proxy = build_proxy(config)
     warm_up(proxy, pool, exclude)
     if is_main():
-        save_proxy(proxy, folder)
+        save_proxy(proxy, folder, origin)
         logger.info("proxy: %s", proxy.report())
     barrier()
     return proxy

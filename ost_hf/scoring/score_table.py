@@ -65,11 +65,11 @@ class ScoreTable:
         """
         if not (self.folder / "manifest.json").exists():
             return False
-        differences = _differences(self.manifest()["identity"], dict(identity))
+        differences = name_differences(self.manifest()["identity"], dict(identity))
         if differences:
             raise RunDirectoryError(
                 f"{self.folder} holds scores of another run: {'; '.join(differences)}. "
-                "Choose another run_dir, or remove the folder to score again"
+                "Choose another run_dir, or remove its folders scores and proxy to score again"
             )
         return True
 
@@ -131,11 +131,12 @@ def _replace(path: Path, write: Any) -> None:
     os.replace(temporary, path)
 
 
-def _differences(old: Any, new: Any, name: str = "") -> list[str]:
+def name_differences(old: Any, new: Any, name: str = "") -> list[str]:
+    """Where two nested settings differ, one phrase each."""
     if isinstance(old, dict) and isinstance(new, dict):
         return [
             difference
             for key in sorted(set(old) | set(new))
-            for difference in _differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
+            for difference in name_differences(old.get(key), new.get(key), f"{name}.{key}" if name else key)
         ]
     return [] if old == new else [f"{name} was {old!r}, now {new!r}"]

@@ -91,7 +91,7 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
         if missing:
             raise DataError(
                 f"{len(missing)} of {len(records)} kept rows are not in the training set, such as {missing[0]}; "
-                "the selection was made of another dataset, or with another id_column"
+                f"the selection was made of another dataset, or with an id_column: name that column {ID_COLUMN!r} here"
             )
         indices = [places[record[ID_COLUMN]] for record in records]
     utilities = [record.get("utility", 0.0) for record in records]
@@ -182,7 +182,11 @@ class _Statuses(Dataset[Any]):
 
 
 def _ids_of(dataset: Any, known: set[str]) -> list[str] | None:
-    """The dataset's ids, or ``None`` where it has none that the table could know."""
+    """The dataset's ids, or ``None`` where it has none.
+
+    Tokenised rows are those of another tokenizer than the proxy's as a rule; hashes that the table does not
+    know are no ids then. Text that the table does not know is another dataset's.
+    """
     if isinstance(dataset, EncodedDataset):
         return dataset.rows.example_ids
     if not isinstance(dataset, datasets.Dataset):
@@ -190,7 +194,7 @@ def _ids_of(dataset: Any, known: set[str]) -> list[str] | None:
     if ID_COLUMN in dataset.column_names:
         return [str(value) for value in dataset[ID_COLUMN]]
     try:
-        ids = Rows(dataset, DatasetConfig(path="in memory")).example_ids
+        rows = Rows(dataset, DatasetConfig(path="in memory"))
     except DataError:  # columns of the user's own: there is nothing to make an id of
         return None
-    return ids if not known.isdisjoint(ids) else None
+    return None if rows.layout == "tokenized" and known.isdisjoint(rows.example_ids) else rows.example_ids

@@ -49,7 +49,10 @@ class SelectionMixin:
         self._kept_dataset = self.train_dataset if train_dataset is None else train_dataset  # type: ignore[attr-defined]
         args = self.args  # type: ignore[attr-defined]
         seed = args.data_seed if args.data_seed is not None else args.seed
-        return OSTSampler(self._kept.indices, self._kept.utilities, sampling_order(args), seed)
+        sampler = OSTSampler(self._kept.indices, self._kept.utilities, sampling_order(args), seed)
+        self.remove_callback(_SetEpoch)  # type: ignore[attr-defined]  # of a loader before this one
+        self.add_callback(_SetEpoch(sampler))  # type: ignore[attr-defined]
+        return sampler
 
     def num_examples(self, dataloader: DataLoader) -> int:
         """Rows an epoch passes over: the kept ones for the training set."""
@@ -65,6 +68,20 @@ class SelectionMixin:
         super().log(logs, *args, **kwargs)  # type: ignore[misc]
 
 
+class _SetEpoch(transformers.TrainerCallback):
+    """Tells the sampler its epoch.
+
+    A run that several processes resume in the middle of an epoch hides the sampler behind Accelerate's
+    skipping and sharing batch samplers, where ``Trainer`` does not find it.
+    """
+
+    def __init__(self, sampler: OSTSampler):
+        self.sampler = sampler
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.sampler.set_epoch(int(state.epoch or 0))
+
+
 class OSTTrainer(SelectionMixin, transformers.Trainer):
     """Fine-tunes on the kept rows of a training set.
 
@@ -73,7 +90,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         args: ``OSTConfig``, or plain ``TrainingArguments`` for the default selection.
         data_collator: As in ``Trainer``. Without one, a ``datasets.Dataset`` in one of the accepted layouts
             is encoded with ``processing_class`` (labels on the answers only) and collated here.
-        train_dataset: The pool: ``datasets.Dataset``, ``EncodedDataset``, any dataset with a length, or an
+        train_dataset: The pool: ``datasets.Dataset``, ``Rows``, ``EncodedDataset``, any dataset with a length, or an
             iterable one whose rows have an ``example_id``.
         eval_dataset: As in ``Trainer``; encoded as the training set is.
         processing_class: The target's tokenizer or processor.
@@ -127,6 +144,10 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
                     data_collator = Collator.of(processing_class)
                     # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
                     args.remove_unused_columns = False
+            if isinstance(train_dataset, Rows):
+                raise ConfigError(
+                    "Rows are encoded by OSTTrainer: give processing_class and no data_collator with them"
+                )
             if isinstance(train_dataset, IterableDataset):
                 train_dataset = filter_stream(train_dataset, table)
             else:
@@ -177,11 +198,16 @@ def resolve_selection(
     if (proxy is None) != (anchors is None):
         lacking, present = ("anchors", "a proxy") if anchors is None else ("a proxy", "anchors")
         raise ConfigError(f"scoring needs a proxy and anchors; {present} came without {lacking}")
+    wanted = selection_config(args)
     if not given:
+        if wanted != SelectionConfig() or getattr(args, "sampling", "shuffled") != "shuffled":
+            raise ConfigError(
+                "keep_ratio, keep_count, min_utility and sampling need something to choose by: give scores, "
+                "a selection, or a proxy with anchors; leave them unset for a plain Trainer"
+            )
         return None
     if train_dataset is None:
         raise ConfigError(f"{given[0]} was given, but no train_dataset to select from")
-    wanted = selection_config(args)
     if selection is not None:
         if wanted != SelectionConfig():
             raise ConfigError(
@@ -228,11 +254,11 @@ def _score_first(
 
 
 def _pool_of(train_dataset: Any, processing_class: Any) -> Rows:
-    if isinstance(train_dataset, EncodedDataset):
-        return train_dataset.rows
+    if isinstance(train_dataset, (EncodedDataset, Rows)):
+        return train_dataset if isinstance(train_dataset, Rows) else train_dataset.rows
     if not isinstance(train_dataset, datasets.Dataset):
         raise DataError(
-            f"a {type(train_dataset).__name__} cannot be scored; give a datasets.Dataset or an EncodedDataset, "
+            f"a {type(train_dataset).__name__} cannot be scored; give a datasets.Dataset, Rows or an EncodedDataset, "
             "or score beforehand with score_pool and pass the table as scores"
         )
     return rows_of(train_dataset, processing_class)
@@ -248,6 +274,8 @@ def rows_of(dataset: datasets.Dataset, processing_class: Any = None) -> Rows:
 
 def _encoded(dataset: Any, encoder: Encoder) -> Any:
     """The dataset encoded on access if its rows are text or messages; any other as it is."""
+    if isinstance(dataset, Rows):
+        return EncodedDataset(dataset, encoder)
     if not isinstance(dataset, datasets.Dataset) or "input_ids" in dataset.column_names:
         return dataset
     return EncodedDataset(rows_of(dataset), encoder)

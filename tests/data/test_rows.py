@@ -105,6 +105,14 @@ def test_null_image_makes_a_text_row() -> None:
     assert make_rows(records)[1].messages == CONVERSATION
 
 
+def test_bare_numbers_of_a_csv_are_text(tmp_path: Path) -> None:
+    (tmp_path / "pool.csv").write_text("question,answer\n1+1,2\n7/2,3.5\n3+3,\n")
+    rows = Rows.load(DatasetConfig(str(tmp_path / "pool.csv")))
+    assert [rows[row].messages[-1]["content"][0]["text"] for row in (0, 1)] == ["2", "3.5"]
+    with pytest.raises(RowError, match="expected text or a list of messages"):
+        rows[2]
+
+
 def test_system_prompt_comes_before_rows_that_bring_none() -> None:
     own = [turn("system", "Be brief."), *STRINGS]
     rows = make_rows([{"messages": STRINGS}, {"messages": own}], system_prompt="Think.")
@@ -244,7 +252,7 @@ def test_malformed_messages_fail_at_their_own_row_and_keep_an_id(messages: Any) 
     "record",
     [
         {"question": "2 + 2?", "answer": None},
-        {"question": "2 + 2?", "answer": 4.0},
+        {"question": "2 + 2?", "answer": float("nan")},
         {"question": "2 + 2?", "answer": True},
         {"input_ids": [1, 2], "labels": [1]},
         {"input_ids": [], "labels": []},

@@ -67,6 +67,14 @@ def test_final_weights_of_ddp_zero2_and_zero3_agree() -> None:
         assert difference < 1e-5
 
 
+def test_two_processes_resume_in_the_middle_of_an_epoch(folder: Path, vlm_path: str, launch) -> None:
+    launch("multi_gpu", str(Path(WORKER).with_name("resume_worker.py")), str(folder), vlm_path)
+    facts = json.loads((folder / "facts.json").read_text())
+    # The checkpoint at step 4 is one step into the second epoch.
+    assert facts["steps_per_epoch"] == 3
+    assert facts["difference"] < 1e-6
+
+
 def test_proxy_scores_beside_a_zero3_target(folder: Path, vlm_path: str, launch) -> None:
     launch("deepspeed_zero3", WORKER, str(folder), vlm_path, "DEEPSPEED", "proxy")
     table = ScoreTable(folder / "out" / "ost" / "scores").read()

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import pytest
 import yaml
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -21,7 +22,7 @@ from ost_hf.data.config import DatasetConfig
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.hub.config import HubConfig
-from ost_hf.hub.push import kept_dataset, push_curated, render_card
+from ost_hf.hub.push import _with_images, kept_dataset, push_curated, render_card
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
@@ -246,6 +247,17 @@ def test_selection_of_other_scores_is_refused(workplace: Workplace) -> None:
         push_curated(workplace.pool, rescored, selection, table.manifest(), HubConfig("me/refused"))
     with pytest.raises(DataError, match="not made of these scores"):
         push_curated(workplace.pool, scores, selection.drop_columns("rank"), table.manifest(), HubConfig("me/refused"))
+
+
+def test_rows_without_an_image_are_pushed_beside_rows_with_one(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "pool.jsonl").write_text(
+        '{"question": "what?", "answer": "it", "image": "a.png"}\n{"question": "1+1?", "answer": "2", "image": null}\n'
+    )
+    pool = Rows.load(DatasetConfig(str(tmp_path / "pool.jsonl")))
+    placed = _with_images(pool.dataset, pool)
+    assert placed[0]["image"].size == (8, 8)
+    assert placed[1]["image"] is None
 
 
 def test_columns_of_an_earlier_selection_are_replaced(workplace: Workplace) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -147,6 +149,18 @@ def test_run_directory_of_another_configuration_is_refused(
     with pytest.raises(RunDirectoryError, match=rf"holds scores of another run: .*{message}.*Choose another run_dir"):
         score_pool(folder, **identity, **change)
     assert (table.folder / "manifest.json").read_text() == before
+
+
+def test_proxy_of_another_configuration_is_refused_when_the_scores_are_gone(
+    vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
+) -> None:
+    rows = (Rows(pool_dataset), Rows(anchor_dataset))
+    score_pool(tmp_path, *rows, quick_proxy(vlm_path))
+    shutil.rmtree(tmp_path / "scores")
+    with pytest.raises(RunDirectoryError, match=r"holds a proxy of another run: proxy\.seed was 0, now 1"):
+        score_pool(tmp_path, *rows, dataclasses.replace(quick_proxy(vlm_path), seed=1))
+    shutil.rmtree(tmp_path / "scores")
+    score_pool(tmp_path, *rows, quick_proxy(vlm_path))
 
 
 def test_every_row_appears_once_with_a_utility_or_a_status(vlm_path: str, anchor_dataset, tmp_path: Path) -> None:

@@ -60,6 +60,18 @@ def test_set_without_ids_is_matched_by_position_if_the_length_agrees(selection: 
         find_kept(TensorDataset(torch.zeros(5)), selection)
 
 
+def test_other_text_of_the_same_length_is_not_matched_by_position(selection: pa.Table) -> None:
+    other = datasets.Dataset.from_list([{"prompt": f"q{i}", "completion": f"c{i}"} for i in range(6)])
+    with pytest.raises(DataError, match="3 of 3 kept rows are not in the training set"):
+        find_kept(other, selection)
+
+
+def test_rows_of_another_tokenizer_are_matched_by_position(selection: pa.Table, caplog) -> None:
+    tokens = datasets.Dataset.from_dict({"input_ids": [[i] for i in range(6)], "labels": [[i] for i in range(6)]})
+    assert find_kept(tokens, selection).indices == [1, 4, 3]
+    assert "matched by position" in caplog.text
+
+
 def test_kept_row_that_is_missing_is_an_error(selection: pa.Table) -> None:
     with pytest.raises(DataError, match="1 of 3 kept rows are not in the training set"):
         find_kept(datasets.Dataset.from_list([ROWS[i] for i in (0, 1, 3)]), selection)

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.config import AnchorConfig, EncodingConfig
+from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
@@ -23,6 +23,7 @@ from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
+from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import select, write_selection
 from ost_hf.training.config import OSTConfig
@@ -56,8 +57,6 @@ def scores(pool_dataset: datasets.Dataset, vlm_path: str, tmp_path_factory: pyte
 
 @pytest.fixture(scope="module")
 def selection(scores: Path) -> pa.Table:
-    from ost_hf.scoring.score_table import ScoreTable
-
     return select(ScoreTable(scores / "scores").read(), SelectionConfig(keep_count=20))
 
 
@@ -244,6 +243,8 @@ def test_logs_of_a_resumed_training_go_on_with_the_same_rows(
         ({}, {"proxy": "y"}, ConfigError, "a proxy came without anchors"),
         ({}, {"anchors": 1}, ConfigError, "anchors came without a proxy"),
         ({"keep_ratio": 0.5}, {"selection": "x"}, ConfigError, "says already what is kept"),
+        ({"keep_ratio": 0.5}, {}, ConfigError, "need something to choose by"),
+        ({"sampling": "ranked"}, {}, ConfigError, "need something to choose by"),
         (
             {"train_sampling_strategy": "group_by_length"},
             {"scores": "run"},
@@ -256,6 +257,26 @@ def test_contradictions_are_refused(model, pool, scores, tmp_path, settings, giv
     given = {name: scores if value == "run" else value for name, value in given.items()}
     with pytest.raises(error, match=message):
         OSTTrainer(model, config(tmp_path, **settings), train_dataset=pool, **given)
+
+
+def test_rows_of_a_file_find_their_images_beside_it(
+    model, processor, pool_dataset, anchor_dataset, vlm_path, tmp_path: Path
+) -> None:
+    lines = []
+    for number, row in enumerate(pool_dataset.select(range(8))):
+        row["image"].save(tmp_path / f"{number}.png")
+        lines.append(json.dumps({"question": row["question"], "answer": row["answer"], "image": f"{number}.png"}))
+    (tmp_path / "pool.jsonl").write_text("\n".join(lines))
+    trainer = OSTTrainer(
+        model,
+        config(tmp_path / "out", keep_count=4),
+        train_dataset=Rows.load(DatasetConfig(str(tmp_path / "pool.jsonl"))),
+        processing_class=processor,
+        proxy=ProxyConfig(vlm_path, warmup_min_steps=1, warmup_batch_size=2),
+        anchors=anchor_dataset,
+    )
+    assert trainer.num_examples(trainer.get_train_dataloader()) == 4
+    assert set(ScoreTable(tmp_path / "out" / "ost" / "scores").read()["status"].to_pylist()) == {"ok"}
 
 
 def test_selection_without_a_training_set_is_refused(model, scores, tmp_path: Path) -> None:
