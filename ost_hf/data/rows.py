@@ -30,6 +30,8 @@ from ost_hf.parallel import gather_objects, share, state
 
 Message = dict[str, Any]
 
+_MASK = "attention_mask"
+
 
 class RowError(Exception):
     """One row that cannot be used; carries the status it gets in the tables."""
@@ -78,7 +80,9 @@ class Rows:
         # Kept whole, with its own columns: strata, kinds and published rows are read from it.
         self.dataset = dataset
         content = list(_content_columns(self.layout, self.config))
-        if self.layout != "tokenized" and self.images_column:
+        if self.layout == "tokenized":
+            content += [_MASK] if _MASK in dataset.column_names else []
+        elif self.images_column:
             content.append(self.images_column)
         self._content = without_decoding(dataset.with_format(None).select_columns(content), content)
 
@@ -175,10 +179,7 @@ class Rows:
     def _parse(self, record: dict[str, Any], row: int, example_id: str) -> Example:
         config = self.config
         if self.layout == "tokenized":
-            tokens = {"input_ids": list(record["input_ids"] or []), "labels": list(record["labels"] or [])}
-            if not tokens["input_ids"] or len(tokens["input_ids"]) != len(tokens["labels"]):
-                raise RowError("bad_row", "input_ids and labels must be of the same length and not empty")
-            return Example(example_id, row, tokens=tokens)
+            return Example(example_id, row, tokens=_tokens_of(record))
 
         templated = True
         if self.layout == "messages":
@@ -190,6 +191,16 @@ class Rows:
         images = _as_list(record.get(self.images_column)) if self.images_column else []
         images = _place_images(messages, images)
         return Example(example_id, row, messages, images, templated=templated)
+
+
+def _tokens_of(record: dict[str, Any]) -> dict[str, list[int]]:
+    """``input_ids`` and ``labels`` without the padding of a batch that the row was once in."""
+    ids, labels = list(record["input_ids"] or []), list(record["labels"] or [])
+    mask = list(record.get(_MASK) or [1] * len(ids))
+    if len(labels) != len(ids) or len(mask) != len(ids) or not any(mask):
+        raise RowError("bad_row", "input_ids, labels and attention_mask must be of the same length and not empty")
+    real = [place for place, value in enumerate(mask) if value]
+    return {"input_ids": [ids[place] for place in real], "labels": [labels[place] for place in real]}
 
 
 def _find_layout(columns: list[str], config: DatasetConfig) -> str:

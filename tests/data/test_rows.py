@@ -68,6 +68,13 @@ def test_every_layout_gives_the_same_example_and_id(record: Record, config: Reco
     assert rows.example_ids == make_rows([{"messages": CONVERSATION}]).example_ids
 
 
+def test_padding_of_tokenized_rows_is_left_out() -> None:
+    plain = make_rows([{"input_ids": [5, 6], "labels": [-100, 6]}])
+    padded = make_rows([{"input_ids": [0, 5, 6], "labels": [-100, -100, 6], "attention_mask": [0, 1, 1]}])
+    assert padded[0].tokens == plain[0].tokens
+    assert padded.example_ids == plain.example_ids
+
+
 def test_tokenized_rows_keep_their_tokens() -> None:
     example = make_rows([{"input_ids": [5, 6, 7], "labels": [-100, 6, 7], "messages": STRINGS}])[0]
     assert example.tokens == {"input_ids": [5, 6, 7], "labels": [-100, 6, 7]}
