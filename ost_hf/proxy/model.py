@@ -102,7 +102,7 @@ def load_proxy(folder: str | Path) -> Proxy:
 
 def read_origin(folder: str | Path) -> dict[str, Any] | None:
     """What a stored proxy was warmed up on; ``None`` if that was not said when it was stored."""
-    return json.loads((Path(folder) / "proxy.json").read_text())["origin"]
+    return json.loads((Path(folder) / "proxy.json").read_text()).get("origin")
 
 
 def save_proxy(proxy: Proxy, folder: str | Path, origin: dict[str, Any] | None = None) -> None:

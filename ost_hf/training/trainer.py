@@ -254,8 +254,10 @@ def _score_first(
 
 
 def _pool_of(train_dataset: Any, processing_class: Any) -> Rows:
-    if isinstance(train_dataset, (EncodedDataset, Rows)):
-        return train_dataset if isinstance(train_dataset, Rows) else train_dataset.rows
+    if isinstance(train_dataset, Rows):
+        return train_dataset
+    if isinstance(train_dataset, EncodedDataset):
+        return train_dataset.rows
     if not isinstance(train_dataset, datasets.Dataset):
         raise DataError(
             f"a {type(train_dataset).__name__} cannot be scored; give a datasets.Dataset, Rows or an EncodedDataset, "
