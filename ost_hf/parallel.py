@@ -8,6 +8,7 @@ DeepSpeed configuration.
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -78,6 +79,13 @@ def sum_over_processes(tensors: list[torch.Tensor]) -> None:
     if state().num_processes > 1:
         for tensor in tensors:
             dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+
+
+def free_memory() -> None:
+    """Gives the accelerator's cached memory back after a model was dropped or a batch was too large."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def share(indices: list[Any]) -> list[Any]:

@@ -26,7 +26,7 @@ from ost_hf.errors import ModelError, RunDirectoryError
 from ost_hf.models import load_model, load_processing_class
 from ost_hf.parallel import outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.utility.reverse import LoraPair, weights_of
+from ost_hf.utility.lora import LoraPair, weights_of
 from ost_hf.utility.step import AdamState
 
 _ADAPTER = "default"
@@ -171,7 +171,7 @@ def _finish(model: Any, config: ProxyConfig) -> Proxy:
         a, b = module.lora_A[_ADAPTER], module.lora_B[_ADAPTER]
         if not (isinstance(a, nn.Linear) and isinstance(b, nn.Linear)):
             raise ModelError(f"{name}: only linear layers can be adapted, this is a {type(module).__name__}")
-        pairs.append(LoraPair(f"{name}.lora_A.weight", f"{name}.lora_B.weight", a, b))
+        pairs.append(LoraPair(f"{name}.lora_A.weight", f"{name}.lora_B.weight", a, b, module, module.scaling[_ADAPTER]))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
     return Proxy(model, pairs, load_processing_class(config), config)

@@ -9,15 +9,22 @@ from typing import Any, Protocol
 from ost_hf.data.encoding import Encoded
 from ost_hf.errors import ConfigError, unknown_key
 
+# Tokens at once for a scorer that does not care.
+NO_LIMIT = 2**62
+
 
 @dataclass
 class Score:
-    """What a scorer says of one candidate. ``columns`` become further columns of the score table."""
+    """What a scorer says of one candidate.
+
+    ``columns`` become further columns of the score table; ``sketch`` becomes its column ``sketch``.
+    """
 
     utility: float
     loss: float | None = None
     utility_se: float | None = None
     columns: dict[str, float] = field(default_factory=dict)
+    sketch: list[float] | None = None
 
 
 class Scorer(Protocol):
@@ -27,14 +34,16 @@ class Scorer(Protocol):
     process that computes it.
     """
 
-    # How many candidates `score` takes at once.
-    batch_size: int
+    # How many candidates `score` takes at once; `None` for any number.
+    batch_size: int | None
+    # How many tokens, padding included. A scorer without this attribute does not care.
+    batch_tokens: int
 
     def score(self, batch: list[Encoded]) -> list[Score]:
         """Scores candidates that could be encoded.
 
         Args:
-            batch: At most ``batch_size`` encoded rows.
+            batch: At most ``batch_size`` encoded rows of at most ``batch_tokens`` tokens, or a single one.
 
         Returns:
             One score per row, in order. A score that is not finite is reported as the row's status.

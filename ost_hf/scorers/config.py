@@ -11,6 +11,8 @@ from ost_hf.errors import ConfigError, require_choice, require_range
 # 0.998 or more with either rule; at ten times these rates it fell to 0.92 with sgd and 0.90 with adamw).
 _DEFAULT_LEARNING_RATE = {"sgd": 1e-4, "adamw": 1e-4}
 
+ESTIMATORS = ("reverse", "forward", "exact", "cascade")
+
 
 @dataclass(frozen=True)
 class ScorerConfig:
@@ -20,8 +22,9 @@ class ScorerConfig:
     estimator: str = field(
         default="reverse",
         metadata={
-            "help": "`reverse`: first order, one forward and backward for a batch; `exact`: simulate each step and "
-            "evaluate every anchor (over 100 times the cost)"
+            "help": "`reverse`: first order, one forward and backward for a batch; `forward`: first order without a "
+            "backward pass, for little memory; `exact`: simulate each step and evaluate every anchor (20 to 100 times "
+            "the cost); `cascade`: reverse on all, exact near the cut-off and on a random sample"
         },
     )
     utility: str = field(
@@ -35,25 +38,66 @@ class ScorerConfig:
     learning_rate: float | None = field(
         default=None, metadata={"help": "of the simulated step; 1e-4 by default for either rule"}
     )
-    batch_size: int = field(default=16, metadata={"help": "candidates scored at a time in each process"})
-    anchor_batch_size: int = field(default=16, metadata={"help": "anchors evaluated at a time"})
+    derivative: str = field(
+        default="auto",
+        metadata={
+            "help": "of the forward estimator: `central` difference of two forward passes, or `forward_mode` "
+            "differentiation (2 to 3 times the cost; not every attention kernel has it); `auto`: central where its "
+            "error on the anchors is below 1%%, else forward_mode where the model allows it"
+        },
+    )
+    batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "help": "tokens scored at a time in each process, padding included; by default 1024 on a CPU and 16384 on "
+            "an accelerator; halved until a batch of the longest rows fits into memory"
+        },
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "rows scored at a time at most; by default as many as batch_tokens allows"}
+    )
     per_anchor: bool = field(
         default=False,
         metadata={"help": "keep a gradient per anchor (memory: anchors x adapter) to give utilities a standard error"},
     )
-    seed: int = field(default=0, metadata={"help": "seed of the random scorer"})
+    group_by: str | None = field(
+        default=None,
+        metadata={"help": "anchor column whose values are groups: each gets a utility column `group:VALUE` of its own"},
+    )
+    sketch_size: int = field(
+        default=0,
+        metadata={
+            "help": "store a sketch of each preconditioned gradient in so many numbers (column `sketch`; 0: none)"
+        },
+    )
+    seed: int = field(default=0, metadata={"help": "seed of the random scorer, of sketches and of random samples"})
 
     def __post_init__(self) -> None:
-        require_choice("scoring.estimator", self.estimator, ["reverse", "exact"])
+        require_choice("scoring.estimator", self.estimator, ESTIMATORS)
         require_choice("scoring.utility", self.utility, ["mean_cosine", "raw"])
         require_choice("scoring.update_rule", self.update_rule, ["adamw", "sgd"])
+        require_choice("scoring.derivative", self.derivative, ["auto", "central", "forward_mode"])
         require_range("scoring.learning_rate", self.learning_rate, above=0)
+        require_range("scoring.batch_tokens", self.batch_tokens, at_least=1)
         require_range("scoring.batch_size", self.batch_size, at_least=1)
-        require_range("scoring.anchor_batch_size", self.anchor_batch_size, at_least=1)
-        if self.estimator == "exact" and self.utility != "raw" and self.scorer == "one_step":
+        require_range("scoring.sketch_size", self.sketch_size, at_least=0)
+        if self.scorer == "one_step":
+            self._check_estimator()
+
+    def _check_estimator(self) -> None:
+        if self.estimator != "reverse" and self.utility != "raw":
             raise ConfigError(
-                "scoring.estimator 'exact' measures a drop of the loss: it goes with utility 'raw'; "
-                "mean_cosine needs estimator 'reverse'"
+                f"scoring.estimator {self.estimator!r} measures a drop of the loss: it goes with utility 'raw'; "
+                f"{self.utility} needs gradient norms, which only estimator 'reverse' gives"
+            )
+        if self.estimator == "forward" and (self.per_anchor or self.group_by):
+            raise ConfigError(
+                "scoring.estimator 'forward' follows one direction, the mean over all anchors; per_anchor and group_by "
+                "need estimator 'reverse' or 'exact'"
+            )
+        if self.sketch_size and self.estimator != "reverse":
+            raise ConfigError(
+                f"scoring.sketch_size needs the candidates' gradients: estimator 'reverse', not {self.estimator!r}"
             )
 
     @property

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import logging
-
 import torch
-from torch import Tensor
 
+from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import DataError, ModelError
@@ -14,11 +12,8 @@ from ost_hf.parallel import state
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import Score, register
 from ost_hf.scorers.config import ScorerConfig
-from ost_hf.utility.exact import exact_utilities
-from ost_hf.utility.reverse import AnchorDirections, anchor_directions, first_order_utilities
+from ost_hf.scorers.estimators import ESTIMATORS, AnchorSet, Batch, Estimator
 from ost_hf.utility.step import UpdateRule
-
-logger = logging.getLogger(__name__)
 
 
 @register("one_step")
@@ -31,8 +26,9 @@ class OneStepScorer:
         anchors: The anchors, encoded for the proxy.
 
     Raises:
-        ModelError: If the AdamW rule is asked of a cold proxy.
-        DataError: If an anchor cannot be encoded: the anchor set is small, clean and chosen by hand.
+        ModelError: If the AdamW rule is asked of a cold proxy, or the proxy cannot be scored with as asked.
+        DataError: If an anchor cannot be encoded (the anchor set is small, clean and chosen by hand), or
+            there is no column to group by.
     """
 
     def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: EncodedDataset):
@@ -43,39 +39,28 @@ class OneStepScorer:
             )
         self.config = config
         self.batch_size = config.batch_size
+        self.batch_tokens = config.batch_tokens or default_batch_tokens()
         self.proxy = proxy
         self.rule = UpdateRule(config.update_rule, config.step_size, state=proxy.adam)
         self._collate = Collator.of(proxy.processing_class)
-        self.anchors = self._anchor_batches(anchors)
-        self.directions: AnchorDirections | None = None
-        if config.estimator == "reverse":
-            self.directions = anchor_directions(
-                proxy.model, proxy.pairs, self.anchors, self.rule, config.utility, config.per_anchor
-            )
+        self.group_names, self.anchors = self._anchor_set(anchors)
+        self.estimator: Estimator = ESTIMATORS[config.estimator](config, proxy, self.anchors, self.rule)
 
     def score(self, batch: list[Encoded]) -> list[Score]:
         """Utilities of a batch of candidates."""
-        return self._exact(batch) if self.directions is None else self._first_order(batch, self.directions)
+        estimates = self.estimator(self._inputs(batch))
+        scores = []
+        for i in range(len(batch)):
+            columns = {name: float(values[i]) for name, values in estimates.columns.items()}
+            if estimates.groups is not None:
+                named = zip(self.group_names, estimates.groups[i].tolist(), strict=True)
+                columns |= {f"group:{name}": utility for name, utility in named}
+            error = None if estimates.error is None else float(estimates.error[i])
+            sketch = None if estimates.sketch is None else estimates.sketch[i].tolist()
+            scores.append(Score(float(estimates.utility[i]), float(estimates.loss[i]), error, columns, sketch))
+        return scores
 
-    def _first_order(self, batch: list[Encoded], directions: AnchorDirections) -> list[Score]:
-        inputs = self._to_device([row.features for row in batch if row.features is not None])
-        scores = first_order_utilities(self.proxy.model, self.proxy.pairs, inputs, directions, self.rule)
-        utility = scores.utility.mean(1).tolist()
-        errors = standard_error(scores.utility)
-        return [
-            Score(utility[i], loss=float(scores.loss[i]), utility_se=errors[i], columns={"grad_norm": norm})
-            for i, norm in enumerate(scores.grad_norm.tolist())
-        ]
-
-    def _exact(self, batch: list[Encoded]) -> list[Score]:
-        candidates = [self._to_device([row.features]) for row in batch if row.features is not None]
-        steps = exact_utilities(self.proxy.model, self.proxy.parameters, candidates, self.anchors, self.rule)
-        return [
-            Score(float(utility_V.mean()), loss=float(loss), utility_se=standard_error(utility_V[None])[0])
-            for utility_V, loss in steps
-        ]
-
-    def _anchor_batches(self, anchors: EncodedDataset) -> list[dict[str, Tensor]]:
+    def _anchor_set(self, anchors: EncodedDataset) -> tuple[list[str], AnchorSet]:
         encoded = [anchors.encode(row) for row in range(len(anchors))]
         unusable = [row for row in encoded if row.features is None]
         if unusable:
@@ -84,19 +69,30 @@ class OneStepScorer:
                 f"{len(unusable)} of {len(encoded)} anchors cannot be used, such as row {first.row} "
                 f"({first.status}: {first.detail}); every score depends on the anchors, so mend or remove them"
             )
-        # Anchors of like length share a batch: less padding, and the mean does not depend on the order.
-        encoded.sort(key=lambda row: (row.length, row.row))
-        size = self.config.anchor_batch_size
-        groups = [encoded[start : start + size] for start in range(0, len(encoded), size)]
-        return [self._to_device([row.features for row in group if row.features is not None]) for group in groups]
+        batches = cut_batches(encoded, self.batch_tokens)
+        names, number_of = self._groups(anchors)
+        groups = [number_of[row.row] for batch in batches for row in batch] if names else None
+        return names, AnchorSet([self._inputs(batch) for batch in batches], groups)
 
-    def _to_device(self, features: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-        return {key: value.to(state().device) for key, value in self._collate(features).items()}
+    def _groups(self, anchors: EncodedDataset) -> tuple[list[str], list[int]]:
+        """Group names in order, and the number of each anchor's group."""
+        column = self.config.group_by
+        if column is None:
+            return [], []
+        if column not in anchors.rows.dataset.column_names:
+            raise DataError(
+                f"scoring.group_by: the anchors have no column {column!r}; "
+                f"there are: {', '.join(anchors.rows.dataset.column_names)}"
+            )
+        values = [str(value) for value in anchors.rows.dataset[column]]
+        names = sorted(set(values))
+        return names, [names.index(value) for value in values]
+
+    def _inputs(self, rows: list[Encoded]) -> Batch:
+        batch = self._collate([row.features for row in rows if row.features is not None])
+        return {key: value.to(state().device, non_blocking=True) for key, value in batch.items()}
 
 
-def standard_error(utility_BK: Tensor) -> list[float | None]:
-    """Standard error of the mean over anchors, for each candidate; ``None`` with fewer than two columns."""
-    count = utility_BK.shape[1]
-    if count < 2:
-        return [None] * len(utility_BK)
-    return (utility_BK.std(1) / torch.tensor(float(count)).sqrt().to(utility_BK)).tolist()
+def default_batch_tokens() -> int:
+    """Padded tokens scored at a time: what keeps a GPU busy, or a CPU's activations in its cache."""
+    return 16384 if torch.accelerator.is_available() else 1024

@@ -6,7 +6,7 @@ import hashlib
 from typing import Any
 
 from ost_hf.data.encoding import Encoded
-from ost_hf.scorers.base import Score, register
+from ost_hf.scorers.base import NO_LIMIT, Score, register
 from ost_hf.scorers.config import ScorerConfig
 
 
@@ -16,6 +16,7 @@ class RandomScorer:
 
     def __init__(self, config: ScorerConfig, **unused: Any):
         self.batch_size = config.batch_size
+        self.batch_tokens = NO_LIMIT
         self._seed = config.seed
 
     def score(self, batch: list[Encoded]) -> list[Score]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 
 from ost_hf.errors import require_range
@@ -16,9 +17,33 @@ class ScoringConfig(ScorerConfig):
         default=512,
         metadata={"help": "rows per file of the score table; a killed run loses at most so many in each process"},
     )
-    num_workers: int = field(default=0, metadata={"help": "processes that read and encode rows ahead of the scorer"})
+    num_workers: int | None = field(
+        default=None,
+        metadata={
+            "help": "processes that read and encode rows ahead of the scorer; by default none on a CPU, and on an "
+            "accelerator as many as keep it busy (4, or fewer on a small machine)"
+        },
+    )
+    cascade_keep_ratio: float = field(
+        default=0.5, metadata={"help": "cascade: the share that will be kept; its cut-off is looked at exactly"}
+    )
+    cascade_band: float = field(
+        default=0.1, metadata={"help": "cascade: share of the pool around the cut-off that is scored exactly"}
+    )
+    cascade_calibration: int = field(
+        default=100, metadata={"help": "cascade: random rows scored exactly, to measure how far first order agrees"}
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_range("scoring.part_size", self.part_size, at_least=1)
         require_range("scoring.num_workers", self.num_workers, at_least=0)
+        require_range("scoring.cascade_keep_ratio", self.cascade_keep_ratio, above=0, at_most=1)
+        require_range("scoring.cascade_band", self.cascade_band, at_least=0, at_most=1)
+        require_range("scoring.cascade_calibration", self.cascade_calibration, at_least=10)
+
+    def workers(self, device_type: str) -> int:
+        """How many processes encode rows ahead in each scoring process."""
+        if self.num_workers is not None:
+            return self.num_workers
+        return 0 if device_type == "cpu" else min(4, (os.cpu_count() or 1) // 2)

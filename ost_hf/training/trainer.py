@@ -22,10 +22,10 @@ from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
-from ost_hf.parallel import barrier, is_main, outside_deepspeed
+from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.runner import free_memory, score_pool
+from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import read_selection, select, write_selection

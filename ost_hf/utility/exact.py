@@ -14,8 +14,9 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ost_hf.utility.lora import Tensors
 from ost_hf.utility.loss import per_sample_loss
-from ost_hf.utility.step import Tensors, UpdateRule
+from ost_hf.utility.step import UpdateRule
 
 
 def anchor_losses(model: nn.Module, anchors: Iterable[dict[str, Tensor]]) -> Tensor:

@@ -1,51 +1,43 @@
 """Per-sample LoRA gradients from one batched forward and backward, one layer at a time.
 
 A LoRA layer adds ``s B (A x_t)`` to its base layer's output at token t. With ``d_t`` the loss gradient at
-the output of B (the scaling s is already in it), sample i has
+the layer's output, sample i has
 
-    grad_B l_i = sum_t d_t (A x_t)^T          grad_A l_i = sum_t (B^T d_t) x_t^T
+    grad_B l_i = s sum_t d_t (A x_t)^T          grad_A l_i = s sum_t (B^T d_t) x_t^T
 
-so hooks that see ``x`` going in and ``d`` coming back are enough. All parameters stay frozen: autograd
-never forms a weight gradient. When a layer's ``d`` arrives, its per-sample gradients are contracted over
-tokens, handed to a consumer that reduces them to a few numbers per sample, and dropped.
+All parameters stay frozen: autograd never forms a weight gradient. When a layer's ``d`` arrives, its
+per-sample gradients are contracted over tokens, handed to a consumer that reduces them to a few numbers
+per sample, and dropped.
 
-Letters: B samples, T tokens, r rank, I inputs, O outputs, K directions.
+Letters: B samples, T tokens, r rank, I inputs, O outputs, K directions, V anchors, k size of a sketch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ost_hf.utility.lora import LoraPair, Tensors, replaced_forward, weights_of
 from ost_hf.utility.loss import per_sample_loss
-from ost_hf.utility.step import Tensors, UpdateRule
+from ost_hf.utility.sketch import Sketch
+from ost_hf.utility.step import UpdateRule
 
 # consume(name, gradient [B, *parameter shape]): called once for each parameter during a backward pass.
 Consumer = Callable[[str, Tensor], None]
 
-
-@dataclass(frozen=True)
-class LoraPair:
-    """The two factors of one adapted layer and the names of their weights."""
-
-    name_a: str
-    name_b: str
-    a: nn.Linear
-    b: nn.Linear
+# Under a norm that is zero a cosine is zero, not NaN.
+_TINY = torch.finfo(torch.float32).tiny
 
 
-def per_sample_gradients(
-    model: nn.Module, pairs: list[LoraPair], batch: dict[str, Tensor], consume: Consumer
-) -> Tensor:
+def per_sample_gradients(model: Any, pairs: Sequence[LoraPair], batch: dict[str, Tensor], consume: Consumer) -> Tensor:
     """Streams every sample's gradient, layer by layer, to ``consume``.
 
     Args:
-        model: The proxy in evaluation mode; its parameters are taken as frozen.
+        model: The proxy in evaluation mode.
         pairs: The adapted layers. Each must run exactly once in a forward pass.
         batch: Model inputs with labels, B samples.
         consume: Receives ``(parameter name, gradient [B, ...])``.
@@ -56,154 +48,156 @@ def per_sample_gradients(
     Raises:
         RuntimeError: If an adapted layer did not run, or ran twice: its gradients would be wrong.
     """
-    with torch.enable_grad(), _listening(pairs, consume) as (fired, expected):
+    runs = dict.fromkeys((pair.name_b for pair in pairs), 0)
+
+    def counting(name: str, gradient: Tensor) -> None:
+        if name in runs:
+            runs[name] += 1
+        consume(name, gradient)
+
+    forwards = {pair.layer: _listening(pair, counting) for pair in pairs}
+    with torch.enable_grad(), replaced_forward(forwards):
         loss_B = per_sample_loss(model, batch)
-        loss_B.sum().backward()
-    silent = [pair.name_b for pair in pairs if expected.get(pair.name_b) != 1 or fired.get(pair.name_b) != 1]
-    if silent:
-        raise RuntimeError(f"{len(silent)} adapted layers did not run exactly once, such as {silent[0]}")
+        if loss_B.requires_grad:
+            loss_B.sum().backward()
+    wrong = [name for name, count in runs.items() if count != 1]
+    if wrong:
+        raise RuntimeError(f"{len(wrong)} adapted layers did not run exactly once, such as {wrong[0]}")
     return loss_B.detach()
 
 
-@contextmanager
-def _listening(pairs: list[LoraPair], consume: Consumer) -> Iterator[tuple[dict[str, int], dict[str, int]]]:
-    """Hooks on both factors of every pair, parameters frozen; everything is undone on leaving."""
-    fired: dict[str, int] = {}
-    expected: dict[str, int] = {}
-    inputs: dict[str, Tensor] = {}
-    flags = [(weight, weight.requires_grad) for pair in pairs for weight in (pair.a.weight, pair.b.weight)]
+def _listening(pair: LoraPair, consume: Consumer) -> Callable[..., Tensor]:
+    """The adapted layer's forward with a listener in the backward pass."""
+    a, b = pair.a.weight.detach(), pair.b.weight.detach()
 
-    def make_hooks(pair: LoraPair) -> tuple[Callable[..., None], Callable[..., Tensor]]:
-        def keep_input(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if args[0].dim() != 3:
-                raise RuntimeError(
-                    f"{pair.name_a} gets input of shape {tuple(args[0].shape)}; per-sample gradients need [batch, "
-                    "tokens, features]: leave this layer out of lora_target_modules"
-                )
-            inputs[pair.name_a] = args[0].detach()
+    def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if x.dim() != 3:
+            raise RuntimeError(
+                f"{pair.name_a} gets input of shape {tuple(x.shape)}; per-sample gradients need [batch, tokens, "
+                "features]: leave this layer out of lora_target_modules"
+            )
+        base = pair.base(x)
+        # Below the first adapted layer nothing needs a gradient, and there is no graph to hook into:
+        # this output becomes its first leaf.
+        if not base.requires_grad:
+            base = base.detach().requires_grad_(True)
+        return _Adapter.apply(base, x, a, b, pair, consume)
 
-        def watch_output(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            expected[pair.name_b] = expected.get(pair.name_b, 0) + 1
-            x_BTI, z_BTr = inputs.pop(pair.name_a), args[0].detach()
-            # Below the first adapted layer nothing needs a gradient, and there is no graph to hook into:
-            # the output itself becomes its first leaf.
-            if not output.requires_grad:
-                output = output.detach().requires_grad_(True)
-
-            def receive(d_BTO: Tensor) -> None:
-                fired[pair.name_b] = fired.get(pair.name_b, 0) + 1
-                d_BTO = d_BTO.to(x_BTI.dtype)
-                consume(pair.name_b, torch.einsum("bto,btr->bor", d_BTO, z_BTr))
-                consume(pair.name_a, torch.einsum("btr,bti->bri", d_BTO @ pair.b.weight, x_BTI))
-
-            output.register_hook(receive)
-            return output
-
-        return keep_input, watch_output
-
-    handles = []
-    try:
-        for weight, _ in flags:
-            weight.requires_grad_(False)
-        for pair in pairs:
-            keep_input, watch_output = make_hooks(pair)
-            handles += [pair.a.register_forward_hook(keep_input), pair.b.register_forward_hook(watch_output)]
-        yield fired, expected
-    finally:
-        for handle in handles:
-            handle.remove()
-        for weight, flag in flags:
-            weight.requires_grad_(flag)
+    return forward
 
 
-@dataclass
+class _Adapter(torch.autograd.Function):
+    """``base + s B A x``; its backward pass hands the per-sample gradients of A and B to a consumer."""
+
+    @staticmethod
+    def forward(ctx: Any, base: Tensor, x: Tensor, a: Tensor, b: Tensor, pair: LoraPair, consume: Consumer) -> Tensor:
+        x_BTI = x.to(a.dtype)
+        z_BTr = x_BTI @ a.T
+        ctx.save_for_backward(x, z_BTr, a, b)
+        ctx.pair, ctx.consume = pair, consume
+        flat = torch.addmm(base.to(a.dtype).flatten(0, 1), z_BTr.flatten(0, 1), b.T, alpha=pair.scaling)
+        return flat.view(base.shape).to(base.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, z_BTr, a, b = ctx.saved_tensors
+        d = grads[0]
+        d_BTO = d.to(a.dtype)
+        # The scaling goes into the smallest of the tensors.
+        delta_BTr = (d_BTO @ b) * ctx.pair.scaling
+        ctx.consume(ctx.pair.name_b, d_BTO.mT @ (z_BTr * ctx.pair.scaling))
+        ctx.consume(ctx.pair.name_a, delta_BTr.mT @ x.to(a.dtype))
+        to_x = (delta_BTr @ a).to(x.dtype) if ctx.needs_input_grad[1] else None
+        return d, to_x, None, None, None, None
+
+
+@dataclass(frozen=True)
 class AnchorDirections:
-    """What candidates' gradients are multiplied with: K directions per parameter.
+    """What candidates' gradients are multiplied with: K directions for each parameter.
 
-    ``columns[name]`` is ``[K, *parameter shape]``: one column per anchor, or a single one holding their mean.
+    Each is the mean over the anchors of its column: ``columns[name]`` is ``[K, *parameter shape]``, and
+    ``share [K]`` is the part of the anchors in each column, so that ``utility @ share`` is the mean over all.
     """
 
     utility: str
     columns: Tensors
-
-    @property
-    def count(self) -> int:
-        """K."""
-        return len(next(iter(self.columns.values())))
+    share: Tensor
 
 
 def anchor_directions(
-    model: nn.Module,
-    pairs: list[LoraPair],
-    anchors: list[dict[str, Tensor]],
+    model: Any,
+    pairs: Sequence[LoraPair],
+    anchors: Sequence[dict[str, Tensor]],
     rule: UpdateRule,
     utility: str = "mean_cosine",
-    per_anchor: bool = False,
+    column_of: Sequence[int] | None = None,
 ) -> AnchorDirections:
     """Builds the anchor directions for one of the two utilities.
 
-    * ``raw``: columns g_v, so that -<g_v, displacement_i> is the first-order drop of anchor v's loss.
-    * ``mean_cosine``: columns ``P g_v / |P^(1/2) g_v|``, so that <column_v, g_i> / |P^(1/2) g_i| is the
-      cosine of the two preconditioned gradients.
+    * ``raw``: g_v, so that -<g_v, displacement_i> is the first-order drop of anchor v's loss.
+    * ``mean_cosine``: the unit vector along P^(1/2) g_v, to be multiplied with that along P^(1/2) g_i.
 
     Args:
         model: The proxy in evaluation mode.
         pairs: Its adapted layers.
-        anchors: Batches of anchors.
+        anchors: Batches of anchors, V in all.
         rule: Gives the preconditioner P.
         utility: ``raw`` or ``mean_cosine``.
-        per_anchor: Keep a column per anchor (|V| times the adapter's memory) for standard errors.
-
-    Returns:
-        The directions; with one column, the mean over anchors.
+        column_of: The column of each anchor, in order: groups, or ``range(V)`` for a column each (V times
+            the adapter's memory). One column of all by default.
     """
-    collected: dict[str, list[Tensor]] = {}
+    count = sum(len(batch["labels"]) for batch in anchors)
+    numbers = torch.zeros(count, dtype=torch.long) if column_of is None else torch.as_tensor(column_of)
+    if len(numbers) != count:
+        raise ValueError(f"column_of must name a column for each of {count} anchors, got {len(numbers)}")
+    sizes = torch.bincount(numbers)
+    sums: Tensors = {}
+    start = 0
     for batch in anchors:
         gradients: Tensors = {}
         per_sample_gradients(model, pairs, batch, gradients.__setitem__)
         if utility == "mean_cosine":
-            gradients = _unit_columns(gradients, pairs, rule)
+            gradients = _unit(gradients, pairs, rule)
+        stop = start + len(batch["labels"])
         for name, gradient in gradients.items():
-            collected.setdefault(name, []).append(gradient if per_anchor else gradient.sum(0, keepdim=True))
-    if per_anchor:
-        return AnchorDirections(utility, {name: torch.cat(parts) for name, parts in collected.items()})
-    count = sum(len(batch["labels"]) for batch in anchors)
-    return AnchorDirections(utility, {name: torch.cat(p).sum(0, keepdim=True) / count for name, p in collected.items()})
+            total = sums.setdefault(name, gradient.new_zeros(len(sizes), *gradient.shape[1:]))
+            total.index_add_(0, numbers[start:stop].to(gradient.device), gradient)
+        start = stop
+    for total in sums.values():
+        total /= sizes.to(total).view(-1, *[1] * (total.dim() - 1))
+    like = next(iter(sums.values()))
+    return AnchorDirections(utility, sums, (sizes / count).to(like))
 
 
-def _unit_columns(gradients: Tensors, pairs: list[LoraPair], rule: UpdateRule) -> Tensors:
+def _unit(gradients: Tensors, pairs: Sequence[LoraPair], rule: UpdateRule) -> Tensors:
     weights = weights_of(pairs)
-    scaled = {name: g * rule.preconditioner(name, weights[name]) for name, g in gradients.items()}
-    squared = sum((gradients[name] * scaled[name]).flatten(1).sum(1) for name in gradients)
-    norm = torch.as_tensor(squared).sqrt().clamp_min(torch.finfo(torch.float32).tiny)
-    return {name: g / norm.view(-1, *[1] * (g.dim() - 1)) for name, g in scaled.items()}
-
-
-def weights_of(pairs: list[LoraPair]) -> dict[str, Any]:
-    """The adaptable parameters by name."""
-    return {
-        name: weight for pair in pairs for name, weight in ((pair.name_a, pair.a.weight), (pair.name_b, pair.b.weight))
-    }
+    scaled = {name: g * rule.preconditioner(name, weights[name].detach()).sqrt() for name, g in gradients.items()}
+    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in scaled.values()])
+    norm_B = torch.linalg.vector_norm(norms, dim=0).clamp_min(_TINY)
+    return {name: g / norm_B.view(-1, *[1] * (g.dim() - 1)) for name, g in scaled.items()}
 
 
 @dataclass(frozen=True)
 class FirstOrder:
     """First-order scores of B candidates.
 
-    ``utility [B, K]`` per direction; ``loss [B]``; ``grad_norm [B]``, the norm of the plain LoRA gradient.
+    ``utility [B, K]`` per direction; ``loss [B]``; ``grad_norm [B]``, the norm of the plain LoRA gradient;
+    ``sketch [B, k]`` of P^(1/2) g if one was asked for.
     """
 
     utility: Tensor
     loss: Tensor
     grad_norm: Tensor
+    sketch: Tensor | None = None
 
 
 def first_order_utilities(
-    model: nn.Module,
-    pairs: list[LoraPair],
+    model: Any,
+    pairs: Sequence[LoraPair],
     batch: dict[str, Tensor],
     directions: AnchorDirections,
     rule: UpdateRule,
+    sketch: Sketch | None = None,
 ) -> FirstOrder:
     """Scores a batch of candidates against the anchor directions.
 
@@ -217,25 +211,31 @@ def first_order_utilities(
         batch: Model inputs with labels, B samples.
         directions: From :func:`anchor_directions`.
         rule: The same update rule.
+        sketch: Also sketch the preconditioned gradients, for set-wise selection.
     """
     weights = weights_of(pairs)
+    cosine = directions.utility == "mean_cosine"
     dots: list[Tensor] = []
-    squares: list[Tensor] = []
-    preconditioned_squares: list[Tensor] = []
+    norms: list[Tensor] = []
+    scaled_norms: list[Tensor] = []
+    sketches: list[Tensor] = []
 
     def consume(name: str, gradient: Tensor) -> None:
-        flat = gradient.flatten(1)
-        squares.append(flat.square().sum(1))
-        if directions.utility == "raw":
-            flat = -rule.displacement(name, gradient).flatten(1)
+        norms.append(torch.linalg.vector_norm(gradient.flatten(1), dim=1))
+        if cosine or sketch is not None:
+            scaled = gradient * rule.preconditioner(name, weights[name].detach()).sqrt()
+            if sketch is not None:
+                sketches.append(sketch.part(name, scaled))
+        if cosine:
+            scaled_norms.append(torch.linalg.vector_norm(scaled.flatten(1), dim=1))
+            move = scaled
         else:
-            preconditioner = rule.preconditioner(name, weights[name].detach()).flatten()
-            preconditioned_squares.append(flat.square() @ preconditioner)
-        dots.append(flat @ directions.columns[name].flatten(1).T)
+            move = -rule.displacement(name, gradient)
+        dots.append(move.flatten(1) @ directions.columns[name].flatten(1).T)
 
     loss = per_sample_gradients(model, pairs, batch, consume)
     dot = torch.stack(dots).sum(0)
-    if directions.utility == "mean_cosine":
-        norm = torch.stack(preconditioned_squares).sum(0).sqrt()
-        dot = dot / norm.clamp_min(torch.finfo(torch.float32).tiny)[:, None]
-    return FirstOrder(dot, loss, torch.stack(squares).sum(0).sqrt())
+    if cosine:
+        dot = dot / torch.linalg.vector_norm(torch.stack(scaled_norms), dim=0).clamp_min(_TINY)[:, None]
+    grad_norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
+    return FirstOrder(dot, loss, grad_norm, torch.stack(sketches).sum(0) if sketches else None)

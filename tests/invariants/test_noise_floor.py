@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import build_scorer
+from ost_hf.scorers.estimators import AnchorSet, Exact
 from ost_hf.scoring.config import ScoringConfig
 
 
@@ -48,7 +49,8 @@ def test_exact_stands_twenty_times_above_its_noise_floor(
     config = ScoringConfig(estimator="exact", utility="raw", update_rule=update_rule)
     scorer = build_scorer("one_step", config=config, proxy=warm_proxy, anchors=anchors)
     utility = np.array([score.utility for score in scorer.score(batch)])
-    scorer.anchors = [padded(anchor_batch, 200) for anchor_batch in scorer.anchors]
+    wider = AnchorSet([padded(anchor_batch, 200) for anchor_batch in scorer.anchors.batches])
+    scorer.estimator = Exact(config, warm_proxy, wider, scorer.rule)
     elsewhere = np.array([score.utility for score in scorer.score(batch)])
     floor = np.median(np.abs(utility - elsewhere))
     print(f"{update_rule}: median |utility| {np.median(np.abs(utility)):.1e}, noise floor {floor:.1e}")

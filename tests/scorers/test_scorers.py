@@ -20,7 +20,13 @@ def one_step(proxy: Proxy, anchors: EncodedDataset, **settings):
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"utility": "raw"}, {"utility": "raw", "update_rule": "sgd"}, {"utility": "raw", "estimator": "exact"}],
+    [
+        {},
+        {"utility": "raw"},
+        {"utility": "raw", "update_rule": "sgd"},
+        {"utility": "raw", "estimator": "forward"},
+        {"utility": "raw", "estimator": "exact"},
+    ],
 )
 def test_scores_hold_utility_and_loss(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, settings
@@ -45,6 +51,56 @@ def test_per_anchor_gives_the_same_utility_and_its_standard_error(
         assert other.utility_se > 0
 
 
+@pytest.mark.parametrize("settings", [{}, {"per_anchor": True}, {"utility": "raw", "estimator": "exact"}])
+def test_groups_get_columns_whose_weighted_mean_is_the_utility(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, settings
+) -> None:
+    operations = list(anchors.rows.dataset["operation"])
+    for score in one_step(warm_proxy, anchors, group_by="operation", **settings).score(
+        [pool.encode(0), pool.encode(1)]
+    ):
+        groups = {name: score.columns[f"group:{name}"] for name in set(operations)}
+        mean = sum(groups[name] * operations.count(name) for name in groups) / len(operations)
+        assert score.utility == pytest.approx(mean, rel=1e-3, abs=1e-9)
+        assert len(set(groups.values())) == len(groups)
+
+
+def test_groups_of_an_unknown_column_are_refused(warm_proxy: Proxy, anchors: EncodedDataset) -> None:
+    with pytest.raises(DataError, match=r"scoring\.group_by: the anchors have no column 'topic'; there are: "):
+        one_step(warm_proxy, anchors, group_by="topic")
+
+
+def test_sketches_have_the_size_asked_for(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> None:
+    scores = one_step(warm_proxy, anchors, sketch_size=16).score([pool.encode(0), pool.encode(1)])
+    assert [len(score.sketch or []) for score in scores] == [16, 16]
+    assert scores[0].sketch != scores[1].sketch
+
+
+def test_forward_mode_is_refused_where_the_attention_kernel_has_none(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset
+) -> None:
+    settings = {"estimator": "forward", "utility": "raw"}
+    with pytest.raises(ModelError, match=r"'forward_mode' is not possible: .*attn_implementation to eager"):
+        one_step(warm_proxy, anchors, derivative="forward_mode", **settings)
+    central = one_step(warm_proxy, anchors, **settings)
+    assert central.estimator.derivative == "central"
+    warm_proxy.model.set_attn_implementation("eager")
+    forward_mode = one_step(warm_proxy, anchors, derivative="forward_mode", **settings)
+    assert forward_mode.estimator.derivative == "forward_mode"
+    rows = [pool.encode(row) for row in range(8)]
+    for one, other in zip(central.score(rows), forward_mode.score(rows), strict=True):
+        assert one.utility == pytest.approx(other.utility, rel=1e-2, abs=1e-7)
+
+
+def test_useless_central_difference_is_refused(
+    warm_proxy: Proxy, anchors: EncodedDataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Steps so short that float32 sees nothing of them.
+    monkeypatch.setattr("ost_hf.utility.forward.STEP_SHARES", (1e-9,))
+    with pytest.raises(ModelError, match=r"misses the true slopes by .* use 'reverse', or a proxy with dtype float32"):
+        one_step(warm_proxy, anchors, estimator="forward", utility="raw", derivative="central")
+
+
 def test_random_scores_are_a_function_of_seed_and_id(pool: EncodedDataset) -> None:
     batch = [pool.encode(row) for row in range(10)]
     first, again, other = (
@@ -60,7 +116,7 @@ def test_cold_proxy_with_adamw_is_refused(vlm_path: str, anchors: EncodedDataset
     cold = build_proxy(ProxyConfig(vlm_path, warmup_fraction=0))
     with pytest.raises(ModelError, match="the proxy is cold"):
         one_step(cold, anchors)
-    assert one_step(cold, anchors, update_rule="sgd").directions is not None
+    assert one_step(cold, anchors, update_rule="sgd").score([anchors.encode(0)])[0].loss is not None
 
 
 def test_unusable_anchor_is_an_error_that_names_it(warm_proxy: Proxy, processor) -> None:
@@ -93,12 +149,19 @@ def test_unknown_scorer_names_those_there_are() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"estimator": "forward"}, "scoring.estimator must be one of 'reverse', 'exact', got 'forward'"),
+        ({"estimator": "backward"}, "scoring.estimator must be one of 'reverse', 'forward', 'exact', 'cascade'"),
+        ({"estimator": "forward"}, "mean_cosine needs gradient norms, which only estimator 'reverse' gives"),
+        ({"estimator": "forward", "utility": "raw", "per_anchor": True}, "'forward' follows one direction"),
+        ({"estimator": "forward", "utility": "raw", "group_by": "topic"}, "'forward' follows one direction"),
+        ({"estimator": "exact", "utility": "raw", "sketch_size": 8}, "needs the candidates' gradients"),
+        ({"derivative": "backward"}, "scoring.derivative must be one of 'auto', 'central', 'forward_mode'"),
         ({"utility": "cosine"}, "scoring.utility must be one of"),
         ({"update_rule": "adam"}, "did you mean 'adamw'"),
         ({"learning_rate": 0.0}, "scoring.learning_rate must be a number > 0, got 0.0"),
         ({"estimator": "exact"}, "it goes with utility 'raw'"),
         ({"batch_size": 0}, "scoring.batch_size must be a number >= 1"),
+        ({"batch_tokens": 0}, "scoring.batch_tokens must be a number >= 1"),
+        ({"cascade_keep_ratio": 0}, "scoring.cascade_keep_ratio must be a number > 0"),
     ],
 )
 def test_configuration_is_checked(settings, message: str) -> None:

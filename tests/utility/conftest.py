@@ -11,7 +11,7 @@ from torch import Tensor
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.proxy.model import Proxy
-from ost_hf.utility.reverse import LoraPair
+from ost_hf.utility.lora import LoraPair
 from ost_hf.utility.step import AdamState
 
 Batch = dict[str, Tensor]
@@ -30,6 +30,17 @@ class Case:
     anchors: list[Batch]
 
 
+def float64_norms(model: Any) -> None:
+    """Transformers' RMSNorm computes in float32 whatever it is given, which would drown small differences."""
+    for module in model.modules():
+        if type(module).__name__ == "Qwen3VLTextRMSNorm":
+            module.__class__ = type("ExactRMSNorm", (type(module),), {"forward": _rms_norm})
+
+
+def _rms_norm(self: Any, x: Tensor) -> Tensor:
+    return self.weight * x * (x.square().mean(-1, keepdim=True) + self.variance_epsilon).rsqrt()
+
+
 @pytest.fixture
 def case(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> Case:
     """Five candidates, as batches of one and as one batch; twelve anchors in three batches."""
@@ -40,6 +51,7 @@ def case(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> Ca
         return {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
 
     model = warm_proxy.model.double()
+    float64_norms(model)
     assert warm_proxy.adam is not None
     adam = AdamState(
         {name: value.double() for name, value in warm_proxy.adam.exp_avg.items()},

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ost_hf.utility.exact import sample_gradient
+from ost_hf.utility.lora import LoraPair
 from ost_hf.utility.reverse import anchor_directions, first_order_utilities, per_sample_gradients
 from ost_hf.utility.step import UpdateRule
 
@@ -48,7 +49,7 @@ def test_per_sample_gradients_are_those_of_autograd(case) -> None:
 @pytest.mark.parametrize("rule_name", ["sgd", "adamw"])
 def test_raw_is_the_inner_product_with_the_displacement(case, rule_name: str) -> None:
     rule = UpdateRule(rule_name, 1e-3, weight_decay=0.0, state=case.adam)
-    directions = anchor_directions(case.model, case.pairs, case.anchors, rule, "raw", per_anchor=True)
+    directions = anchor_directions(case.model, case.pairs, case.anchors, rule, "raw", column_of=range(12))
     ours = first_order_utilities(case.model, case.pairs, case.batch, directions, rule)
     anchors = anchor_gradients(case)
     for index, candidate in enumerate(case.candidates):
@@ -61,7 +62,7 @@ def test_raw_is_the_inner_product_with_the_displacement(case, rule_name: str) ->
 @pytest.mark.parametrize("rule_name", ["sgd", "adamw"])
 def test_mean_cosine_is_the_cosine_of_preconditioned_gradients(case, rule_name: str) -> None:
     rule = UpdateRule(rule_name, 1e-3, state=case.adam)
-    directions = anchor_directions(case.model, case.pairs, case.anchors, rule, "mean_cosine", per_anchor=True)
+    directions = anchor_directions(case.model, case.pairs, case.anchors, rule, "mean_cosine", column_of=range(12))
     ours = first_order_utilities(case.model, case.pairs, case.batch, directions, rule)
     root = flat_preconditioner(case, rule).sqrt()
     anchors, candidates = anchor_gradients(case) * root, flat_gradients(case, case.candidates) * root
@@ -70,15 +71,32 @@ def test_mean_cosine_is_the_cosine_of_preconditioned_gradients(case, rule_name: 
     assert ours.utility.abs().max() <= 1
 
 
+GROUPS = [0, 1, 0, 2, 2, 1, 1, 1, 0, 1, 2, 1]
+
+
 @pytest.mark.parametrize("utility", ["raw", "mean_cosine"])
-def test_one_mean_column_gives_the_mean_over_anchors(case, utility: str) -> None:
+def test_columns_hold_the_means_of_their_anchors(case, utility: str) -> None:
     rule = UpdateRule("adamw", 1e-3, state=case.adam)
-    utilities = []
-    for per_anchor in (False, True):
-        directions = anchor_directions(case.model, case.pairs, case.anchors, rule, utility, per_anchor)
-        assert directions.count == (12 if per_anchor else 1)
-        utilities.append(first_order_utilities(case.model, case.pairs, case.batch, directions, rule).utility.mean(1))
-    torch.testing.assert_close(*utilities, rtol=1e-9, atol=1e-14)
+
+    def utilities(column_of):
+        directions = anchor_directions(case.model, case.pairs, case.anchors, rule, utility, column_of)
+        return first_order_utilities(case.model, case.pairs, case.batch, directions, rule).utility, directions.share
+
+    each, _ = utilities(range(12))
+    groups, share = utilities(GROUPS)
+    whole, _ = utilities(None)
+    assert groups.shape[1] == 3
+    for group in range(3):
+        members = [i for i, number in enumerate(GROUPS) if number == group]
+        torch.testing.assert_close(groups[:, group], each[:, members].mean(1), rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(groups @ share, each.mean(1), rtol=1e-9, atol=1e-14)
+    torch.testing.assert_close(whole[:, 0], each.mean(1), rtol=1e-9, atol=1e-14)
+
+
+def test_every_anchor_needs_a_column(case) -> None:
+    rule = UpdateRule("sgd", 1e-3)
+    with pytest.raises(ValueError, match="a column for each of 12 anchors, got 3"):
+        anchor_directions(case.model, case.pairs, case.anchors, rule, column_of=[0, 0, 1])
 
 
 def test_gradient_norm_is_that_of_the_plain_gradient(case) -> None:
@@ -102,11 +120,11 @@ def test_utilities_do_not_depend_on_batch_size(case, utility: str) -> None:
 def test_no_parameter_gets_a_gradient_and_no_hook_stays(case) -> None:
     per_sample_gradients(case.model, case.pairs, case.batch, lambda name, gradient: None)
     assert all(parameter.grad is None for parameter in case.model.parameters())
-    assert not any(pair.a._forward_hooks or pair.b._forward_hooks for pair in case.pairs)
+    assert not any("forward" in pair.layer.__dict__ for pair in case.pairs)
 
 
 def test_layer_that_does_not_run_is_an_error(case) -> None:
     stranger = torch.nn.Linear(4, 4)
-    pairs = [*case.pairs, type(case.pairs[0])("stranger.a", "stranger.b", stranger, stranger)]
+    pairs = [*case.pairs, LoraPair("stranger.a", "stranger.b", stranger, stranger, stranger, 1.0)]
     with pytest.raises(RuntimeError, match=r"did not run exactly once, such as stranger\.b"):
         per_sample_gradients(case.model, pairs, case.batch, lambda name, gradient: None)

@@ -1,0 +1,186 @@
+"""The estimators of the one-step utility behind one signature: a batch goes in, utilities come out."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ost_hf.errors import ModelError
+from ost_hf.proxy.model import Proxy
+from ost_hf.scorers.config import ScorerConfig
+from ost_hf.utility.batched import BatchedExact
+from ost_hf.utility.forward import CentralDifference, anchor_direction, choose_step, forward_mode
+from ost_hf.utility.reverse import anchor_directions, first_order_utilities
+from ost_hf.utility.sketch import Sketch
+from ost_hf.utility.step import UpdateRule
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, Tensor]
+
+# Up to this error of its slopes, in units of their spread, the central difference is preferred: it is cheaper.
+_GOOD_DIFFERENCE = 0.01
+# Above it a central difference says nothing.
+_USELESS_DIFFERENCE = 0.5
+
+
+@dataclass(frozen=True)
+class AnchorSet:
+    """The anchors as an estimator sees them: batches, and the group number of each anchor in their order."""
+
+    batches: Sequence[Batch]
+    groups: Sequence[int] | None = None
+
+    @property
+    def count(self) -> int:
+        """V, the number of anchors."""
+        return sum(len(batch["labels"]) for batch in self.batches)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Utilities of B candidates, on the CPU.
+
+    ``utility [B]`` is the mean over anchors; ``groups [B, G]`` the means over each group, if asked for;
+    ``error [B]`` the standard error over anchors, where each anchor was seen apart; ``sketch [B, k]``.
+    """
+
+    utility: Tensor
+    loss: Tensor
+    groups: Tensor | None = None
+    error: Tensor | None = None
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    sketch: Tensor | None = None
+
+
+class Estimator(Protocol):
+    """Estimates the utilities of a batch of candidates."""
+
+    def __call__(self, batch: Batch) -> Estimates:
+        """Scores model inputs with labels."""
+        ...
+
+
+class Reverse:
+    """First order from one batched forward and backward pass: :mod:`ost_hf.utility.reverse`."""
+
+    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+        self.proxy, self.rule = proxy, rule
+        self.per_anchor, self.groups = config.per_anchor, anchors.groups
+        column_of = range(anchors.count) if config.per_anchor else anchors.groups
+        self.directions = anchor_directions(proxy.model, proxy.pairs, anchors.batches, rule, config.utility, column_of)
+        self.sketch = Sketch(config.sketch_size, config.seed) if config.sketch_size else None
+
+    def __call__(self, batch: Batch) -> Estimates:
+        """Scores model inputs with labels."""
+        scores = first_order_utilities(
+            self.proxy.model, self.proxy.pairs, batch, self.directions, self.rule, self.sketch
+        )
+        columns = {"grad_norm": scores.grad_norm.cpu()}
+        sketch = scores.sketch.cpu() if scores.sketch is not None else None
+        if self.per_anchor:
+            return _over_anchors(scores.utility, scores.loss, self.groups, columns, sketch)
+        utility = (scores.utility @ self.directions.share).cpu()
+        groups = scores.utility.cpu() if self.groups is not None else None
+        return Estimates(utility, scores.loss.cpu(), groups, columns=columns, sketch=sketch)
+
+
+class Forward:
+    """First order from forward passes alone: :mod:`ost_hf.utility.forward`.
+
+    Raises:
+        ModelError: If the central difference does not see the slopes at this precision, or forward mode is
+            asked of a model whose kernels do not have it.
+    """
+
+    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+        self.proxy = proxy
+        self.direction = anchor_direction(proxy.model, proxy.pairs, anchors.batches, rule)
+        self.chosen = choose_step(proxy.model, proxy.pairs, self.direction, _first_samples(anchors.batches))
+        self.slopes: Callable[[Batch], tuple[Tensor, Tensor]] = CentralDifference(
+            proxy.model, proxy.pairs, self.direction, self.chosen.step
+        )
+        self.derivative = "central"
+        if config.derivative == "forward_mode" or (
+            config.derivative == "auto" and self.chosen.error > _GOOD_DIFFERENCE
+        ):
+            self._try_forward_mode(anchors.batches[0], required=config.derivative == "forward_mode")
+        if self.derivative == "central" and self.chosen.error > _USELESS_DIFFERENCE:
+            raise ModelError(
+                f"on the anchors, the best step of the central difference misses the true slopes by "
+                f"{self.chosen.error:.0%} of their spread: at this precision estimator 'forward' says nothing; use "
+                "'reverse', or a proxy with dtype float32"
+            )
+        logger.info("forward estimator: %s, error on the anchors %.2g", self.derivative, self.chosen.error)
+
+    def __call__(self, batch: Batch) -> Estimates:
+        """Scores model inputs with labels."""
+        slope, loss = self.slopes(batch)
+        return Estimates(slope.cpu(), loss.cpu())
+
+    def _try_forward_mode(self, batch: Batch, required: bool) -> None:
+        def slopes(batch: Batch) -> tuple[Tensor, Tensor]:
+            return forward_mode(self.proxy.model, self.proxy.pairs, batch, self.direction)
+
+        try:
+            slopes(batch)
+        except (NotImplementedError, RuntimeError) as error:
+            if not required:
+                logger.info("no forward-mode derivative in this model (%s)", str(error).splitlines()[0])
+                return
+            raise ModelError(
+                f"scoring.derivative 'forward_mode' is not possible: {str(error).splitlines()[0]} Set "
+                "proxy.attn_implementation to eager, or scoring.derivative to central"
+            ) from error
+        self.slopes, self.derivative = slopes, "forward_mode"
+
+
+class Exact:
+    """The simulated step, batched: :mod:`ost_hf.utility.batched`."""
+
+    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+        self.groups = anchors.groups
+        tokens = max(batch["labels"].numel() for batch in anchors.batches)
+        self.exact = BatchedExact(proxy.model, proxy.pairs, anchors.batches, rule, config.batch_tokens or tokens)
+
+    def __call__(self, batch: Batch) -> Estimates:
+        """Scores model inputs with labels."""
+        utility_BV, loss = self.exact.utilities(batch)
+        return _over_anchors(utility_BV, loss, self.groups, {}, None)
+
+
+ESTIMATORS: dict[str, Any] = {"reverse": Reverse, "forward": Forward, "exact": Exact}
+
+
+def _over_anchors(
+    utility_BV: Tensor,
+    loss: Tensor,
+    groups: Sequence[int] | None,
+    columns: dict[str, Tensor],
+    sketch: Tensor | None,
+) -> Estimates:
+    """Means, group means and standard errors of per-anchor utilities."""
+    utility_BV = utility_BV.cpu()
+    count = utility_BV.shape[1]
+    error = utility_BV.std(1) / count**0.5 if count > 1 else None
+    by_group = None
+    if groups is not None:
+        number_V = torch.as_tensor(groups)
+        by_group = torch.stack(
+            [utility_BV[:, number_V == group].mean(1) for group in range(int(number_V.max()) + 1)], dim=1
+        )
+    return Estimates(utility_BV.mean(1), loss.cpu(), by_group, error, columns, sketch)
+
+
+def _first_samples(batches: Sequence[Batch], count: int = 32) -> list[Batch]:
+    chosen: list[Batch] = []
+    for batch in batches:
+        if sum(len(taken["labels"]) for taken in chosen) >= count:
+            break
+        chosen.append(batch)
+    return chosen

@@ -1,0 +1,189 @@
+"""Cheap on all, exact where it matters: first order ranks the pool, exact steps settle the cut-off.
+
+Three tables: ``first_order/`` has every row, ``exact/`` a random calibration sample and the band of rows around
+the cut-off, and the score table itself both: a row's exact utility where there is one, else its first-order
+utility times the slope that the calibration sample shows. How far the two agree goes into the manifest.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.parallel import barrier, free_memory, is_main
+from ost_hf.scorers.base import Scorer
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.loop import run_scorer
+from ost_hf.scoring.score_table import ScoreTable
+
+logger = logging.getLogger(__name__)
+
+Utilities = dict[int, float]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How first order and exact steps agree.
+
+    ``spearman`` is over the random calibration sample; ``kept_overlap`` is the share of the kept set that
+    first order alone would have kept too; ``ranks_moved`` counts rows whose rank changed, and
+    ``largest_move`` is by how many ranks at most.
+    """
+
+    calibration_rows: int
+    exact_rows: int
+    spearman: float
+    slope: float
+    kept: int
+    kept_overlap: float
+    ranks_moved: int
+    largest_move: int
+
+    def __str__(self) -> str:
+        return (
+            f"cascade: Spearman {self.spearman:.4f} with exact on {self.calibration_rows} random rows; "
+            f"{self.exact_rows} rows scored exactly; {self.kept_overlap:.1%} of the {self.kept} kept rows are those of "
+            f"first order alone; {self.ranks_moved} ranks moved, by {self.largest_move} at most"
+        )
+
+
+def run_cascade(
+    build: Callable[..., Scorer],
+    pool: EncodedDataset,
+    table: ScoreTable,
+    exclude: set[int],
+    config: ScoringConfig,
+) -> None:
+    """Scores the whole pool into ``table``, and what leads there into two tables beside its parts.
+
+    Args:
+        build: Makes the scorer of a configuration.
+        pool: The candidates, encoded for the proxy.
+        table: The score table; its manifest is written already and gets the agreement.
+        exclude: Rows that stand in the table with the status ``anchor_overlap``.
+        config: With estimator ``cascade``.
+    """
+    cheap = _scored(build, "reverse", range(len(pool)), pool, table, exclude, config)
+    first_order = {row["row"]: row["utility"] for row in cheap if row["utility"] is not None}
+    calibration = calibration_rows(first_order, config)
+    chosen = sorted(calibration | band_rows(first_order, len(pool), config))
+    costly = _scored(build, "exact", chosen, pool, table, exclude, config)
+    exact = {row["row"]: row["utility"] for row in costly if row["utility"] is not None}
+    slope = _slope({row: first_order[row] for row in calibration}, exact)
+    final = {row: exact.get(row, slope * utility) for row, utility in first_order.items()}
+    if is_main():
+        agreement = agree(first_order, exact, final, calibration, config.cascade_keep_ratio, len(pool), slope)
+        logger.info("%s", agreement)
+        manifest = table.manifest()
+        table.write_manifest(manifest.pop("identity"), **{**manifest, "cascade": asdict(agreement)})
+        errors = {row["row"]: row["utility_se"] for row in costly}
+        done = table.rows_done()
+        records = [_merge(row, final, exact, errors) for row in cheap if row["row"] not in done]
+        for start in range(0, len(records), config.part_size):
+            table.write_part(records[start : start + config.part_size])
+    barrier()
+
+
+def _scored(
+    build: Callable[..., Scorer],
+    estimator: str,
+    rows: Iterable[int],
+    pool: EncodedDataset,
+    table: ScoreTable,
+    exclude: set[int],
+    config: ScoringConfig,
+) -> list[dict[str, Any]]:
+    """The records of ``rows`` by one estimator; those that an earlier run has stored are not scored again."""
+    wanted = sorted(rows)
+    part = ScoreTable(table.folder / {"reverse": "first_order"}.get(estimator, estimator))
+    missing = sorted(set(wanted) - part.rows_done())
+    if is_main():
+        part.write_manifest({"estimator": estimator}, rows=len(wanted))
+    barrier()
+    if missing:
+        scorer = build(config=replace(config, estimator=estimator))
+        run_scorer(scorer, pool, part, missing, exclude, config)
+        del scorer
+        free_memory()
+    kept = set(wanted)
+    return [record for record in part.read(complete=False).to_pylist() if record["row"] in kept] if wanted else []
+
+
+def calibration_rows(first_order: Utilities, config: ScoringConfig) -> set[int]:
+    """A seeded random sample of the rows that have a utility."""
+    count = min(config.cascade_calibration, len(first_order))
+    return set(random.Random(config.seed).sample(sorted(first_order), count))
+
+
+def band_rows(first_order: Utilities, pool_size: int, config: ScoringConfig) -> set[int]:
+    """The rows ranked around the cut-off, ``cascade_band`` of the pool, half of them on either side."""
+    order = _order(first_order)
+    cut = round(config.cascade_keep_ratio * pool_size)
+    half = round(config.cascade_band * pool_size / 2)
+    return set(order[max(0, cut - half) : cut + half])
+
+
+def agree(
+    first_order: Utilities,
+    exact: Utilities,
+    final: Utilities,
+    calibration: set[int],
+    keep_ratio: float,
+    pool_size: int,
+    slope: float,
+) -> Agreement:
+    """Compares the ranking of first order with the final one."""
+    before, after = _order(first_order), _order(final)
+    quota = min(round(keep_ratio * pool_size), len(after))
+    place = {row: rank for rank, row in enumerate(before)}
+    moves = [abs(rank - place[row]) for rank, row in enumerate(after)]
+    both = sorted(row for row in calibration if row in exact)
+    return Agreement(
+        len(both),
+        len(exact),
+        spearman([first_order[row] for row in both], [exact[row] for row in both]),
+        slope,
+        quota,
+        len(set(before[:quota]) & set(after[:quota])) / max(1, quota),
+        sum(move > 0 for move in moves),
+        max(moves, default=0),
+    )
+
+
+def spearman(one: list[float], other: list[float]) -> float:
+    """Spearman's rank correlation; equal values share their mean rank. NaN for a constant list."""
+    import numpy as np
+
+    def ranks(values: list[float]) -> Any:
+        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+        return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+    with np.errstate(invalid="ignore"):
+        return float(np.corrcoef(ranks(one), ranks(other))[0, 1]) if len(one) > 1 else float("nan")
+
+
+def _order(utilities: Utilities) -> list[int]:
+    return sorted(utilities, key=lambda row: (-utilities[row], row))
+
+
+def _slope(first_order: Utilities, exact: Utilities) -> float:
+    """Least squares through the origin: both are zero for a candidate that moves nothing."""
+    pairs = [(x, exact[row]) for row, x in first_order.items() if row in exact]
+    square = sum(x * x for x, _ in pairs)
+    return sum(x * y for x, y in pairs) / square if square else 1.0
+
+
+def _merge(
+    record: dict[str, Any], final: Utilities, exact: Utilities, errors: dict[int, float | None]
+) -> dict[str, Any]:
+    row = record["row"]
+    return record | {
+        "utility": final.get(row),
+        "utility_se": errors.get(row) if row in exact else record["utility_se"],
+        "utility_first_order": record["utility"],
+        "utility_exact": exact.get(row),
+    }

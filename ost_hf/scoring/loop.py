@@ -1,0 +1,219 @@
+"""The loop: encodes rows, scores them, writes part after part; any number of processes, any memory."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ost_hf.data.batching import cut_batches
+from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.parallel import barrier, free_memory, is_main, share, state
+from ost_hf.scorers.base import NO_LIMIT, Score, Scorer
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.score_table import ScoreTable
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+# Batches among whose rows those of like length are put together.
+_WINDOW_BATCHES = 8
+# Rows encoded ahead at most: images of many short rows could fill the memory.
+_WINDOW_ROWS = 1024
+# Rows looked at for the longest before a run begins.
+_PROBED_ROWS = 64
+
+
+def run_scorer(
+    scorer: Scorer,
+    pool: EncodedDataset,
+    table: ScoreTable,
+    rows: list[int],
+    exclude: set[int],
+    config: ScoringConfig,
+) -> None:
+    """The loop: encodes ``rows``, scores them, writes part after part.
+
+    The rows are cut into parts in the same way on every process; each takes every n-th part.
+
+    Args:
+        scorer: Gives the numbers.
+        pool: The candidates, encoded for the scorer's model.
+        table: Where parts go.
+        rows: What is missing in the table.
+        exclude: Rows that stand in the table with the status ``anchor_overlap``.
+        config: Part size and workers.
+    """
+    # Every process must have seen what was missing before anyone adds to it.
+    barrier()
+    # Smaller parts where the default would leave a process without work.
+    size = max(1, min(config.part_size, math.ceil(len(rows) / state().num_processes)))
+    parts = [rows[start : start + size] for start in range(0, len(rows), size)]
+    mine = share(parts)
+    workers = config.workers(state().device.type)
+    stream = _encode([row for part in mine for row in part], pool, exclude, workers)
+    fit_memory(scorer, (pool.encode(row) for row in _spread(rows, _PROBED_ROWS) if row not in exclude))
+    progress = tqdm(total=len(rows), desc="scoring", unit="row", smoothing=0.1, disable=not is_main())
+    for part in mine:
+        table.write_part(_score_part(scorer, islice(stream, len(part))))
+        # Counting finished files speaks of all processes, without a message between them.
+        progress.update(sum(len(p) for p in parts if (table.folder / table.part_name(p)).exists()) - progress.n)
+    barrier()
+    progress.update(len(rows) - progress.n)
+    progress.close()
+
+
+def _spread(rows: list[int], count: int) -> list[int]:
+    """``count`` of the rows, at equal distances."""
+    step = max(1, len(rows) // count)
+    return rows[::step][:count]
+
+
+class _Statused(Dataset[Encoded]):
+    """Encodes rows in loader workers; excluded ones are not even read."""
+
+    def __init__(self, rows: list[int], pool: EncodedDataset, exclude: set[int]):
+        self.rows, self.pool, self.exclude = rows, pool, exclude
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> Encoded:
+        row = self.rows[index]
+        if row in self.exclude:
+            detail = "the row is also an anchor"
+            return Encoded(self.pool.rows.example_ids[row], row, "anchor_overlap", detail)
+        return self.pool.encode(row)
+
+
+def _encode(rows: list[int], pool: EncodedDataset, exclude: set[int], num_workers: int) -> Iterator[Encoded]:
+    dataset = _Statused(rows, pool, exclude)
+    for row in DataLoader(dataset, batch_size=None, num_workers=num_workers):
+        if num_workers and row.features is not None:
+            # A tensor from a worker holds an open file as long as it lives; a copy holds none.
+            row = replace(row, features={name: tensor.clone() for name, tensor in row.features.items()})
+        yield row
+
+
+def _score_part(scorer: Scorer, part: Iterator[Encoded]) -> list[Record]:
+    """One record per row. A few batches' rows are encoded at a time: images of a whole part could fill the memory."""
+    records: dict[int, Record] = {}
+    while window := _take_window(scorer, part):
+        records |= _score_window(scorer, window)
+    return [records[key] for key in sorted(records)]
+
+
+def _take_window(scorer: Scorer, stream: Iterator[Encoded]) -> list[Encoded]:
+    """The next rows of the stream: about ``_WINDOW_BATCHES`` batches of them."""
+    max_rows, max_tokens = limits(scorer)
+    window: list[Encoded] = []
+    tokens = 0
+    for row in stream:
+        window.append(row)
+        tokens += row.length
+        if tokens >= _WINDOW_BATCHES * max_tokens or len(window) >= min(_WINDOW_ROWS, _WINDOW_BATCHES * max_rows):
+            break
+    return window
+
+
+def limits(scorer: Scorer) -> tuple[int, int]:
+    """Rows and padded tokens that a scorer takes at once."""
+    return (
+        getattr(scorer, "batch_size", None) or _WINDOW_ROWS,
+        # A user's scorer need not think of tokens.
+        getattr(scorer, "batch_tokens", NO_LIMIT),
+    )
+
+
+def _score_window(scorer: Scorer, window: Iterable[Encoded]) -> dict[int, Record]:
+    """Records by row. Rows of like length share a batch, which saves padding."""
+    records = {row.row: _record(row) for row in window}
+    max_rows, max_tokens = limits(scorer)
+    for batch in cut_batches((row for row in window if row.features is not None), max_tokens, max_rows):
+        for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
+            _fill(records[row.row], score)
+    return records
+
+
+def score_within_memory(scorer: Scorer, batch: list[Encoded]) -> list[Score | None]:
+    """Scores a batch, in pieces if the device's memory is too small for all of it.
+
+    Scores do not depend on the batch, so pieces give the same numbers. The scorer's ``batch_tokens`` shrinks
+    with them: the next batches fit at once.
+
+    Returns:
+        One score for each row, ``None`` for a row that does not fit alone.
+    """
+    scores: list[Score | None] = []
+    size = len(batch)
+    while len(scores) < len(batch):
+        piece = batch[len(scores) : len(scores) + size]
+        try:
+            scores += scorer.score(piece)
+        except torch.OutOfMemoryError:
+            free_memory()
+            if len(piece) == 1:
+                scores.append(None)
+                continue
+            size = len(piece) // 2
+            _shrink(scorer, piece[:size])
+    return scores
+
+
+def fit_memory(scorer: Scorer, rows: Iterable[Encoded]) -> None:
+    """Tries the worst batch before a run begins: the longest of ``rows``, as often as a batch may hold it."""
+    longest = max((row for row in rows if row.features is not None), key=lambda row: row.length, default=None)
+    max_rows, max_tokens = limits(scorer)
+    if longest is None or max_tokens == NO_LIMIT:
+        return
+    size = max(1, min(max_rows, max_tokens // longest.length))
+    while size:
+        try:
+            scorer.score([longest] * size)
+            return
+        except torch.OutOfMemoryError:
+            free_memory()
+            size //= 2
+            _shrink(scorer, [longest] * size)
+
+
+def _shrink(scorer: Scorer, batch: list[Encoded]) -> None:
+    if not batch:
+        return
+    scorer.batch_tokens = min(limits(scorer)[1], len(batch) * max(row.length for row in batch))
+    logger.warning("out of memory; going on with %d tokens at once", scorer.batch_tokens)
+
+
+def _fill(record: Record, score: Score | None) -> None:
+    if score is None:
+        record |= {"status": "out_of_memory", "detail": "the row alone does not fit into the device's memory"}
+        return
+    record["loss"] = score.loss if score.loss is None or math.isfinite(score.loss) else None
+    numbers = [score.utility] + ([] if score.loss is None else [score.loss])
+    if all(math.isfinite(number) for number in numbers):
+        record |= {"utility": score.utility, "utility_se": score.utility_se, **score.columns}
+        if score.sketch is not None:
+            record["sketch"] = score.sketch
+    else:
+        record |= {"status": "non_finite", "detail": f"utility {score.utility}, loss {score.loss}"}
+
+
+def _record(row: Encoded) -> Record:
+    return {
+        "example_id": row.example_id,
+        "row": row.row,
+        "utility": None,
+        "utility_se": None,
+        "loss": None,
+        "tokens": row.tokens,
+        "status": row.status,
+        "detail": row.detail,
+    }

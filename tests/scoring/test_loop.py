@@ -1,0 +1,84 @@
+"""The loop within the device's memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ost_hf.data.batching import cut_batches
+from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.scorers.base import Score
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.loop import run_scorer, score_within_memory
+from ost_hf.scoring.score_table import ScoreTable
+
+
+def encoded(row: int, length: int) -> Encoded:
+    return Encoded(str(row), row, features={"input_ids": torch.zeros(length, dtype=torch.long)})
+
+
+class SmallDevice:
+    """Scores by length; raises what CUDA raises when a batch holds more than ``memory`` tokens."""
+
+    batch_size = None
+
+    def __init__(self, memory: int, batch_tokens: int = 10_000):
+        self.memory, self.batch_tokens = memory, batch_tokens
+        self.tried: list[int] = []
+
+    def score(self, batch: list[Encoded]) -> list[Score]:
+        tokens = len(batch) * max(row.length for row in batch)
+        self.tried.append(tokens)
+        if tokens > self.memory:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return [Score(float(row.length)) for row in batch]
+
+
+def test_batch_that_does_not_fit_is_scored_in_halves() -> None:
+    scorer = SmallDevice(memory=35)
+    scores = score_within_memory(scorer, [encoded(i, 10) for i in range(8)])
+    assert [score.utility for score in scores if score] == [10.0] * 8
+    assert scorer.batch_tokens == 20
+    # Twice too large, and then never again.
+    assert scorer.tried == [80, 40, 20, 20, 20, 20]
+
+
+def test_worst_batch_is_tried_before_the_run(pool: EncodedDataset, tmp_path: Path) -> None:
+    longest = max(pool.encode(row).length for row in range(60))
+    scorer = SmallDevice(memory=4 * longest)
+    table = ScoreTable(tmp_path)
+    table.write_manifest({}, rows=60)
+    run_scorer(scorer, pool, table, list(range(60)), set(), ScoringConfig())
+    # Halved until it fitted; after that no batch of the run failed.
+    trial = [tokens for tokens in scorer.tried if tokens > scorer.memory]
+    assert scorer.tried[: len(trial)] == trial
+    assert scorer.batch_tokens <= scorer.memory
+    assert all(status == "ok" for status in table.read()["status"].to_pylist())
+
+
+def test_row_that_does_not_fit_alone_gets_a_status(pool: EncodedDataset, tmp_path: Path) -> None:
+    lengths = [pool.encode(row).length for row in range(60)]
+    scorer = SmallDevice(memory=sorted(lengths)[-5])
+    table = ScoreTable(tmp_path)
+    table.write_manifest({}, rows=60)
+    run_scorer(scorer, pool, table, list(range(60)), set(), ScoringConfig())
+    for length, record in zip(lengths, table.read().to_pylist(), strict=True):
+        assert record["status"] == ("ok" if length <= scorer.memory else "out_of_memory")
+        assert (record["utility"] is None) == (length > scorer.memory)
+
+
+def test_batches_hold_rows_of_like_length_within_their_tokens() -> None:
+    lengths = [5, 30, 7, 6, 29, 100, 31, 5]
+    batches = cut_batches([encoded(i, length) for i, length in enumerate(lengths)], max_tokens=60)
+    assert [[row.length for row in batch] for batch in batches] == [[5, 5, 6, 7], [29, 30], [31], [100]]
+    assert sorted(row.row for batch in batches for row in batch) == list(range(8))
+    limited = cut_batches([encoded(i, length) for i, length in enumerate(lengths)], max_tokens=60, max_rows=2)
+    assert max(map(len, limited)) == 2
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_batches_do_not_depend_on_order(order: int) -> None:
+    rows = [encoded(i, length) for i, length in enumerate([5, 30, 7, 6, 6])][::order]
+    assert [[row.row for row in batch] for batch in cut_batches(rows, 20)] == [[0, 3, 4], [2], [1]]
