@@ -17,6 +17,10 @@ from ost_hf.errors import ConfigError, OSTError, unknown_key
 # What each command reads; the flags of other sections would do nothing there.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "score": ("score every row of a pool", ("pool", "anchors", "encoding", "proxy", "scoring", "accelerate")),
+    "doctor": (
+        "measure how far this proxy's utilities can be trusted, and what they cost",
+        ("pool", "anchors", "encoding", "proxy", "scoring"),
+    ),
     "select": ("choose the rows to keep", ("selection",)),
     "train": ("fine-tune the target on the kept rows", ("pool", "encoding", "target", "accelerate")),
     "evaluate": ("measure exact match of the fine-tuned target", ("evaluation", "encoding", "accelerate")),

@@ -86,7 +86,7 @@ def score_pool(
         run_scorer(scorer, encoded, table, remaining, exclude, scoring)
     else:
         assert anchors is not None
-        warm = _prepare_proxy(Path(run_dir) / "proxy", proxy, encoded, exclude)
+        warm = prepare_proxy(Path(run_dir) / "proxy", proxy, encoded, exclude)
         anchor_set = EncodedDataset(anchors, encoded.encoder)
         build = partial(build_scorer, scoring.scorer, proxy=warm, anchors=anchor_set)
         if scoring.scorer == "one_step" and scoring.estimator == "cascade":
@@ -131,7 +131,7 @@ def _identity(
     return json.loads(json.dumps(identity))
 
 
-def _prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclude: set[int]) -> Proxy:
+def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclude: set[int]) -> Proxy:
     """The stored proxy of this run, or a new one, warmed up and stored.
 
     Raises:

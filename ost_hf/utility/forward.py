@@ -30,7 +30,7 @@ from torch.autograd import forward_ad
 from ost_hf.utility.frozen import anatomy_of, recording, replaying
 from ost_hf.utility.lora import LoraPair, Tensors, weights_of, with_weights
 from ost_hf.utility.loss import per_sample_loss
-from ost_hf.utility.reverse import per_sample_gradients
+from ost_hf.utility.reverse import anchor_directions, per_sample_gradients
 from ost_hf.utility.step import UpdateRule
 
 Batch = dict[str, Tensor]
@@ -52,7 +52,7 @@ class Direction:
 
 
 def anchor_direction(model: Any, pairs: Sequence[LoraPair], anchors: Sequence[Batch], rule: UpdateRule) -> Direction:
-    """``c g_V``: the mean anchor gradient, scaled by the linear step; c holds the anchors' mean squared gradient.
+    """``c g_V``: the mean anchor gradient, scaled by the linear step.
 
     Args:
         model: The proxy in evaluation mode.
@@ -60,19 +60,9 @@ def anchor_direction(model: Any, pairs: Sequence[LoraPair], anchors: Sequence[Ba
         anchors: Batches of anchors.
         rule: The step.
     """
-    totals: Tensors = {}
-    squares: Tensors = {}
-
-    def add(name: str, gradient: Tensor) -> None:
-        totals[name] = totals.get(name, 0) + gradient.sum(0)
-        squares[name] = squares.get(name, 0) + gradient.square().sum(0)
-
-    for batch in anchors:
-        per_sample_gradients(model, pairs, batch, add)
-    count = sum(len(batch["labels"]) for batch in anchors)
-    return Direction(
-        {name: rule.linear_rate(name, total, squares[name] / count) * total / count for name, total in totals.items()}
-    )
+    means = anchor_directions(model, pairs, anchors, rule, "raw").columns
+    weights = weights_of(pairs)
+    return Direction({name: rule.linear_rate(name, weights[name].detach()) * mean[0] for name, mean in means.items()})
 
 
 def forward_mode(model: Any, pairs: Sequence[LoraPair], batch: Batch, direction: Direction) -> tuple[Tensor, Tensor]:

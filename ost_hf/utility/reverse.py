@@ -26,7 +26,8 @@ from ost_hf.utility.loss import per_sample_loss
 from ost_hf.utility.sketch import Sketch
 from ost_hf.utility.step import UpdateRule
 
-# consume(name, gradient [B, *parameter shape]): called once for each parameter during a backward pass.
+# consume(name, gradient [B, *parameter shape]): called once for each parameter during a backward pass. A
+# gradient of B lies in memory by columns, as [B, r, O].
 Consumer = Callable[[str, Tensor], None]
 
 # Under a norm that is zero a cosine is zero, not NaN.
@@ -103,9 +104,10 @@ class _Adapter(torch.autograd.Function):
         x, z_BTr, a, b = ctx.saved_tensors
         d = grads[0]
         d_BTO = d.to(a.dtype)
-        # The scaling goes into the smallest of the tensors.
-        delta_BTr = (d_BTO @ b) * ctx.pair.scaling
-        ctx.consume(ctx.pair.name_b, d_BTO.mT @ (z_BTr * ctx.pair.scaling))
+        # Thin products are two to four times as fast on a CPU if the thin side comes first, or lies in memory
+        # by columns; and the scaling goes into the smallest of the tensors.
+        delta_BTr = (d_BTO @ b.T.contiguous().T) * ctx.pair.scaling
+        ctx.consume(ctx.pair.name_b, ((z_BTr * ctx.pair.scaling).mT @ d_BTO).mT)
         ctx.consume(ctx.pair.name_a, delta_BTr.mT @ x.to(a.dtype))
         to_x = (delta_BTr @ a).to(x.dtype) if ctx.needs_input_grad[1] else None
         return d, to_x, None, None, None, None
@@ -117,11 +119,13 @@ class AnchorDirections:
 
     Each is the mean over the anchors of its column: ``columns[name]`` is ``[K, *parameter shape]``, and
     ``share [K]`` is the part of the anchors in each column, so that ``utility @ share`` is the mean over all.
+    ``root[name]`` is P^(1/2), of the parameter's shape. Both lie in memory as gradients do: mixed layouts are slow.
     """
 
     utility: str
     columns: Tensors
     share: Tensor
+    root: Tensors
 
 
 def anchor_directions(
@@ -151,30 +155,47 @@ def anchor_directions(
     if len(numbers) != count:
         raise ValueError(f"column_of must name a column for each of {count} anchors, got {len(numbers)}")
     sizes = torch.bincount(numbers)
+    root = {name: rule.preconditioner(name, weight.detach()).sqrt() for name, weight in weights_of(pairs).items()}
+    root |= {pair.name_b: root[pair.name_b].T.contiguous().T for pair in pairs}
     sums: Tensors = {}
     start = 0
     for batch in anchors:
         gradients: Tensors = {}
         per_sample_gradients(model, pairs, batch, gradients.__setitem__)
         if utility == "mean_cosine":
-            gradients = _unit(gradients, pairs, rule)
+            gradients = _unit({name: gradient * root[name] for name, gradient in gradients.items()})
         stop = start + len(batch["labels"])
         for name, gradient in gradients.items():
-            total = sums.setdefault(name, gradient.new_zeros(len(sizes), *gradient.shape[1:]))
-            total.index_add_(0, numbers[start:stop].to(gradient.device), gradient)
+            if name not in sums:
+                sums[name] = torch.zeros_like(gradient[:1]).expand(len(sizes), -1, -1).clone()
+            sums[name].index_add_(0, numbers[start:stop].to(gradient.device), gradient)
         start = stop
     for total in sums.values():
         total /= sizes.to(total).view(-1, *[1] * (total.dim() - 1))
     like = next(iter(sums.values()))
-    return AnchorDirections(utility, sums, (sizes / count).to(like))
+    return AnchorDirections(utility, sums, (sizes / count).to(like), root)
 
 
-def _unit(gradients: Tensors, pairs: Sequence[LoraPair], rule: UpdateRule) -> Tensors:
-    weights = weights_of(pairs)
-    scaled = {name: g * rule.preconditioner(name, weights[name].detach()).sqrt() for name, g in gradients.items()}
-    norms = torch.stack([torch.linalg.vector_norm(g.flatten(1), dim=1) for g in scaled.values()])
-    norm_B = torch.linalg.vector_norm(norms, dim=0).clamp_min(_TINY)
-    return {name: g / norm_B.view(-1, *[1] * (g.dim() - 1)) for name, g in scaled.items()}
+def _unit(gradients: Tensors) -> Tensors:
+    """Each sample's gradient over its length, all parameters together."""
+    norm_B = torch.linalg.vector_norm(torch.stack([_norm(g) for g in gradients.values()]), dim=0).clamp_min(_TINY)
+    return {name: g / norm_B.view(-1, *[1] * (g.dim() - 1)) for name, g in gradients.items()}
+
+
+def _norm(gradient: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(_flat(gradient), dim=1)
+
+
+def _flat(gradient: Tensor) -> Tensor:
+    """``[B, parameters]`` in the order in which they lie in memory, without a copy."""
+    return (gradient if gradient.is_contiguous() else gradient.mT).flatten(1)
+
+
+def _dot(gradient: Tensor, columns: Tensor) -> Tensor:
+    """``[B, K]``."""
+    if gradient.is_contiguous() == columns.is_contiguous():
+        return _flat(gradient) @ _flat(columns).T
+    return gradient.flatten(1) @ columns.flatten(1).T
 
 
 @dataclass(frozen=True)
@@ -213,7 +234,6 @@ def first_order_utilities(
         rule: The same update rule.
         sketch: Also sketch the preconditioned gradients, for set-wise selection.
     """
-    weights = weights_of(pairs)
     cosine = directions.utility == "mean_cosine"
     dots: list[Tensor] = []
     norms: list[Tensor] = []
@@ -221,17 +241,17 @@ def first_order_utilities(
     sketches: list[Tensor] = []
 
     def consume(name: str, gradient: Tensor) -> None:
-        norms.append(torch.linalg.vector_norm(gradient.flatten(1), dim=1))
+        norms.append(_norm(gradient))
         if cosine or sketch is not None:
-            scaled = gradient * rule.preconditioner(name, weights[name].detach()).sqrt()
+            scaled = gradient * directions.root[name]
             if sketch is not None:
                 sketches.append(sketch.part(name, scaled))
         if cosine:
-            scaled_norms.append(torch.linalg.vector_norm(scaled.flatten(1), dim=1))
+            scaled_norms.append(_norm(scaled))
             move = scaled
         else:
             move = -rule.displacement(name, gradient)
-        dots.append(move.flatten(1) @ directions.columns[name].flatten(1).T)
+        dots.append(_dot(move, directions.columns[name]))
 
     loss = per_sample_gradients(model, pairs, batch, consume)
     dot = torch.stack(dots).sum(0)

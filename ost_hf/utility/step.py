@@ -88,32 +88,24 @@ class UpdateRule:
         move = _MOVES[self.name]
         return move(self, name, gradient) - move(self, name, torch.zeros_like(gradient[:1]))
 
-    def linear_rate(self, name: str, parameter: Tensor, mean_square: Tensor | None = None) -> Tensor:
-        """C with ``displacement ~ -c g``: the step made linear in the gradient, AdamW's second moment held.
+    def linear_rate(self, name: str, parameter: Tensor) -> Tensor:
+        """Gives c with ``displacement ~ -c g``: the step made linear in the gradient, its derivative at g = 0.
 
-        AdamW's own second moment takes the candidate's squared gradient in, which is no longer linear:
+        For AdamW that holds the second moment, which the true step takes the candidate's squared gradient into:
 
-            c = eta (1 - b1) / (1 - b1^(t+1)) / (sqrt((b2 v + (1 - b2) s) / (1 - b2^(t+1))) + eps)
-
-        with s what one sample's squared gradient is expected to be. With s = 0 it is the derivative of the
-        displacement at g = 0, which is too long for samples whose gradients exceed the batch gradients that
-        v is made of.
+            c = eta (1 - b1) / (1 - b1^(t+1)) / (sqrt(b2 v / (1 - b2^(t+1))) + eps)
 
         Args:
             name: The parameter's name in the state.
             parameter: For shape and type.
-            mean_square: s, of the parameter's shape; AdamW only.
         """
         if self.name == "sgd":
             return torch.full_like(parameter, self.learning_rate)
         assert self.state is not None
         beta1, beta2 = self.betas
         step = self.state.step + 1
-        square = beta2 * self.state.exp_avg_sq[name]
-        if mean_square is not None:
-            square = square + (1 - beta2) * mean_square
         rate = self.learning_rate * (1 - beta1) / (1 - beta1**step)
-        return rate / ((square / (1 - beta2**step)).sqrt() + self.eps)
+        return rate / ((beta2 * self.state.exp_avg_sq[name] / (1 - beta2**step)).sqrt() + self.eps)
 
     def preconditioner(self, name: str, parameter: Tensor) -> Tensor:
         """P of this rule: 1 for SGD, ``1 / (sqrt(v^) + eps)`` for AdamW with the warm-up's second moment held."""

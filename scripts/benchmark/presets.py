@@ -77,7 +77,10 @@ class Case:
 
 @dataclass(frozen=True)
 class Preset:
-    """``build(layers)`` makes the case with adapters on those layers only, or on all."""
+    """``build(layers)`` makes the case with adapters on those layers only, or on all.
+
+    ``half_precision``: also compare bfloat16 with float32, which takes long on a CPU without such arithmetic.
+    """
 
     description: str
     sizes: Sizes
@@ -85,6 +88,7 @@ class Preset:
     build: Callable[[Sizes, tuple[int, ...] | None], Case]
     smoke: Sizes
     trained: bool = True
+    half_precision: bool = True
 
     @property
     def last_quarter(self) -> tuple[int, ...]:
@@ -116,7 +120,7 @@ def smollm2(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
     """SmolLM2-135M-Instruct, a pretrained model that comes as a package, on worded sums."""
     folder = smollm2_checkpoint()
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-    pool = _encoded(datasets.Dataset.from_list(worded_sums(sizes.candidates, seed=51)), tokenizer)
+    pool = _encoded(datasets.Dataset.from_list(worded_sums(max(32, sizes.candidates), seed=51)), tokenizer)
     anchors = _encoded(datasets.Dataset.from_list(worded_sums(sizes.many_anchors, seed=52)), tokenizer)
     config = ProxyConfig(
         str(folder),
@@ -286,10 +290,11 @@ PRESETS: dict[str, Preset] = {
     ),
     "smollm2": Preset(
         "SmolLM2-135M-Instruct, float32, worded sums of 130 to 200 tokens",
-        Sizes(32, 16, 32, 0, 16, 8, 1024),
+        Sizes(16, 16, 32, 0, 16, 8, 1024),
         30,
         smollm2,
         _SMOKE,
+        half_precision=False,
     ),
     "qwen3_06b": Preset(
         "Qwen3-0.6B's shape, random weights, bfloat16, 1,024 tokens",

@@ -210,6 +210,6 @@ def run_all(preset: Preset, sizes: Sizes, rounds: int) -> Figures:
     figures |= memory(lineup) | growth(lineup, sizes, rounds) | growth_with_length(lineup, rounds)
     if preset.trained:
         figures |= agreement(case, quarter, sizes)
-        if next(case.proxy.model.parameters()).dtype == torch.float32:
+        if preset.half_precision:
             figures |= half_precision(case, sizes)
     return figures | device_share(lineup, rounds)

@@ -90,3 +90,13 @@ def test_cold_adamw_is_refused() -> None:
         UpdateRule("adamw", 1e-3)
     with pytest.raises(ValueError, match="must be one of sgd, adamw, got 'lion'"):
         UpdateRule("lion", 1e-3)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_linear_rate_is_the_derivative_of_the_displacement(name: str) -> None:
+    torch.manual_seed(2)
+    rule = UpdateRule(name, 1e-2, weight_decay=0.1, state=warm_state(torch.float64, 5))
+    gradient = torch.randn(1, *SHAPE, dtype=torch.float64)
+    parameter = torch.randn(SHAPE, dtype=torch.float64)
+    slope = (rule.displacement("w", 1e-6 * gradient) - rule.displacement("w", -1e-6 * gradient)) / 2e-6
+    torch.testing.assert_close(slope[0], -rule.linear_rate("w", parameter) * gradient[0], rtol=1e-7, atol=1e-12)

@@ -1,0 +1,125 @@
+"""``ost-hf doctor``: how far this proxy's utilities can be trusted, and what they cost."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from ost_hf.cli.config import RunConfig
+
+if TYPE_CHECKING:
+    from ost_hf.scoring.diagnosis import Diagnosis, Figures, Measurement
+
+_WIDTH = 110
+_HEAD = ("", "median |u|", "signal", "noise", "snr", "vs f32", "Spearman", "rows/s", "tokens/s", "pool in", "GiB")
+_LEGEND = """\
+u: utility, raw in nats per token or a cosine. signal: its standard deviation. noise: rms change of u in other
+batches and padding. snr: median |u| / median |change|; vs f32: the same for the change from float32.
+Spearman: with exact in float32. pool in: the whole pool at this rate, set-up and encoding aside."""
+
+
+def run(config: RunConfig) -> None:
+    """Examines the proxy of a run directory, prints what was found and writes ``run_dir/doctor.json``."""
+    from ost_hf.data.anchors import load_anchors
+    from ost_hf.data.rows import Rows
+    from ost_hf.scoring.doctor import diagnose
+
+    config.require("pool", "anchors", "proxy")
+    assert config.pool is not None and config.anchors is not None and config.proxy is not None
+    pool, anchors = Rows.load(config.pool), load_anchors(config.anchors)
+    diagnosis = diagnose(
+        config.folder, pool, anchors, config.proxy, config.scoring, config.encoding, config.anchors.overlap
+    )
+    print(page(diagnosis))
+    print(f"written to {config.folder / 'doctor.json'}")
+
+
+def page(diagnosis: Diagnosis) -> str:
+    """The findings as text, at most 110 columns wide."""
+    setting, sample = diagnosis.setting, diagnosis.sample
+    lines = [
+        *_structure(diagnosis),
+        f"{'measured':<10}{sample.usable} of {sample.pool_rows:,} pool rows against {sample.anchors} anchors, "
+        f"{setting.update_rule} step, learning rate {setting.learning_rate:g}",
+        "",
+        *_table(diagnosis.measurements),
+        *_LEGEND.splitlines(),
+        "",
+    ]
+    for m in diagnosis.measurements:
+        if m.note:
+            lines += _item("note", f"{m.estimator} {m.utility} in {m.precision}: {m.note}")
+        if m.refused is not None:
+            lines += _item("refused", f"{m.estimator} {m.utility} in {m.precision}: {m.refused}")
+    for warning in diagnosis.warnings:
+        lines += _item("warning", warning)
+    advice = diagnosis.recommendation
+    chosen = f"estimator {advice.estimator}, dtype {advice.dtype}" if advice.estimator else "none"
+    return "\n".join([*lines, *_item("use", f"{chosen}. {advice.reason}")])
+
+
+def _structure(diagnosis: Diagnosis) -> list[str]:
+    s = diagnosis.structure
+    names = ", ".join(f"{count} {name}" for name, count in s.by_name.items())
+    held = s.layers - s.layers_below - s.layers_above
+    where = f"in {held} of {s.layers} decoder layers, {s.layers_below} below them" if s.layers else "in several places"
+    experts = f"; experts in one parameter, out of LoRA's reach: {sum(s.fused_experts.values()):,} parameters"
+    return [
+        *_item("proxy", f"{s.model}, {s.quantisation or s.precision} on {s.device}, {s.attention} attention"),
+        *_item("adapted", f"{s.adapted_modules} modules {where}: {names}"),
+        *_item(
+            "",
+            f"{s.adapter_parameters:,} parameters on {s.base_parameters:,}; {s.linear_layers_left_alone} linear layers "
+            f"left alone; {s.warmup_steps} warm-up steps{experts if s.fused_experts else ''}",
+        ),
+    ]
+
+
+def _item(name: str, text: str) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent=f"{name:<10}", subsequent_indent=" " * 10, break_on_hyphens=False)
+
+
+def _table(measurements: list[Measurement]) -> list[str]:
+    """A block for each precision; what was refused has no row, and where memory is not known it has no column."""
+    rows: list[tuple[str, ...]] = [_HEAD]
+    for precision, found in groupby(measurements, key=lambda m: m.precision):
+        rows.append((precision, *[""] * (len(_HEAD) - 1)))
+        rows += [_cells(f"  {m.estimator} {m.utility}", m.figures) for m in found if m.figures is not None]
+    if not any(m.figures and m.figures.cost.peak_memory_gib for m in measurements):
+        rows = [row[:-1] for row in rows]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows]
+
+
+def _cells(name: str, figures: Figures) -> tuple[str, ...]:
+    cost, against = figures.cost, figures.against_float32
+    return (
+        name,
+        f"{figures.median_utility:.1e}",
+        f"{figures.signal:.1e}",
+        f"{figures.noise:.1e}",
+        _compact(figures.snr),
+        "-" if against is None else _compact(against.snr),
+        "-" if figures.spearman is None else f"{figures.spearman:.4f}",
+        _compact(cost.rows_per_second),
+        _compact(cost.tokens_per_second),
+        _duration(cost.pool_seconds),
+        "-" if cost.peak_memory_gib is None else f"{cost.peak_memory_gib:.1f}",
+    )
+
+
+def _compact(number: float) -> str:
+    if math.isinf(number) or number == 0:
+        return f"{number:g}"
+    if number >= 1e6:
+        return f"{number:.1e}"
+    return f"{number:,.0f}" if number >= 100 else f"{number:.2g}"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s"
