@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from ost_hf.scoring.diagnosis import Diagnosis, Figures, Measurement
 
 _WIDTH = 110
-_HEAD = ("", "median |u|", "signal", "noise", "snr", "vs f32", "Spearman", "rows/s", "tokens/s", "pool in", "GiB")
-_LEGEND = """\
-u: utility, raw in nats per token or a cosine. signal: its standard deviation. noise: rms change of u in other
-batches and padding. snr: median |u| / median |change|; vs f32: the same for the change from float32.
-Spearman: with exact in float32. pool in: the whole pool at this rate, set-up and encoding aside."""
+_HEAD = ("", "|u|", "signal", "noise", "snr", "vs f32", "Spearman", "rows/s", "tokens/s", "pool in", "GiB")
+_LEGEND = (
+    "|u|: median |utility|, raw in nats per token or a cosine. signal: standard deviation of u. noise: rms change of u "
+    "in other batches and padding. snr: |u| / median |change|; vs f32: the same for the change from float32. Spearman: "
+    "with exact in float32. pool in: the whole pool at this rate, set-up and encoding aside."
+)
 
 
 def run(config: RunConfig) -> None:
@@ -45,7 +46,7 @@ def page(diagnosis: Diagnosis) -> str:
         f"{setting.update_rule} step, learning rate {setting.learning_rate:g}",
         "",
         *_table(diagnosis.measurements),
-        *_LEGEND.splitlines(),
+        *textwrap.wrap(_LEGEND, _WIDTH),
         "",
     ]
     for m in diagnosis.measurements:

@@ -103,7 +103,7 @@ def _about_structure(structure: Structure) -> list[str]:
     if structure.quantisation:
         said.append(
             f"the base model is quantised ({structure.quantisation}): its weights cannot be had in another precision, "
-            "so there is no float32 exact to compare with"
+            "so only this one was measured"
         )
     return said
 
@@ -227,7 +227,9 @@ def _without_reverse(precision: str, found: Findings) -> tuple[str | None, str]:
 
 
 def _times(ratio: float) -> str:
-    return "more than 100,000 times" if ratio > 1e5 else f"{ratio:,.3g} times"
+    if ratio > 1e5:
+        return "more than 100,000 times"
+    return f"{ratio:,.0f} times" if ratio >= 100 else f"{ratio:.2g} times"
 
 
 def _slower(one: Figures, other: Figures) -> str:

