@@ -1,0 +1,121 @@
+"""What a candidate's score must not depend on, for every estimator."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import spearmanr
+
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.proxy.model import Proxy
+from ost_hf.scorers.base import build_scorer
+from ost_hf.scoring.config import ScoringConfig
+
+ESTIMATORS = {
+    "reverse, mean_cosine": {},
+    "reverse, raw": {"utility": "raw"},
+    "forward": {"estimator": "forward", "utility": "raw"},
+    "exact": {"estimator": "exact", "utility": "raw"},
+}
+# First order: in units of the scores' spread, 1e-4 for float32 (METHOD); a central difference and the exact
+# step subtract two losses and have a noise floor.
+TOLERANCE = {"reverse, mean_cosine": 1e-4, "reverse, raw": 1e-4, "forward": 2e-3, "exact": 2e-3}
+
+pytestmark = pytest.mark.parametrize("name", ESTIMATORS)
+
+
+def scorer_of(proxy: Proxy, anchors: EncodedDataset, name: str, **more: Any) -> Any:
+    config = ScoringConfig(**{**ESTIMATORS[name], **more})
+    return build_scorer("one_step", config=config, proxy=proxy, anchors=anchors)
+
+
+def scores(proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, name: str, **more: Any) -> torch.Tensor:
+    scorer = scorer_of(proxy, anchors, name, **more)
+    return utilities(scorer, [pool.encode(row) for row in range(12)])
+
+
+def utilities(scorer: Any, rows: list[Encoded]) -> torch.Tensor:
+    return torch.tensor([score.utility for score in scorer.score(rows)], dtype=torch.float64)
+
+
+def assert_same(one: torch.Tensor, other: torch.Tensor, name: str, factor: float = 1.0) -> None:
+    assert (one - other).abs().max() < factor * TOLERANCE[name] * one.std()
+
+
+def test_scores_do_not_depend_on_batch_size(warm_proxy: Proxy, pool, anchors, name: str) -> None:
+    scorer = scorer_of(warm_proxy, anchors, name)
+    rows = [pool.encode(row) for row in range(12)]
+    together = utilities(scorer, rows)
+    alone = torch.cat([utilities(scorer, [row]) for row in rows])
+    assert_same(together, alone, name)
+
+
+def test_scores_do_not_depend_on_the_anchors_batches(warm_proxy: Proxy, pool, anchors, name: str) -> None:
+    one, other = (scores(warm_proxy, pool, anchors, name, batch_tokens=tokens) for tokens in (60, 4096))
+    assert_same(one, other, name)
+
+
+def test_scores_do_not_depend_on_order(warm_proxy: Proxy, pool, anchors, name: str) -> None:
+    scorer = scorer_of(warm_proxy, anchors, name)
+    rows = [pool.encode(row) for row in range(12)]
+    assert_same(utilities(scorer, rows), utilities(scorer, rows[::-1]).flip(0), name)
+
+
+def test_scores_do_not_depend_on_padding_side(
+    warm_proxy: Proxy, pool, anchors, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = scores(warm_proxy, pool, anchors, name)
+    collator_of = Collator.of
+    monkeypatch.setattr(Collator, "of", lambda processing_class: collator_of(processing_class, "left"))
+    assert_same(right, scores(warm_proxy, pool, anchors, name), name)
+
+
+def test_scores_do_not_depend_on_the_attention_implementation(warm_proxy: Proxy, pool, anchors, name: str) -> None:
+    found = {}
+    for implementation in ("sdpa", "eager"):
+        warm_proxy.model.set_attn_implementation(implementation)
+        assert warm_proxy.model.config.get_text_config()._attn_implementation == implementation
+        found[implementation] = scores(warm_proxy, pool, anchors, name)
+    assert_same(found["sdpa"], found["eager"], name)
+
+
+def test_scores_do_not_depend_on_gradient_checkpointing(warm_proxy: Proxy, pool, anchors, name: str) -> None:
+    without = scores(warm_proxy, pool, anchors, name)
+    warm_proxy.model.gradient_checkpointing_enable()
+    assert_same(without, scores(warm_proxy, pool, anchors, name), name)
+
+
+def test_dropout_is_off_while_scoring(warm_proxy: Proxy, pool, anchors, name: str) -> None:
+    before = scores(warm_proxy, pool, anchors, name)
+    for module in warm_proxy.model.modules():
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.5
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.5
+    assert torch.equal(before, scores(warm_proxy, pool, anchors, name))
+
+
+def test_scores_depend_little_on_precision(warm_proxy: Proxy, pool, anchors, name: str) -> None:
+    single = scores(warm_proxy, pool, anchors, name)
+    half = copy.deepcopy(warm_proxy)
+    for parameter_name, parameter in half.model.named_parameters():
+        if ".lora_" not in parameter_name:
+            parameter.data = parameter.data.bfloat16()
+    low = scores(half, pool, anchors, name)
+    agreement = spearmanr(single, low).statistic
+    # The exact step subtracts two losses that bfloat16 cannot tell apart at this step size.
+    assert agreement > (0.95 if name != "exact" else -1)
+
+
+def test_scoring_leaves_the_proxy_as_it_was(warm_proxy: Proxy, pool, anchors, name: str) -> None:
+    before = {key: tensor.clone() for key, tensor in warm_proxy.model.state_dict().items()}
+    scores(warm_proxy, pool, anchors, name)
+    assert all(torch.equal(tensor, before[key]) for key, tensor in warm_proxy.model.state_dict().items())
+    assert all(p.grad is None and not p.requires_grad for p in warm_proxy.model.parameters())
+    assert not any("forward" in module.__dict__ for module in warm_proxy.model.modules())
+    head = warm_proxy.model.get_output_embeddings()
+    assert not head._forward_pre_hooks
