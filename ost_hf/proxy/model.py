@@ -93,8 +93,19 @@ def adapt(base: Any, config: ProxyConfig) -> tuple[Any, list[LoraPair]]:
         try:
             model = peft.get_peft_model(base, lora, adapter_name=_ADAPTER)
         except ValueError as error:  # PEFT's "target modules not found"
-            raise ModelError(f"no layer of {config.model} matches lora_target_modules {target!r}: {error}") from error
+            reason = _why_unmatched(base, target) or str(error)
+            raise ModelError(f"no layer of {config.model} matches lora_target_modules {target!r}: {reason}") from error
     return _finish(model)
+
+
+def _why_unmatched(base: Any, target: str) -> str | None:
+    fused = [name for name, p in base.named_parameters() if p.dim() == 3 and re.fullmatch(target, name)]
+    if not fused:
+        return None
+    return (
+        f"{fused[0]} and {len(fused) - 1} more are experts fused in one parameter, not linear layers; their gradients "
+        "per sample cannot be had. Name other layers, or none for every linear layer of the language model"
+    )
 
 
 def load_proxy(folder: str | Path) -> Proxy:

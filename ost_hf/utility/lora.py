@@ -81,6 +81,11 @@ def _adapted(pair: LoraPair, a_CrI: Tensor, b_COr: Tensor) -> Callable[..., Tens
     a_CIr, b_CrO = a_CrI.mT, (b_COr * pair.scaling).mT
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if count > 1 and (x.dim() != 3 or len(x) % count):
+            raise RuntimeError(
+                f"{pair.name_a} gets input of shape {tuple(x.shape)}, in which {count} candidates cannot be told "
+                "apart: leave this layer out of lora_target_modules"
+            )
         base = pair.base(x)
         x_CNI = x.to(a_CIr.dtype).reshape(count, -1, x.shape[-1])
         y_CNO = base.to(a_CIr.dtype).reshape(count, -1, base.shape[-1])

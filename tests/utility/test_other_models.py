@@ -1,0 +1,137 @@
+"""Models that are not plain: experts, quantised layers, layers that run twice. Right numbers, or a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import transformers
+
+from ost_hf.errors import ModelError
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.proxy.model import Proxy, adapt
+from ost_hf.utility.batched import BatchedExact
+from ost_hf.utility.exact import exact_utilities, sample_gradient
+from ost_hf.utility.forward import CentralDifference, anchor_direction
+from ost_hf.utility.lora import weights_of, with_weights
+from ost_hf.utility.reverse import anchor_directions, first_order_utilities, per_sample_gradients
+from ost_hf.utility.step import UpdateRule
+
+SHAPE = {
+    "vocab_size": 97,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+
+
+def text_batch(rows: int, seed: int) -> dict[str, torch.Tensor]:
+    ids = torch.randint(5, 90, (rows, 10), generator=torch.Generator().manual_seed(seed))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+
+def mixture_of_experts() -> Any:
+    torch.manual_seed(0)
+    config = transformers.Qwen3MoeConfig(
+        **SHAPE, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=1
+    )
+    # The grouped kernel knows no float64.
+    config._experts_implementation = "eager"
+    return transformers.Qwen3MoeForCausalLM(config)
+
+
+class Int8Linear(torch.nn.Linear):
+    """Weights held in eight bits and expanded on use, as quantising libraries do."""
+
+    def quantise(self) -> None:
+        self.scale = self.weight.detach().abs().max() / 127
+        self.register_buffer("held", (self.weight.detach() / self.scale).round().to(torch.int8))
+        self.weight.data.fill_(torch.nan)  # whoever reads it will know
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(x, self.held.to(x.dtype) * self.scale.to(x.dtype), self.bias)
+
+
+def quantised() -> Any:
+    torch.manual_seed(0)
+    model = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SHAPE))
+    for module in model.model.layers.modules():
+        if type(module) is torch.nn.Linear:
+            module.__class__ = Int8Linear
+            module.quantise()
+    return model
+
+
+def adapted(build: Any) -> tuple[Any, list[Any]]:
+    model, pairs = adapt(build().double(), ProxyConfig("unnamed"))
+    generator = torch.Generator().manual_seed(1)
+    for pair in pairs:
+        pair.a.double()
+        pair.b.double()
+        pair.b.weight.normal_(std=0.05, generator=generator)
+    return model, pairs
+
+
+@pytest.mark.parametrize("build", [mixture_of_experts, quantised])
+def test_every_estimator_is_right_on_experts_and_on_quantised_layers(build: Any) -> None:
+    model, pairs = adapted(build)
+    rule = UpdateRule("sgd", 1e-4)
+    candidates, anchors = text_batch(4, seed=2), [text_batch(3, seed=3)]
+    alone = [{key: value[i : i + 1] for key, value in candidates.items()} for i in range(4)]
+    expected = torch.stack([u for u, _ in exact_utilities(model, weights_of(pairs), alone, anchors, rule)]).mean(1)
+    exact = BatchedExact(model, pairs, anchors, rule, 90).utilities(candidates)[0].mean(1)
+    # These models compute norms and routes in float32.
+    torch.testing.assert_close(exact, expected, rtol=1e-3, atol=1e-7)
+    directions = anchor_directions(model, pairs, anchors, rule, "raw")
+    reverse = first_order_utilities(model, pairs, candidates, directions, rule).utility[:, 0]
+    slopes = [
+        sum(
+            (g * directions.columns[name][0]).sum()
+            for name, g in sample_gradient(model, weights_of(pairs), one)[1].items()
+        )
+        for one in alone
+    ]
+    torch.testing.assert_close(reverse, 1e-4 * torch.stack(slopes), rtol=1e-5, atol=1e-12)
+    direction = anchor_direction(model, pairs, anchors, rule)
+    central = CentralDifference(model, pairs, direction, 1e-3)(candidates)[0]
+    torch.testing.assert_close(central, reverse, rtol=1e-2, atol=1e-9)
+
+
+def test_fused_experts_are_left_alone_and_refused_when_named() -> None:
+    model, pairs = adapted(mixture_of_experts)
+    assert not [pair.name_a for pair in pairs if "experts" in pair.name_a]
+    assert len(pairs) == 8
+    report = Proxy(model, pairs, None, ProxyConfig("unnamed")).report()
+    assert report["adapted_modules"] == 8
+    with pytest.raises(ModelError, match=r"gate_up_proj and 1 more are experts fused in one parameter, not linear"):
+        adapt(mixture_of_experts(), ProxyConfig("unnamed", lora_target_modules=r".*experts\.gate_up_proj"))
+
+
+def test_layer_that_mixes_rows_is_refused() -> None:
+    """A linear layer in an expert sees the tokens routed to it, and not whose they are."""
+    model, pairs = adapted(quantised)
+    mlp = model.get_base_model().model.layers[0].mlp
+    plain = type(mlp).forward
+    mlp.forward = lambda x: plain(mlp, x.flatten(0, 1)).view(x.shape)
+    batch = text_batch(2, seed=4)
+    with pytest.raises(RuntimeError, match=r"per-sample gradients need \[batch, tokens, features\]: leave this layer"):
+        per_sample_gradients(model, pairs, batch, lambda name, gradient: None)
+    twice = {name: torch.stack([weight.detach()] * 2) for name, weight in weights_of(pairs).items()}
+    with (
+        with_weights(pairs, twice),
+        pytest.raises(RuntimeError, match="2 candidates cannot be told apart"),
+        torch.no_grad(),
+    ):
+        model(**batch)
+
+
+def test_layer_that_runs_twice_is_refused() -> None:
+    model, pairs = adapted(quantised)
+    layers = model.get_base_model().model.layers
+    layers[1].mlp = layers[0].mlp
+    with pytest.raises(RuntimeError, match="adapted layers did not run exactly once"):
+        per_sample_gradients(model, pairs, text_batch(2, seed=5), lambda name, gradient: None)
