@@ -54,8 +54,8 @@ def tables(result: Result) -> str:
         [
             f"### {result['description']}",
             "",
-            f"`python scripts/benchmark_scoring.py --preset {result['preset']}`, {result['rounds']} interleaved rounds, "
-            f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}, torch "
+            f"`python scripts/benchmark_scoring.py --preset {result['preset']}`, {result['rounds']} interleaved "
+            f"rounds, {machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}, torch "
             f"{machine['torch']}; {sizes['candidates']} candidates, {sizes['anchors']} anchors.",
             "",
             *_costs(result["figures"]),

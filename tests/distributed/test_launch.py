@@ -83,9 +83,11 @@ def test_proxy_scores_beside_a_zero3_target(folder: Path, vlm_path: str, launch)
     assert json.loads((folder / "facts.json").read_text())["num_processes"] == 2
 
 
-@pytest.mark.parametrize("utility", ["mean_cosine", "raw"])
+@pytest.mark.parametrize(
+    ("estimator", "utility"), [("reverse", "mean_cosine"), ("reverse", "raw"), ("forward", "raw"), ("cascade", "raw")]
+)
 def test_two_processes_give_the_table_of_one(
-    folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch, utility: str
+    folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch, estimator: str, utility: str
 ) -> None:
     arguments = {
         "pool.path": folder / "pool.parquet",
@@ -93,6 +95,7 @@ def test_two_processes_give_the_table_of_one(
         "proxy.model": vlm_path,
         "proxy.warmup_min_steps": 5,
         "proxy.warmup_batch_size": 6,
+        "scoring.estimator": estimator,
         "scoring.utility": utility,
         "scoring.part_size": 25,
         "run_dir": folder / "two",
@@ -101,9 +104,8 @@ def test_two_processes_give_the_table_of_one(
     launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
     table = ScoreTable(folder / "two" / "scores").read()
     proxy = ProxyConfig(vlm_path, warmup_min_steps=5, warmup_batch_size=6)
-    one = score_pool(
-        folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, ScoringConfig(utility=utility)
-    ).read()
+    scoring = ScoringConfig(estimator=estimator, utility=utility)
+    one = score_pool(folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring).read()
     for column in ("example_id", "row", "status", "tokens"):
         assert table[column].to_pylist() == one[column].to_pylist()
     utilities = [np.array(each["utility"].to_pylist()) for each in (one, table)]
