@@ -23,6 +23,7 @@ from ost_hf.parallel import state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, adapt, build_proxy
 from ost_hf.proxy.warmup import warm_up
+from ost_hf.utility.lora import weights_of
 from ost_hf.utility.step import AdamState
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,10 @@ class Sizes:
     ranked: int
     ranked_anchors: int
     batch_tokens: int
+
+
+# A few rows and one round: does it run?
+SMOKE = Sizes(8, 6, 12, 2, 8, 6, 512)
 
 
 @dataclass(frozen=True)
@@ -182,75 +187,82 @@ def worded_sums(count: int, seed: int) -> list[dict[str, str]]:
 
 def qwen3_06b(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
     """Qwen3-0.6B's shape with random weights; random tokens."""
-    config = transformers.Qwen3Config(
-        vocab_size=151936,
-        hidden_size=1024,
-        intermediate_size=3072,
-        num_hidden_layers=28,
-        num_attention_heads=16,
-        num_key_value_heads=8,
-        head_dim=128,
-        tie_word_embeddings=True,
-    )
-    return _random_case(config, sizes, layers, length=1024, images=False)
+    shape = {**_TEXT_SHAPE, "hidden_size": 1024, "intermediate_size": 3072} | _shrink(sizes, _SMALL_TEXT)
+    config = transformers.Qwen3Config(**shape, tie_word_embeddings=True)
+    return _random_case(config, sizes, layers, images=False)
 
 
 def qwen3_vl_2b(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
-    """Qwen3-VL-2B's shape with random weights; 1,024 random tokens of which 256 are an image's."""
+    """Qwen3-VL-2B's shape with random weights; random tokens of which 256 are an image's."""
+    text = {**_TEXT_SHAPE, "hidden_size": 2048, "intermediate_size": 6144} | _shrink(sizes, _SMALL_TEXT)
+    sections = [4, 2, 2] if text["head_dim"] == 16 else [24, 20, 20]
+    rope = {"rope_type": "default", "rope_theta": 5_000_000, "mrope_section": sections, "mrope_interleaved": True}
+    vision = {"depth": 24, "hidden_size": 1024, "num_heads": 16, "intermediate_size": 4096}
+    vision |= {"deepstack_visual_indexes": [5, 11, 17]} | _shrink(sizes, _SMALL_VISION)
     config = transformers.Qwen3VLConfig(
-        text_config={
-            "vocab_size": 151936,
-            "hidden_size": 2048,
-            "intermediate_size": 6144,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 5_000_000,
-                "mrope_section": [24, 20, 20],
-                "mrope_interleaved": True,
-            },
-        },
-        vision_config={
-            "depth": 24,
-            "hidden_size": 1024,
-            "num_heads": 16,
-            "intermediate_size": 4096,
-            "out_hidden_size": 2048,
-            "deepstack_visual_indexes": [5, 11, 17],
-        },
+        text_config={**text, "rope_parameters": rope},
+        vision_config={**vision, "out_hidden_size": text["hidden_size"]},
         tie_word_embeddings=True,
+        image_token_id=text["vocab_size"] - 1,
     )
-    return _random_case(config, sizes, layers, length=1024, images=True)
+    return _random_case(config, sizes, layers, images=True)
 
 
-def _random_case(config: Any, sizes: Sizes, layers: tuple[int, ...] | None, length: int, images: bool) -> Case:
-    on_gpu = torch.accelerator.is_available()
-    if not on_gpu:
-        raise SystemExit("this preset is meant for a GPU: on a CPU one forward pass takes minutes")
+_TEXT_SHAPE = {
+    "vocab_size": 151936,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+}
+# A smoke run asks whether the code runs, on any machine.
+_SMALL_TEXT = {
+    "vocab_size": 2048,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 28,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
+_SMALL_VISION = {
+    "depth": 2,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "intermediate_size": 64,
+    "deepstack_visual_indexes": [0],
+}
+
+
+def _shrink(sizes: Sizes, small: dict[str, Any]) -> dict[str, Any]:
+    return small if sizes is SMOKE else {}
+
+
+def _random_case(config: Any, sizes: Sizes, layers: tuple[int, ...] | None, images: bool) -> Case:
+    if sizes is not SMOKE and not torch.accelerator.is_available():
+        raise SystemExit("this preset is meant for a GPU (on a CPU one forward pass takes minutes); try --smoke")
     torch.manual_seed(0)
-    dtype = torch.bfloat16
     auto = transformers.AutoModelForImageTextToText if images else transformers.AutoModelForCausalLM
     with state().device:
-        base = auto.from_config(config, dtype=dtype)
-    settings = ProxyConfig(config.model_type, dtype="bfloat16", lora_target_modules=layer_pattern(layers))
+        # On a CPU bfloat16 can be slower than float32 by a factor of ten.
+        base = auto.from_config(config, dtype=torch.float32 if sizes is SMOKE else torch.bfloat16)
+    settings = ProxyConfig(config.model_type, lora_target_modules=layer_pattern(layers))
     model, pairs = adapt(base, settings)
-    generator = torch.Generator().manual_seed(1)
     for pair in pairs:  # as if warm: a cold B = 0 has no gradient in A
         torch.nn.init.normal_(pair.b.weight, std=0.01)
-    names = [name for pair in pairs for name in (pair.name_a, pair.name_b)]
-    weights = [weight for pair in pairs for weight in (pair.a.weight, pair.b.weight)]
-    moments = {name: torch.full_like(weight, 1e-8) for name, weight in zip(names, weights, strict=True)}
-    adam = AdamState({name: torch.zeros_like(m) for name, m in moments.items()}, moments, 30)
+    moments = {name: torch.full_like(weight, 1e-8) for name, weight in weights_of(pairs).items()}
+    adam = AdamState({name: torch.zeros_like(moment) for name, moment in moments.items()}, moments, 30)
+    generator = torch.Generator().manual_seed(1)
+    length = 300 if sizes is SMOKE else 1024
     rows = [_random_row(config, length, images, generator) for _ in range(sizes.candidates + sizes.many_anchors)]
+    # Padding and nothing else is asked of the processing class, and the rows are of one length.
     proxy = Proxy(model, pairs, None, settings, adam)
     return Case(proxy, rows[: sizes.candidates], rows[sizes.candidates :], Collator(0), layers)
 
 
 def _random_row(config: Any, length: int, images: bool, generator: torch.Generator) -> Row:
-    ids = torch.randint(1000, 100_000, (length,), generator=generator)
+    # The last number of the vocabulary is the image's.
+    ids = torch.randint(0, config.get_text_config().vocab_size - 1, (length,), generator=generator)
     labels = ids.clone()
     labels[: length // 2] = -100
     row = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
@@ -260,7 +272,7 @@ def _random_row(config: Any, length: int, images: bool, generator: torch.Generat
         ids[8:264] = config.image_token_id
         row["mm_token_type_ids"] = (ids == config.image_token_id).long()
         size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
-        row["pixel_values"] = torch.randn(side * side, size, generator=generator).to(torch.bfloat16)
+        row["pixel_values"] = torch.randn(side * side, size, generator=generator)
         row["image_grid_thw"] = torch.tensor([[1, side, side]])
     return row
 
@@ -277,22 +289,20 @@ def _case(
     return Case(proxy, candidates, [anchors[row] for row in range(len(anchors))], collate, layers)
 
 
-_SMOKE = Sizes(8, 6, 12, 2, 8, 6, 512)
-
 PRESETS: dict[str, Preset] = {
     "tiny_qwen3_vl": Preset(
         "tiny Qwen3-VL, 0.45 M parameters, float32, handwritten arithmetic with images",
         Sizes(64, 100, 1000, 4, 64, 100, 1024),
         4,
         tiny_qwen3_vl,
-        _SMOKE,
+        SMOKE,
     ),
     "smollm2": Preset(
         "SmolLM2-135M-Instruct, float32, worded sums of 130 to 200 tokens",
         Sizes(16, 16, 32, 0, 16, 8, 1024),
         30,
         smollm2,
-        _SMOKE,
+        SMOKE,
         half_precision=False,
     ),
     "qwen3_06b": Preset(
@@ -300,7 +310,7 @@ PRESETS: dict[str, Preset] = {
         Sizes(64, 32, 128, 2, 16, 8, 16384),
         28,
         qwen3_06b,
-        _SMOKE,
+        SMOKE,
         trained=False,
     ),
     "qwen3_vl_2b": Preset(
@@ -308,7 +318,7 @@ PRESETS: dict[str, Preset] = {
         Sizes(64, 32, 128, 2, 16, 8, 16384),
         28,
         qwen3_vl_2b,
-        _SMOKE,
+        SMOKE,
         trained=False,
     ),
 }

@@ -33,6 +33,16 @@ def test_every_figure_of_the_tiny_preset_is_there(result: Path) -> None:
     assert figures["forward_peak_over_inference"] < 1.3
 
 
+@pytest.mark.parametrize("preset", ["qwen3_06b", "qwen3_vl_2b"])
+def test_presets_for_a_gpu_run_in_small(root: Path, tmp_path: Path, preset: str) -> None:
+    path = tmp_path / "result.json"
+    command = [str(root / "scripts" / "benchmark_scoring.py"), "--preset", preset, "--smoke", "--json", str(path)]
+    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    figures = json.loads(path.read_text())["figures"]
+    assert figures["share_of_matmul_peak.reverse"] > 0
+    assert 0 < figures["share_above_first_adapted_layer.quarter"] < 1
+
+
 def test_tables_name_machine_command_and_bars(root: Path, result: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
