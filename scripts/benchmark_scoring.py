@@ -47,7 +47,7 @@ def main() -> int:
     if args.bergson or args.only_bergson:
         if args.preset != "smollm2":
             parser.error("--bergson goes with --preset smollm2: bergson reads text only")
-        figures |= against_bergson(smoke=args.smoke)
+        figures |= against_bergson(rounds, smoke=args.smoke)
     result = {"preset": args.preset, "description": preset.description, "machine": machine(), "rounds": rounds}
     result |= {"smoke": args.smoke, "sizes": vars(sizes), "figures": figures, "bars": judge(figures)}
     show(result)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ost_hf.cli.config import RunConfig
 
 
@@ -17,5 +19,8 @@ def run(config: RunConfig) -> None:
     with main_process_first():
         pool = Rows.load(config.pool)
         anchors = load_anchors(config.anchors) if config.anchors is not None else None
+    scoring = config.scoring
+    if scoring.estimator == "cascade" and scoring.cascade_keep_ratio is None:
+        scoring = replace(scoring, cascade_keep_ratio=config.selection.keep_ratio)
     overlap = config.anchors.overlap if config.anchors is not None else "error"
-    score_pool(config.folder, pool, anchors, config.proxy, config.scoring, config.encoding, overlap)
+    score_pool(config.folder, pool, anchors, config.proxy, scoring, config.encoding, overlap)

@@ -19,6 +19,7 @@ from typing import Any
 import peft
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -27,9 +28,14 @@ from ost_hf.models import load_model, load_processing_class
 from ost_hf.parallel import outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.utility.lora import LoraPair, weights_of
+from ost_hf.utility.reverse import per_sample_gradients
 from ost_hf.utility.step import AdamState
 
 _ADAPTER = "default"
+
+# PEFT takes layers of these names for the experts' wherever they stand, once a model's experts are fused in one
+# parameter; and what a shared expert sees has lost track of the rows.
+_EXPERTS_NAMES = {"gate_proj", "up_proj", "down_proj", "gate_up_proj", "w1", "w2", "w3", "shared_expert_gate"}
 
 
 @dataclass
@@ -155,9 +161,29 @@ def save_proxy(proxy: Proxy, folder: str | Path, origin: dict[str, Any] | None =
     (folder / "proxy.json").write_text(json.dumps(described, indent=2) + "\n")
 
 
+def check_gradients(proxy: Proxy, sample: dict[str, torch.Tensor]) -> None:
+    """Asks for one sample's gradients, before a warm-up that would be in vain without them.
+
+    Args:
+        proxy: The proxy.
+        sample: Model inputs of one row.
+
+    Raises:
+        ModelError: If an adapted layer cannot give gradients per sample: it mixes rows, runs twice, or has no
+            derivative.
+    """
+    try:
+        per_sample_gradients(proxy.model, proxy.pairs, sample, lambda name, gradient: None)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ModelError(f"{proxy.config.model} cannot be scored as it is adapted: {error}") from error
+
+
 def language_layers(model: Any) -> str:
     """A regular expression for every linear layer of the language model, and of nothing else.
 
+    In a mixture of experts whose experts are fused in one parameter, dense and shared experts' layers stay out too.
     The vision tower, the projector and the output head stay out: PEFT's ``all-linear`` would adapt the
     vision layers too, and a bare layer name such as ``gate_proj`` can occur in both.
 
@@ -172,6 +198,8 @@ def language_layers(model: Any) -> str:
         for name, module in decoder.named_modules()
         if isinstance(module, nn.Linear) and module is not head
     }
+    if any(parameter.dim() == 3 for name, parameter in decoder.named_parameters() if "experts" in name):
+        names -= _EXPERTS_NAMES
     if not names:
         raise ModelError(
             f"{type(model).__name__} has no linear layers in its language model that LoRA could adapt; "
@@ -195,9 +223,12 @@ def _finish(model: Any) -> tuple[Any, list[LoraPair]]:
     for name, module in model.named_modules():
         if not isinstance(module, LoraLayer):
             continue
-        a, b = module.lora_A[_ADAPTER], module.lora_B[_ADAPTER]
-        if not (isinstance(a, nn.Linear) and isinstance(b, nn.Linear)):
-            raise ModelError(f"{name}: only linear layers can be adapted, this is a {type(module).__name__}")
+        a, b = (dict(factors.items()).get(_ADAPTER) for factors in (module.lora_A, module.lora_B))
+        if isinstance(module, ParamWrapper) or not (isinstance(a, nn.Linear) and isinstance(b, nn.Linear)):
+            raise ModelError(
+                f"{name}: only linear layers can be adapted, this is a {type(module.get_base_layer()).__name__} "
+                "(experts fused in one parameter, or an embedding); name other layers in proxy.lora_target_modules"
+            )
         pairs.append(LoraPair(f"{name}.lora_A.weight", f"{name}.lora_B.weight", a, b, module, module.scaling[_ADAPTER]))
     for parameter in model.parameters():
         parameter.requires_grad_(False)

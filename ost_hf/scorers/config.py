@@ -95,6 +95,11 @@ class ScorerConfig:
                 "scoring.estimator 'forward' follows one direction, the mean over all anchors; per_anchor and group_by "
                 "need estimator 'reverse' or 'exact'"
             )
+        if self.estimator == "cascade" and self.group_by:
+            raise ConfigError(
+                "scoring.estimator 'cascade' mixes first-order and exact utilities of the mean over all anchors; for "
+                "group_by use 'reverse' or 'exact'"
+            )
         if self.sketch_size and self.estimator != "reverse":
             raise ConfigError(
                 f"scoring.sketch_size needs the candidates' gradients: estimator 'reverse', not {self.estimator!r}"

@@ -31,10 +31,14 @@ _USELESS_DIFFERENCE = 0.5
 
 @dataclass(frozen=True)
 class AnchorSet:
-    """The anchors as an estimator sees them: batches, and the group number of each anchor in their order."""
+    """The anchors as an estimator sees them: batches, and the group number of each anchor in their order.
+
+    ``batch_tokens`` is how many tokens of anchors may be evaluated at once; by default those of the largest batch.
+    """
 
     batches: Sequence[Batch]
     groups: Sequence[int] | None = None
+    batch_tokens: int | None = None
 
     @property
     def count(self) -> int:
@@ -93,6 +97,8 @@ class Reverse:
 class Forward:
     """First order from forward passes alone: :mod:`ost_hf.utility.forward`.
 
+    The direction itself comes from a backward pass over each anchor; given one by one, they need little memory too.
+
     Raises:
         ModelError: If the central difference does not see the slopes at this precision, or forward mode is
             asked of a model whose kernels do not have it.
@@ -101,16 +107,18 @@ class Forward:
     def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
         self.proxy = proxy
         self.direction = anchor_direction(proxy.model, proxy.pairs, anchors.batches, rule)
+        if self.direction.norm == 0:
+            raise ModelError("the anchors' mean gradient is zero: no candidate could help or hurt them")
         self.chosen = choose_step(proxy.model, proxy.pairs, self.direction, _first_samples(anchors.batches))
         self.slopes: Callable[[Batch], tuple[Tensor, Tensor]] = CentralDifference(
             proxy.model, proxy.pairs, self.direction, self.chosen.step
         )
         self.derivative = "central"
         if config.derivative == "forward_mode" or (
-            config.derivative == "auto" and self.chosen.error > _GOOD_DIFFERENCE
+            config.derivative == "auto" and not self.chosen.error <= _GOOD_DIFFERENCE
         ):
             self._try_forward_mode(anchors.batches[0], required=config.derivative == "forward_mode")
-        if self.derivative == "central" and self.chosen.error > _USELESS_DIFFERENCE:
+        if self.derivative == "central" and not self.chosen.error <= _USELESS_DIFFERENCE:
             raise ModelError(
                 f"on the anchors, the best step of the central difference misses the true slopes by "
                 f"{self.chosen.error:.0%} of their spread: at this precision estimator 'forward' says nothing; use "
@@ -129,6 +137,8 @@ class Forward:
 
         try:
             slopes(batch)
+        except torch.OutOfMemoryError:
+            raise
         except (NotImplementedError, RuntimeError) as error:
             if not required:
                 logger.info("no forward-mode derivative in this model (%s)", str(error).splitlines()[0])
@@ -145,8 +155,8 @@ class Exact:
 
     def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
         self.groups = anchors.groups
-        tokens = max(batch["labels"].numel() for batch in anchors.batches)
-        self.exact = BatchedExact(proxy.model, proxy.pairs, anchors.batches, rule, config.batch_tokens or tokens)
+        tokens = anchors.batch_tokens or max(batch["labels"].numel() for batch in anchors.batches)
+        self.exact = BatchedExact(proxy.model, proxy.pairs, anchors.batches, rule, tokens)
 
     def __call__(self, batch: Batch) -> Estimates:
         """Scores model inputs with labels."""
@@ -177,7 +187,7 @@ def _over_anchors(
     return Estimates(utility_BV.mean(1), loss.cpu(), by_group, error, columns, sketch)
 
 
-def _first_samples(batches: Sequence[Batch], count: int = 32) -> list[Batch]:
+def _first_samples(batches: Sequence[Batch], count: int = 16) -> list[Batch]:
     chosen: list[Batch] = []
     for batch in batches:
         if sum(len(taken["labels"]) for taken in chosen) >= count:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset
-from ost_hf.errors import DataError, ModelError
-from ost_hf.parallel import state
+from ost_hf.errors import ConfigError, DataError, ModelError
+from ost_hf.parallel import free_memory, state
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import Score, register
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.estimators import ESTIMATORS, AnchorSet, Batch, Estimator
 from ost_hf.utility.step import UpdateRule
+
+logger = logging.getLogger(__name__)
 
 
 @register("one_step")
@@ -26,12 +30,18 @@ class OneStepScorer:
         anchors: The anchors, encoded for the proxy.
 
     Raises:
+        ConfigError: If the estimator needs the whole pool.
         ModelError: If the AdamW rule is asked of a cold proxy, or the proxy cannot be scored with as asked.
         DataError: If an anchor cannot be encoded (the anchor set is small, clean and chosen by hand), or
             there is no column to group by.
     """
 
     def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: EncodedDataset):
+        if config.estimator not in ESTIMATORS:
+            raise ConfigError(
+                f"scoring.estimator {config.estimator!r} ranks a whole pool and cannot score single batches; use the "
+                f"score stage (score_pool), or one of {', '.join(ESTIMATORS)}"
+            )
         if config.update_rule == "adamw" and proxy.adam is None:
             raise ModelError(
                 "update_rule 'adamw' steps from the warm-up's moments, but the proxy is cold (proxy.warmup_fraction "
@@ -43,8 +53,9 @@ class OneStepScorer:
         self.proxy = proxy
         self.rule = UpdateRule(config.update_rule, config.step_size, state=proxy.adam)
         self._collate = Collator.of(proxy.processing_class)
-        self.group_names, self.anchors = self._anchor_set(anchors)
-        self.estimator: Estimator = ESTIMATORS[config.estimator](config, proxy, self.anchors, self.rule)
+        encoded = self._encode(anchors)
+        self.group_names, numbers = self._groups(anchors)
+        self.anchors, self.estimator = self._build(encoded, numbers)
 
     def score(self, batch: list[Encoded]) -> list[Score]:
         """Utilities of a batch of candidates."""
@@ -60,7 +71,28 @@ class OneStepScorer:
             scores.append(Score(float(estimates.utility[i]), float(estimates.loss[i]), error, columns, sketch))
         return scores
 
-    def _anchor_set(self, anchors: EncodedDataset) -> tuple[list[str], AnchorSet]:
+    def _build(self, encoded: list[Encoded], groups: list[int]) -> tuple[AnchorSet, Estimator]:
+        """The estimator, with as many anchors at once as the device's memory holds."""
+        # One anchor at a time: the forward estimator's set-up is its only backward pass.
+        one_by_one = self.config.estimator == "forward"
+        while True:
+            batches = cut_batches(encoded, self.batch_tokens, 1 if one_by_one else None)
+            number_of = [groups[row.row] for batch in batches for row in batch] if groups else None
+            try:
+                anchors = AnchorSet([self._inputs(batch) for batch in batches], number_of, self.batch_tokens)
+                return anchors, ESTIMATORS[self.config.estimator](self.config, self.proxy, anchors, self.rule)
+            except torch.OutOfMemoryError as error:
+                if len(batches) == len(encoded):
+                    raise ModelError(
+                        f"the device's memory is too small for one anchor of {encoded[0].length} to "
+                        f"{max(row.length for row in encoded)} tokens at a time: use a smaller proxy, shorter anchors, "
+                        "or per_anchor false"
+                    ) from error
+            free_memory()
+            self.batch_tokens //= 2
+            logger.warning("out of memory with the anchors; going on with %d tokens at once", self.batch_tokens)
+
+    def _encode(self, anchors: EncodedDataset) -> list[Encoded]:
         encoded = [anchors.encode(row) for row in range(len(anchors))]
         unusable = [row for row in encoded if row.features is None]
         if unusable:
@@ -69,10 +101,7 @@ class OneStepScorer:
                 f"{len(unusable)} of {len(encoded)} anchors cannot be used, such as row {first.row} "
                 f"({first.status}: {first.detail}); every score depends on the anchors, so mend or remove them"
             )
-        batches = cut_batches(encoded, self.batch_tokens)
-        names, number_of = self._groups(anchors)
-        groups = [number_of[row.row] for batch in batches for row in batch] if names else None
-        return names, AnchorSet([self._inputs(batch) for batch in batches], groups)
+        return encoded
 
     def _groups(self, anchors: EncodedDataset) -> tuple[list[str], list[int]]:
         """Group names in order, and the number of each anchor's group."""

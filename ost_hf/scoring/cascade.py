@@ -8,6 +8,7 @@ utility times the slope that the calibration sample shows. How far the two agree
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 
 Utilities = dict[int, float]
 
+# Below this Spearman correlation with exact steps first order says too little.
+_TRUSTED = 0.8
+
 
 @dataclass(frozen=True)
 class Agreement:
@@ -36,7 +40,7 @@ class Agreement:
 
     calibration_rows: int
     exact_rows: int
-    spearman: float
+    spearman: float | None
     slope: float
     kept: int
     kept_overlap: float
@@ -45,7 +49,8 @@ class Agreement:
 
     def __str__(self) -> str:
         return (
-            f"cascade: Spearman {self.spearman:.4f} with exact on {self.calibration_rows} random rows; "
+            f"cascade: Spearman {'unknown' if self.spearman is None else format(self.spearman, '.4f')} with exact on "
+            f"{self.calibration_rows} random rows; "
             f"{self.exact_rows} rows scored exactly; {self.kept_overlap:.1%} of the {self.kept} kept rows are those of "
             f"first order alone; {self.ranks_moved} ranks moved, by {self.largest_move} at most"
         )
@@ -76,13 +81,19 @@ def run_cascade(
     slope = _slope({row: first_order[row] for row in calibration}, exact)
     final = {row: exact.get(row, slope * utility) for row, utility in first_order.items()}
     if is_main():
-        agreement = agree(first_order, exact, final, calibration, config.cascade_keep_ratio, len(pool), slope)
+        agreement = agree(first_order, exact, final, calibration, config.cascade_share, len(pool), slope)
         logger.info("%s", agreement)
+        if slope <= 0 or not (agreement.spearman or 0) >= _TRUSTED:
+            logger.warning(
+                "first order ranks unlike the exact step here (slope %.2g): the rows that were not scored exactly are "
+                "not to be trusted; use estimator exact, or a smaller learning rate",
+                slope,
+            )
         manifest = table.manifest()
         table.write_manifest(manifest.pop("identity"), **{**manifest, "cascade": asdict(agreement)})
         errors = {row["row"]: row["utility_se"] for row in costly}
         done = table.rows_done()
-        records = [_merge(row, final, exact, errors) for row in cheap if row["row"] not in done]
+        records = [_merge(row, final, exact, errors, slope) for row in cheap if row["row"] not in done]
         for start in range(0, len(records), config.part_size):
             table.write_part(records[start : start + config.part_size])
     barrier()
@@ -122,7 +133,7 @@ def calibration_rows(first_order: Utilities, config: ScoringConfig) -> set[int]:
 def band_rows(first_order: Utilities, pool_size: int, config: ScoringConfig) -> set[int]:
     """The rows ranked around the cut-off, ``cascade_band`` of the pool, half of them on either side."""
     order = _order(first_order)
-    cut = round(config.cascade_keep_ratio * pool_size)
+    cut = round(config.cascade_share * pool_size)
     half = round(config.cascade_band * pool_size / 2)
     return set(order[max(0, cut - half) : cut + half])
 
@@ -142,10 +153,11 @@ def agree(
     place = {row: rank for rank, row in enumerate(before)}
     moves = [abs(rank - place[row]) for rank, row in enumerate(after)]
     both = sorted(row for row in calibration if row in exact)
+    correlation = spearman([first_order[row] for row in both], [exact[row] for row in both])
     return Agreement(
         len(both),
         len(exact),
-        spearman([first_order[row] for row in both], [exact[row] for row in both]),
+        None if math.isnan(correlation) else correlation,
         slope,
         quota,
         len(set(before[:quota]) & set(after[:quota])) / max(1, quota),
@@ -178,12 +190,12 @@ def _slope(first_order: Utilities, exact: Utilities) -> float:
 
 
 def _merge(
-    record: dict[str, Any], final: Utilities, exact: Utilities, errors: dict[int, float | None]
+    record: dict[str, Any], final: Utilities, exact: Utilities, errors: dict[int, float | None], slope: float
 ) -> dict[str, Any]:
-    row = record["row"]
+    row, error = record["row"], record["utility_se"]
     return record | {
         "utility": final.get(row),
-        "utility_se": errors.get(row) if row in exact else record["utility_se"],
+        "utility_se": errors.get(row) if row in exact else error and abs(slope) * error,
         "utility_first_order": record["utility"],
         "utility_exact": exact.get(row),
     }

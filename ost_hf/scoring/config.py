@@ -24,8 +24,12 @@ class ScoringConfig(ScorerConfig):
             "accelerator as many as keep it busy (4, or fewer on a small machine)"
         },
     )
-    cascade_keep_ratio: float = field(
-        default=0.5, metadata={"help": "cascade: the share that will be kept; its cut-off is looked at exactly"}
+    cascade_keep_ratio: float | None = field(
+        default=None,
+        metadata={
+            "help": "cascade: the share that will be kept; its cut-off is looked at exactly; by default "
+            "selection.keep_ratio, or 0.5"
+        },
     )
     cascade_band: float = field(
         default=0.1, metadata={"help": "cascade: share of the pool around the cut-off that is scored exactly"}
@@ -41,6 +45,11 @@ class ScoringConfig(ScorerConfig):
         require_range("scoring.cascade_keep_ratio", self.cascade_keep_ratio, above=0, at_most=1)
         require_range("scoring.cascade_band", self.cascade_band, at_least=0, at_most=1)
         require_range("scoring.cascade_calibration", self.cascade_calibration, at_least=10)
+
+    @property
+    def cascade_share(self) -> float:
+        """The share of the pool above the cut-off that the cascade looks at."""
+        return 0.5 if self.cascade_keep_ratio is None else self.cascade_keep_ratio
 
     def workers(self, device_type: str) -> int:
         """How many processes encode rows ahead in each scoring process."""

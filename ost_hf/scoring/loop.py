@@ -72,9 +72,8 @@ def run_scorer(
 
 
 def _spread(rows: list[int], count: int) -> list[int]:
-    """``count`` of the rows, at equal distances."""
-    step = max(1, len(rows) // count)
-    return rows[::step][:count]
+    """At most ``count`` of the rows, at equal distances."""
+    return rows[:: max(1, math.ceil(len(rows) / count))]
 
 
 class _Statused(Dataset[Encoded]):

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from ost_hf.data.anchors import find_overlap
+from ost_hf.data.collator import Collator
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.models import load_processing_class
-from ost_hf.parallel import barrier, free_memory, is_main
+from ost_hf.parallel import barrier, free_memory, is_main, state
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.proxy.model import Proxy, build_proxy, load_proxy, read_origin, save_proxy
+from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, read_origin, save_proxy
 from ost_hf.proxy.warmup import warm_up
 from ost_hf.scorers.base import build_scorer
 from ost_hf.scoring.cascade import run_cascade
@@ -158,6 +159,10 @@ def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclu
             )
         return load_proxy(folder)
     proxy = build_proxy(config)
+    first = next((row for row in map(pool.encode, range(len(pool))) if row.features is not None), None)
+    if first is not None and first.features is not None:
+        sample = Collator.of(proxy.processing_class)([first.features])
+        check_gradients(proxy, {key: value.to(state().device) for key, value in sample.items()})
     warm_up(proxy, pool, exclude)
     if is_main():
         save_proxy(proxy, folder, origin)

@@ -31,6 +31,7 @@ def exact_utilities(
     candidates: Iterable[dict[str, Tensor]],
     anchors: list[dict[str, Tensor]],
     rule: UpdateRule,
+    before_V: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Per-anchor utility of each candidate.
 
@@ -40,19 +41,28 @@ def exact_utilities(
         candidates: Batches of one sample each.
         anchors: The anchor set in batches.
         rule: The simulated step.
+        before_V: What :func:`losses_without_candidate` gave for the same anchors, if it is known already.
 
     Yields:
         ``(utility [V], loss [])``: the drop of each anchor's loss, and the candidate's own loss. The model
         is left as it was, whatever happens.
     """
-    zero = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
-    with _stepped(parameters, zero, rule):
-        before_V = anchor_losses(model, anchors)
+    if before_V is None:
+        before_V = losses_without_candidate(model, parameters, anchors, rule)
     for candidate in candidates:
         loss, gradients = sample_gradient(model, parameters, candidate)
         with _stepped(parameters, gradients, rule):
             after_V = anchor_losses(model, anchors)
         yield before_V - after_V, loss
+
+
+def losses_without_candidate(
+    model: nn.Module, parameters: dict[str, nn.Parameter], anchors: list[dict[str, Tensor]], rule: UpdateRule
+) -> Tensor:
+    """``l(v; theta'_0)`` of all anchors, ``[V]``: after the step with a zero gradient."""
+    zero = {name: torch.zeros_like(parameter) for name, parameter in parameters.items()}
+    with _stepped(parameters, zero, rule):
+        return anchor_losses(model, anchors)
 
 
 def sample_gradient(

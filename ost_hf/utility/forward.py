@@ -9,9 +9,9 @@ It comes from forward-mode differentiation (a Jacobian-vector product), or from 
 
     (l(z_i; theta + h u) - l(z_i; theta - h u)) / (2 h) |w|      w = c g_V, u = w / |w|
 
-of two plain forward passes, which any attention kernel, precision or quantisation can do. What the adapter
-cannot change is computed once for both. No activation is kept; gradient norms, and so cosines, are not to be
-had this way.
+of two plain forward passes, which any attention kernel can do. What the adapter cannot change is computed once
+for both. No activation of a candidate is kept; gradient norms, and so cosines, are not to be had this way. The
+direction and the check of h do take a backward pass over the anchors, which may be given one by one.
 
 Letters: B samples.
 """
@@ -148,7 +148,7 @@ def choose_step(model: Any, pairs: Sequence[LoraPair], direction: Direction, sam
         direction: ``w``.
         samples: A few batches; anchors, so that the step does not depend on the pool.
     """
-    true = torch.cat([_true_slopes(model, pairs, direction, batch) for batch in samples]).double()
+    true = torch.cat([slopes_by_backward(model, pairs, direction, batch) for batch in samples]).double()
     spread = float(true.std()) if len(true) > 1 else float(true.abs())
     weights = weights_of(pairs).values()
     scale = math.sqrt(sum(float(weight.detach().double().square().sum()) for weight in weights))
@@ -157,11 +157,13 @@ def choose_step(model: Any, pairs: Sequence[LoraPair], direction: Direction, sam
         difference = CentralDifference(model, pairs, direction, share * scale)
         slopes = torch.cat([difference(batch)[0] for batch in samples]).double()
         errors[share * scale] = float((slopes - true).square().mean().sqrt()) / max(spread, 1e-300)
-    best = min(errors, key=errors.__getitem__)
+    # NaN is no small error.
+    best = min(errors, key=lambda step: errors[step] if errors[step] == errors[step] else math.inf)
     return ChosenStep(best, errors[best], errors)
 
 
-def _true_slopes(model: Any, pairs: Sequence[LoraPair], direction: Direction, batch: Batch) -> Tensor:
+def slopes_by_backward(model: Any, pairs: Sequence[LoraPair], direction: Direction, batch: Batch) -> Tensor:
+    """``<w, g_i>`` of every sample by a backward pass, ``[B]``: what the others are held against."""
     parts: list[Tensor] = []
 
     def dot(name: str, gradient: Tensor) -> None:

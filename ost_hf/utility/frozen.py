@@ -83,7 +83,7 @@ def recording(anatomy: Anatomy) -> Iterator[Recording]:
         hidden = getattr(output, "last_hidden_state", None)
         if hidden is not None and hidden is decoder_hidden[-1]:
             kept.body_output = copy.copy(output)
-            kept.body_output.last_hidden_state = hidden[:0]
+            kept.body_output.last_hidden_state = hidden.new_empty(0)
 
     def keep_boundary(module: nn.Module, args: Any, output: Any) -> None:
         kept.boundary = output
@@ -94,7 +94,8 @@ def recording(anatomy: Anatomy) -> Iterator[Recording]:
             hooks.callback(anatomy.decoder.register_forward_hook(keep_hidden).remove)
             hooks.callback(anatomy.body.register_forward_hook(keep_body).remove)
         if anatomy.frozen_layers:
-            hooks.callback(anatomy.frozen_layers[-1].register_forward_hook(keep_boundary).remove)
+            # Before other hooks on the layer: they will run again on what it answers.
+            hooks.callback(anatomy.frozen_layers[-1].register_forward_hook(keep_boundary, prepend=True).remove)
         yield kept
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 Tensors = dict[str, Tensor]
 
@@ -76,11 +77,28 @@ def with_weights(pairs: Sequence[LoraPair], weights: Tensors) -> Iterator[None]:
         yield
 
 
+def _is_plain(pair: LoraPair, like: Tensor) -> bool:
+    """Whether the base layer is nothing but its weight, in the adapter's own precision."""
+    base = pair.layer.base_layer
+    return type(base) is nn.Linear and base.weight.dtype == like.dtype and "forward" not in base.__dict__
+
+
+def _merging_pays(pair: LoraPair, x: Tensor) -> bool:
+    """Whether W + s B A costs less than the adapter's own products: I O against (I + O) for each token."""
+    inputs, outputs = pair.a.in_features, pair.b.out_features
+    return x.numel() // inputs * (inputs + outputs) > inputs * outputs
+
+
 def _adapted(pair: LoraPair, a_CrI: Tensor, b_COr: Tensor) -> Callable[..., Tensor]:
     count = len(a_CrI)
     a_CIr, b_CrO = a_CrI.mT, (b_COr * pair.scaling).mT
+    base_layer: Any = pair.layer.base_layer
+    may_merge = count == 1 and _is_plain(pair, a_CrI)
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if may_merge and _merging_pays(pair, x):
+            weight = torch.addmm(base_layer.weight, b_CrO[0].mT, a_CrI[0])
+            return linear(x, weight, base_layer.bias)
         if count > 1 and (x.dim() != 3 or len(x) % count):
             raise RuntimeError(
                 f"{pair.name_a} gets input of shape {tuple(x.shape)}, in which {count} candidates cannot be told "

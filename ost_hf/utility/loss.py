@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from ost_hf.utility.lora import replaced_forward
+
 IGNORE_INDEX = -100
 
 # Logits that exist at a time: 256 MB in float32. A vocabulary of 150,000 gets 447 tokens at a time.
@@ -125,10 +127,8 @@ def _gathered_before(head: Any, supervised_BT: Tensor, forward: Any = None) -> I
         return (hidden_BTD[:, :-1][supervised_BT][None], *args[1:])
 
     handle = head.register_forward_pre_hook(gather)
-    if forward is not None:
-        head.forward = forward
     try:
-        yield
+        with replaced_forward({head: forward} if forward is not None else {}):
+            yield
     finally:
         handle.remove()
-        head.__dict__.pop("forward", None)

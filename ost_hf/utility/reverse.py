@@ -56,7 +56,7 @@ def per_sample_gradients(model: Any, pairs: Sequence[LoraPair], batch: dict[str,
             runs[name] += 1
         consume(name, gradient)
 
-    forwards = {pair.layer: _listening(pair, counting) for pair in pairs}
+    forwards = {pair.layer: _listening(pair, len(batch["labels"]), counting) for pair in pairs}
     with torch.enable_grad(), replaced_forward(forwards):
         loss_B = per_sample_loss(model, batch)
         if loss_B.requires_grad:
@@ -67,17 +67,22 @@ def per_sample_gradients(model: Any, pairs: Sequence[LoraPair], batch: dict[str,
     return loss_B.detach()
 
 
-def _listening(pair: LoraPair, consume: Consumer) -> Callable[..., Tensor]:
+def _listening(pair: LoraPair, samples: int, consume: Consumer) -> Callable[..., Tensor]:
     """The adapted layer's forward with a listener in the backward pass."""
     a, b = pair.a.weight.detach(), pair.b.weight.detach()
 
     def forward(x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if x.dim() != 3:
+        if x.dim() != 3 or len(x) != samples:
             raise RuntimeError(
-                f"{pair.name_a} gets input of shape {tuple(x.shape)}; per-sample gradients need [batch, tokens, "
-                "features]: leave this layer out of lora_target_modules"
+                f"{pair.name_a} gets input of shape {tuple(x.shape)} for a batch of {samples}; per-sample gradients "
+                "need [batch, tokens, features]: leave this layer out of lora_target_modules"
             )
         base = pair.base(x)
+        if x.requires_grad and not base.requires_grad:
+            raise RuntimeError(
+                f"the layer under {pair.name_a} ({type(pair.base).__name__}) has no derivative: gradients below it "
+                "would be wrong. Load the base model unquantised, or in a format that can be trained with LoRA"
+            )
         # Below the first adapted layer nothing needs a gradient, and there is no graph to hook into:
         # this output becomes its first leaf.
         if not base.requires_grad:
@@ -96,8 +101,11 @@ class _Adapter(torch.autograd.Function):
         z_BTr = x_BTI @ a.T
         ctx.save_for_backward(x, z_BTr, a, b)
         ctx.pair, ctx.consume = pair, consume
-        flat = torch.addmm(base.to(a.dtype).flatten(0, 1), z_BTr.flatten(0, 1), b.T, alpha=pair.scaling)
-        return flat.view(base.shape).to(base.dtype)
+        # Not a view of something flat: some models add to a layer's output in place.
+        y = torch.empty(base.shape, dtype=a.dtype, device=base.device)
+        flat = base.to(a.dtype).flatten(0, 1)
+        torch.addmm(flat, z_BTr.flatten(0, 1), b.T, alpha=pair.scaling, out=y.flatten(0, 1))
+        return y.to(base.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -23,6 +23,7 @@ BARS: list[tuple[str, str, float]] = [
     ("bf16_central_over_reverse.sgd", "at_least", 0.98),
     ("bf16_central_over_reverse.adamw", "at_least", 0.98),
     ("forward_peak_over_inference", "at_most", 1.3),
+    ("forward_activations_over_inference", "at_most", 1.3),
     ("many_anchors_over_few.reverse", "at_most", 1.05),
     ("20_groups_over_one.reverse", "at_most", 1.2),
     ("over_bergson.same_layers", "at_least", 1.2),

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmark.presets import Case, Row, Sizes
 from ost_hf.utility.batched import BatchedExact
-from ost_hf.utility.exact import exact_utilities
-from ost_hf.utility.forward import CentralDifference, anchor_direction, choose_step
+from ost_hf.utility.exact import exact_utilities, losses_without_candidate
+from ost_hf.utility.forward import CentralDifference, anchor_direction, choose_step, slopes_by_backward
 from ost_hf.utility.loss import per_sample_loss
 from ost_hf.utility.reverse import AnchorDirections, anchor_directions, first_order_utilities
 from ost_hf.utility.step import UpdateRule
@@ -73,6 +73,12 @@ class Lineup:
         ]
         return torch.cat([score.utility @ directions.share for score in scores])
 
+    def slopes_by_backward(self) -> Tensor:
+        """Slopes of all candidates along the anchor direction ``[B]``, by a backward pass."""
+        direction = anchor_direction(self.model, self.pairs, self.anchors, self.rule)
+        slopes = [slopes_by_backward(self.model, self.pairs, direction, batch) for batch in self.batches]
+        return torch.cat(slopes)
+
     def central(self) -> CentralDifference:
         """The forward estimator with a step chosen on the anchors."""
         direction = anchor_direction(self.model, self.pairs, self.anchors, self.rule)
@@ -92,9 +98,11 @@ class Lineup:
         candidates = [self.case.on_device([row]) for row in self.case.candidates[start : start + count]]
         together = [self.case.on_device(self.case.anchors[:anchors])]
         parameters = self.case.proxy.parameters
+        # Once for a whole pool, so not on the clock.
+        before = losses_without_candidate(self.model, parameters, together, self.rule)
 
         def run() -> Tensor:
-            steps = exact_utilities(self.model, parameters, candidates, together, self.rule)
+            steps = exact_utilities(self.model, parameters, candidates, together, self.rule, before)
             return torch.stack([utility.mean() for utility, _ in steps])
 
         return run

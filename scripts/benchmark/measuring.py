@@ -107,6 +107,13 @@ def flops(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
+def flops_by_module(run: Callable[[], Any]) -> dict[str, int]:
+    """The same for each module by its dotted name, the root's class first; ``Global`` is all."""
+    with FlopCounterMode(display=False) as counter:
+        run()
+    return {name: sum(counts.values()) for name, counts in counter.get_flop_counts().items()}
+
+
 def matmul_peak(dtype: torch.dtype) -> float:
     """FLOP/s of a large square matrix product on this device: the best of ten."""
     size = 8192 if torch.accelerator.is_available() else 1024

@@ -299,7 +299,7 @@ PRESETS: dict[str, Preset] = {
     ),
     "smollm2": Preset(
         "SmolLM2-135M-Instruct, float32, worded sums of 130 to 200 tokens",
-        Sizes(16, 16, 32, 0, 16, 8, 1024),
+        Sizes(8, 16, 32, 0, 8, 8, 1024),
         30,
         smollm2,
         SMOKE,

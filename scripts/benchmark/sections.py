@@ -9,9 +9,11 @@ from typing import Any
 import torch
 
 from benchmark.contestants import Lineup
-from benchmark.measuring import flops, interleaved, matmul_peak, peak_bytes, ratio, seconds
+from benchmark.measuring import flops, flops_by_module, interleaved, matmul_peak, peak_bytes, ratio, seconds
 from benchmark.presets import Case, Preset, Sizes
 from ost_hf.scoring.cascade import spearman
+from ost_hf.utility.forward import anchor_direction
+from ost_hf.utility.frozen import anatomy_of
 
 Figures = dict[str, Any]
 
@@ -53,12 +55,19 @@ def costs(all_layers: Lineup, quarter: Lineup, sizes: Sizes, rounds: int) -> Fig
 
 
 def _share_above(quarter: Lineup) -> Figures:
-    """s: the part of a forward pass's arithmetic above the first adapted layer, the head included."""
-    central = quarter.central()
-    batch = quarter.batches[0]
-    whole = flops(lambda: _loss(quarter, batch))
-    both = flops(lambda: central(batch))
-    return {"share_above_first_adapted_layer.quarter": (both - whole) / whole}
+    """s: the part of a forward pass's arithmetic above the first adapted layer, the head included.
+
+    Counted module by module in a plain forward pass, not from what the estimator happens to skip.
+    """
+    anatomy = anatomy_of(quarter.model, quarter.pairs)
+    below = set(anatomy.frozen_layers)
+    if anatomy.body is not anatomy.decoder:
+        below |= {child for child in anatomy.body.children() if child is not anatomy.decoder}
+    by_module = flops_by_module(lambda: _loss(quarter, quarter.batches[0]))
+    whole = by_module["Global"]
+    names = {module: name for name, module in quarter.model.named_modules()}
+    frozen = sum(by_module.get(f"{type(quarter.model).__name__}.{names[module]}", 0) for module in below)
+    return {"share_above_first_adapted_layer.quarter": (whole - frozen) / whole}
 
 
 def _loss(lineup: Lineup, batch: Any) -> None:
@@ -73,6 +82,7 @@ def memory(lineup: Lineup) -> Figures:
     batch = max(lineup.batches, key=lambda b: b["labels"].numel())
     directions, central = lineup.directions("mean_cosine"), lineup.central()
     peaks = {
+        "forward_setup": _forward_setup_peak(lineup),
         "plain_forward": peak_bytes(lambda: _loss(lineup, batch)),
         "forward": peak_bytes(lambda: central(batch)),
         "reverse": peak_bytes(lambda: lineup.reverse(directions, [batch])),
@@ -84,6 +94,12 @@ def memory(lineup: Lineup) -> Figures:
         figures[f"{name}_peak_over_inference"] = (weights + peaks[name]) / (weights + peaks["plain_forward"])
         figures[f"{name}_activations_over_inference"] = peaks[name] / peaks["plain_forward"]
     return figures
+
+
+def _forward_setup_peak(lineup: Lineup) -> int:
+    """The anchor direction takes a backward pass; the scorer gives it one anchor at a time."""
+    one_by_one = [lineup.case.on_device([row]) for row in lineup.case.anchors[: lineup.sizes.anchors]]
+    return peak_bytes(lambda: anchor_direction(lineup.model, lineup.pairs, one_by_one, lineup.rule))
 
 
 def agreement(case: Case, quarter: Case, sizes: Sizes) -> Figures:
@@ -176,12 +192,14 @@ def half_precision(case: Case, sizes: Sizes) -> Figures:
     whole = Sizes(len(rows), sizes.anchors, 0, 0, 0, 0, sizes.batch_tokens)
     for rule in ("sgd", "adamw"):
         precise = Lineup(Case(case.proxy, rows, anchors, case.collate), whole, rule)
-        truth = precise.reverse(precise.directions("raw")).tolist()
         lineup = Lineup(Case(half, rows, anchors, case.collate), whole, rule)
-        reverse = spearman(lineup.reverse(lineup.directions("raw")).tolist(), truth)
-        # Forward's direction is that of the linear step; its own float32 twin is its truth.
-        slopes = precise.forward(precise.central()).tolist()
-        central = spearman(lineup.forward(lineup.central()).tolist(), slopes)
+        # The same quantity in both, the slope along the anchor direction: with AdamW `reverse` itself gives the true
+        # step's utility, which no directional derivative is.
+        truth = precise.slopes_by_backward().tolist()
+        reverse = spearman(lineup.slopes_by_backward().tolist(), truth)
+        central = spearman(lineup.forward(lineup.central()).tolist(), truth)
+        utilities = [each.reverse(each.directions("raw")).tolist() for each in (precise, lineup)]
+        figures[f"spearman_bf16_reverse_utility.{rule}"] = spearman(*utilities)
         figures[f"spearman_bf16_reverse.{rule}"] = reverse
         figures[f"spearman_bf16_central.{rule}"] = central
         figures[f"bf16_central_over_reverse.{rule}"] = central / reverse

@@ -87,6 +87,20 @@ def test_scores_do_not_depend_on_gradient_checkpointing(warm_proxy: Proxy, pool,
     without = scores(warm_proxy, pool, anchors, name)
     warm_proxy.model.gradient_checkpointing_enable()
     assert_same(without, scores(warm_proxy, pool, anchors, name), name)
+    # In evaluation mode transformers leaves it be; in training mode it really recomputes (there is no dropout).
+    warm_proxy.model.train()
+    recomputed: list[int] = []
+    checkpoint = torch.utils.checkpoint.checkpoint
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        recomputed.append(1)
+        return checkpoint(*args, **kwargs)
+
+    warm_proxy.model.get_base_model().model.language_model._gradient_checkpointing_func = counting
+    for layer in warm_proxy.model.get_base_model().model.language_model.layers:
+        layer._gradient_checkpointing_func = lambda function, *args: counting(function, *args, use_reentrant=False)
+    assert_same(without, scores(warm_proxy, pool, anchors, name), name)
+    assert recomputed
 
 
 def test_dropout_is_off_while_scoring(warm_proxy: Proxy, pool, anchors, name: str) -> None:
@@ -100,15 +114,15 @@ def test_dropout_is_off_while_scoring(warm_proxy: Proxy, pool, anchors, name: st
 
 
 def test_scores_depend_little_on_precision(warm_proxy: Proxy, pool, anchors, name: str) -> None:
-    single = scores(warm_proxy, pool, anchors, name)
+    # The exact step subtracts two losses: at the default step size bfloat16 may not tell them apart.
+    more = {"learning_rate": 1e-2, "update_rule": "sgd"} if name == "exact" else {}
+    single = scores(warm_proxy, pool, anchors, name, **more)
     half = copy.deepcopy(warm_proxy)
     for parameter_name, parameter in half.model.named_parameters():
         if ".lora_" not in parameter_name:
             parameter.data = parameter.data.bfloat16()
-    low = scores(half, pool, anchors, name)
-    agreement = spearmanr(single, low).statistic
-    # The exact step subtracts two losses that bfloat16 cannot tell apart at this step size.
-    assert agreement > (0.95 if name != "exact" else -1)
+    low = scores(half, pool, anchors, name, **more)
+    assert spearmanr(single, low).statistic > 0.9
 
 
 def test_scoring_leaves_the_proxy_as_it_was(warm_proxy: Proxy, pool, anchors, name: str) -> None:

@@ -121,6 +121,18 @@ def test_pieces_of_the_head_change_neither_loss_nor_gradient(
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-14)
 
 
+def test_what_replaces_the_heads_forward_still_does() -> None:
+    """As hooks of Accelerate do, which put a function of their own in its place."""
+    model, batch = tiny(transformers.LlamaConfig).requires_grad_(False), text_batch()
+    head = model.get_output_embeddings()
+    plain = type(head).forward
+    head.forward = lambda hidden: 2 * plain(head, hidden)
+    with torch.no_grad():
+        expected = cross_entropy(model(**batch).logits[1, :-1], batch["labels"][1, 1:])
+        torch.testing.assert_close(per_sample_loss(model, batch)[1], expected)
+    assert "forward" in head.__dict__
+
+
 def test_adapted_head_gets_its_gradient() -> None:
     model = peft.get_peft_model(tiny(transformers.LlamaConfig), peft.LoraConfig(target_modules=["lm_head"])).double()
     loss = per_sample_loss(model, text_batch())

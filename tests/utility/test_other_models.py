@@ -10,7 +10,7 @@ import transformers
 
 from ost_hf.errors import ModelError
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.proxy.model import Proxy, adapt
+from ost_hf.proxy.model import Proxy, adapt, check_gradients
 from ost_hf.utility.batched import BatchedExact
 from ost_hf.utility.exact import exact_utilities, sample_gradient
 from ost_hf.utility.forward import CentralDifference, anchor_direction
@@ -34,10 +34,10 @@ def text_batch(rows: int, seed: int) -> dict[str, torch.Tensor]:
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 
 
-def mixture_of_experts() -> Any:
+def mixture_of_experts(**more: Any) -> Any:
     torch.manual_seed(0)
     config = transformers.Qwen3MoeConfig(
-        **SHAPE, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=1
+        **SHAPE, moe_intermediate_size=16, num_experts=4, num_experts_per_tok=2, decoder_sparse_step=1, **more
     )
     # The grouped kernel knows no float64.
     config._experts_implementation = "eager"
@@ -109,6 +109,64 @@ def test_fused_experts_are_left_alone_and_refused_when_named() -> None:
     assert report["adapted_modules"] == 8
     with pytest.raises(ModelError, match=r"gate_up_proj and 1 more are experts fused in one parameter, not linear"):
         adapt(mixture_of_experts(), ProxyConfig("unnamed", lora_target_modules=r".*experts\.gate_up_proj"))
+
+
+def test_dense_layers_beside_fused_experts_are_left_alone() -> None:
+    _, pairs = adapt(mixture_of_experts(mlp_only_layers=[0]), ProxyConfig("unnamed"))
+    assert {pair.name_a.split(".lora_A")[0].rsplit(".", 1)[-1] for pair in pairs} == {
+        "q_proj",
+        "k_proj",
+        "v_proj",
+        "o_proj",
+    }
+
+
+@pytest.mark.parametrize("pattern", [r".*mlp\.(gate_proj|up_proj|down_proj)", r".*embed_tokens"])
+def test_what_is_no_linear_layer_is_refused_by_name(pattern: str) -> None:
+    with pytest.raises(ModelError, match="only linear layers can be adapted, this is a "):
+        adapt(mixture_of_experts(mlp_only_layers=[0]), ProxyConfig("unnamed", lora_target_modules=pattern))
+
+
+class WithoutDerivative(Int8Linear):
+    """As inference kernels of quantising libraries are."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return super().forward(x)
+
+
+def test_base_layer_without_a_derivative_is_refused() -> None:
+    model, pairs = adapted(quantised)
+    for pair in pairs:
+        pair.layer.base_layer.__class__ = WithoutDerivative
+    with pytest.raises(RuntimeError, match=r"the layer under .* \(WithoutDerivative\) has no derivative"):
+        per_sample_gradients(model, pairs, text_batch(2, seed=6), lambda name, gradient: None)
+    with pytest.raises(ModelError, match="unnamed cannot be scored as it is adapted: the layer under"):
+        check_gradients(Proxy(model, pairs, None, ProxyConfig("unnamed")), text_batch(1, seed=6))
+
+
+def test_adapted_head_is_refused() -> None:
+    """It sees the supervised tokens of all rows in one line."""
+    torch.manual_seed(0)
+    base = transformers.Qwen3ForCausalLM(transformers.Qwen3Config(**SHAPE))
+    model, pairs = adapt(base, ProxyConfig("unnamed", lora_target_modules=r".*(lm_head|q_proj)"))
+    with pytest.raises(RuntimeError, match=r"lm_head.* for a batch of 3; per-sample gradients need"):
+        per_sample_gradients(model, pairs, text_batch(3, seed=7), lambda name, gradient: None)
+
+
+def test_layers_that_add_in_place_are_no_obstacle() -> None:
+    torch.manual_seed(0)
+    config = transformers.FalconConfig(
+        vocab_size=97, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, new_decoder_architecture=False
+    )
+    model, pairs = adapt(transformers.FalconForCausalLM(config), ProxyConfig("unnamed"))
+    for pair in pairs:
+        torch.nn.init.normal_(pair.b.weight, std=0.05)
+    found: dict[str, torch.Tensor] = {}
+    per_sample_gradients(model, pairs, text_batch(2, seed=8), found.__setitem__)
+    one = {key: value[:1] for key, value in text_batch(2, seed=8).items()}
+    for name, gradient in sample_gradient(model, weights_of(pairs), one)[1].items():
+        torch.testing.assert_close(found[name][0], gradient, rtol=1e-3, atol=1e-5)
 
 
 def test_layer_that_mixes_rows_is_refused() -> None:
