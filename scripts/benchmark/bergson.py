@@ -1,8 +1,9 @@
 """The same job by bergson, a library for gradient attribution, through its own command line.
 
-Both score the same tokens with the same LoRA under the same token budget, in float32, by the inner product of
-each row's gradient with the mean anchor gradient, from tokenised rows; theirs also writes its scores. A process of bergson's spends seconds on imports and loading,
-so each round runs it on few rows and on many, and the difference counts; ours is taken in the same way.
+Both score the same tokens, given as token numbers, with the same LoRA under the same token budget, in float32, by
+the inner product of each row's gradient with the mean anchor gradient; theirs also writes its scores. A process of
+bergson's spends seconds on imports and loading, so each round runs it on few rows and on many, and the difference
+counts; ours is taken in the same way, in one process that stays.
 
 Install beside this package: ``pip install --no-deps "bergson>=2.5"`` and the small packages that it imports
 (jaxtyping, wadler-lindig, ml_dtypes, natsort, petname, simple-parsing, docstring-parser, torchopt, optree, graphviz).
