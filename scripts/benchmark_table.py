@@ -62,6 +62,8 @@ def tables(result: Result) -> str:
             "",
             *_bars(result),
             "",
+            *_more(result["figures"]),
+            "",
         ]
     )
 
@@ -94,6 +96,41 @@ def _bars(result: Result) -> list[str]:
         value = _number(bar["value"])
         lines.append(f"| `{bar['figure']}` | {value} | {spread} | {sign} {_number(bar['bar'])} | {met} |")
     return lines
+
+
+# How cost grows, what memory it takes, and rank correlations that no bar is set for.
+MORE = {
+    "whole_pool_over_1/2.reverse": "`reverse`: time for the whole pool over that for half of it",
+    "whole_pool_over_1/4.reverse": "the same over a quarter of it",
+    "tokens_per_second_at_length.64": "`reverse`: tokens/s of texts of 64 tokens",
+    "tokens_per_second_at_length.128": "of 128",
+    "tokens_per_second_at_length.256": "of 256",
+    "tokens_per_second_at_length.512": "of 512",
+    "seconds_to_build_direction.anchors": "seconds to build the anchor direction",
+    "seconds_to_build_direction.many_anchors": "of `many_anchors`",
+    "peak_megabytes.plain_forward": "peak memory beyond the model in MB: plain forward pass",
+    "peak_megabytes.forward": "`forward`",
+    "peak_megabytes.forward_setup": "`forward`, building its direction from one anchor at a time",
+    "peak_megabytes.reverse": "`reverse`",
+    "exact_minus_reference_in_sd.sgd": "`exact` and its reference, SGD: largest difference over the spread of utilities",
+    "exact_minus_reference_in_sd.adamw": "the same with AdamW",
+    "spearman_with_exact.reverse.quarter.sgd": "Spearman of `reverse` on the last quarter with `exact` on all layers, SGD",
+    "spearman_with_exact.reverse.quarter.adamw": "the same with AdamW",
+    "spearman_bf16_reverse.adamw": "Spearman of bfloat16 with float32, AdamW: `reverse`",
+    "spearman_bf16_central.adamw": "central difference",
+    "teraflops.reverse": "teraflop/s of `reverse`",
+    "teraflops.matmul_peak": "of a large matrix product",
+    "tokens_per_second.bergson": "tokens/s of bergson",
+    "tokens_per_second.all": "`reverse` beside it, all layers",
+    "tokens_per_second.quarter": "last quarter",
+    "over_bergson.unequal_our_last_quarter_against_all_layers": "**unequal**: our last quarter over bergson on all layers",
+    "spearman_with_bergson": "Spearman of both on the same rows",
+}
+
+
+def _more(figures: Result) -> list[str]:
+    lines = ["| more | |", "|---|---|"]
+    return lines + [f"| {words} | {_number(figures[name])} |" for name, words in MORE.items() if name in figures]
 
 
 def _number(value: Any) -> str:
