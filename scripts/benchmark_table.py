@@ -112,9 +112,9 @@ MORE = {
     "peak_megabytes.forward": "`forward`",
     "peak_megabytes.forward_setup": "`forward`, building its direction from one anchor at a time",
     "peak_megabytes.reverse": "`reverse`",
-    "exact_minus_reference_in_sd.sgd": "`exact` and its reference, SGD: largest difference over the spread of utilities",
+    "exact_minus_reference_in_sd.sgd": "`exact` and its reference, SGD: largest difference in SD",
     "exact_minus_reference_in_sd.adamw": "the same with AdamW",
-    "spearman_with_exact.reverse.quarter.sgd": "Spearman of `reverse` on the last quarter with `exact` on all layers, SGD",
+    "spearman_with_exact.reverse.quarter.sgd": "Spearman: `reverse` on the last quarter, `exact` on all; SGD",
     "spearman_with_exact.reverse.quarter.adamw": "the same with AdamW",
     "spearman_bf16_reverse.adamw": "Spearman of bfloat16 with float32, AdamW: `reverse`",
     "spearman_bf16_central.adamw": "central difference",
@@ -123,7 +123,7 @@ MORE = {
     "tokens_per_second.bergson": "tokens/s of bergson",
     "tokens_per_second.all": "`reverse` beside it, all layers",
     "tokens_per_second.quarter": "last quarter",
-    "over_bergson.unequal_our_last_quarter_against_all_layers": "**unequal**: our last quarter over bergson on all layers",
+    "over_bergson.unequal_our_last_quarter_against_all_layers": "**unequal**: our last quarter over its all layers",
     "spearman_with_bergson": "Spearman of both on the same rows",
 }
 

@@ -155,8 +155,8 @@ def _start(command: str, config: RunConfig) -> None:
     # Libraries' own chatter is theirs; warnings of theirs still show.
     for library in ("httpx", "httpx2", "datasets", "huggingface_hub", "deepspeed", "DeepSpeed"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    # The doctor only looks: the settings it tries are not those that tables in the folder were made with.
-    if is_main() and command != "doctor":
+    # The doctor only looks: settings that it tries must not replace those that tables in the folder were made with.
+    if is_main() and not (command == "doctor" and (config.folder / "config.yaml").exists()):
         config.write()
     importlib.import_module(f"ost_hf.cli.{command}").run(config)
 
