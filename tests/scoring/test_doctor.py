@@ -159,7 +159,7 @@ def test_refused_estimator_is_a_finding(
     refused = {(m.precision, m.estimator): m.refused for m in diagnosis.measurements if m.refused}
     assert set(refused) == {(p, e) for p in ("float32", "bfloat16") for e in ("forward", "exact")}
     assert "at this precision estimator 'forward' says nothing" in str(refused["float32", "forward"])
-    assert refused["bfloat16", "exact"] .startswith("the device's memory is too small for one anchor of ")
+    assert refused["bfloat16", "exact"].startswith("the device's memory is too small for one anchor of ")
     assert any(w.startswith("the configured estimator forward (raw) cannot score in") for w in diagnosis.warnings)
     assert diagnosis.recommendation.estimator == "reverse"
     assert "there is no exact in float32" in diagnosis.recommendation.reason
