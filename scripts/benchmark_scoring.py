@@ -32,28 +32,37 @@ def main() -> int:
     args = parser.parse_args()
     import torch
     import transformers
-    from benchmark.bars import judge
     from benchmark.bergson import against_bergson
     from benchmark.presets import PRESETS
     from benchmark.sections import run_all
 
     if args.preset not in PRESETS:
         parser.error(f"--preset must be one of {', '.join(PRESETS)}, got {args.preset!r}")
+    with_bergson = args.bergson or args.only_bergson
+    if with_bergson and args.preset != "smollm2":
+        parser.error("--bergson goes with --preset smollm2: bergson reads text only")
     transformers.utils.logging.set_verbosity_error()
     torch.manual_seed(0)
     preset = PRESETS[args.preset]
     sizes, rounds = (preset.smoke, 1) if args.smoke else (preset.sizes, args.rounds)
-    figures: dict[str, Any] = {} if args.only_bergson else run_all(preset, sizes, rounds)
-    if args.bergson or args.only_bergson:
-        if args.preset != "smollm2":
-            parser.error("--bergson goes with --preset smollm2: bergson reads text only")
-        figures |= against_bergson(rounds, smoke=args.smoke)
     result = {"preset": args.preset, "description": preset.description, "machine": machine(), "rounds": rounds}
-    result |= {"smoke": args.smoke, "sizes": vars(sizes), "figures": figures, "bars": judge(figures)}
-    show(result)
-    if args.json:
-        args.json.write_text(json.dumps(result, indent=2) + "\n")
+    result |= {"smoke": args.smoke, "sizes": vars(sizes)}
+    figures: dict[str, Any] = {} if args.only_bergson else run_all(preset, sizes, rounds)
+    write(result, figures, args.json)
+    if with_bergson:
+        figures |= against_bergson(rounds, smoke=args.smoke)
+    show(write(result, figures, args.json))
     return 0
+
+
+def write(result: dict[str, Any], figures: dict[str, Any], path: Path | None) -> dict[str, Any]:
+    """The result with its figures and bars, written to ``path`` if there is one: a long run may end early."""
+    from benchmark.bars import judge
+
+    whole = result | {"figures": figures, "bars": judge(figures)}
+    if path is not None:
+        path.write_text(json.dumps(whole, indent=2) + "\n")
+    return whole
 
 
 def machine() -> dict[str, Any]:

@@ -58,7 +58,7 @@ def tables(result: Result) -> str:
             f"rounds, {machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}, torch "
             f"{machine['torch']}; {sizes['candidates']} candidates, {sizes['anchors']} anchors.",
             "",
-            *_costs(result["figures"]),
+            *(_costs(result["figures"]) if any("candidates_per_second" in name for name in result["figures"]) else []),
             "",
             *_bars(result),
             "",

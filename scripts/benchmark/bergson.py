@@ -45,7 +45,7 @@ def against_bergson(rounds: int, smoke: bool = False) -> dict[str, Any]:
     few, many = (2, 4) if smoke else (8, 32)
     preset = PRESETS["smollm2"]
     sizes = dataclasses.replace(preset.sizes, candidates=many, batch_tokens=BATCH_TOKENS)
-    whole, quarter = (Lineup(preset.build(sizes, layers), sizes) for layers in (None, preset.last_quarter))
+    whole, quarter = (Lineup(preset.build(sizes, layers), sizes) for layers in (None, preset.last_quarter(sizes)))
     _store(whole.case, "adapter")
     _write_rows("anchors", whole.case.anchors[: sizes.anchors])
     rows = {count: whole.case.candidates[:count] for count in (few, many)}

@@ -96,10 +96,10 @@ class Preset:
     trained: bool = True
     half_precision: bool = True
 
-    @property
-    def last_quarter(self) -> tuple[int, ...]:
+    def last_quarter(self, sizes: Sizes) -> tuple[int, ...]:
         """The numbers of the last quarter of the layers."""
-        return tuple(range(self.layers - max(1, round(self.layers / 4)), self.layers))
+        layers = _SMOKE_LAYERS if sizes is SMOKE and not self.trained else self.layers
+        return tuple(range(layers - max(1, round(layers / 4)), layers))
 
 
 def layer_pattern(layers: tuple[int, ...] | None) -> str | None:
@@ -215,12 +215,13 @@ _TEXT_SHAPE = {
     "num_key_value_heads": 8,
     "head_dim": 128,
 }
+_SMOKE_LAYERS = 4
 # A smoke run asks whether the code runs, on any machine.
 _SMALL_TEXT = {
     "vocab_size": 2048,
     "hidden_size": 64,
     "intermediate_size": 128,
-    "num_hidden_layers": 28,
+    "num_hidden_layers": _SMOKE_LAYERS,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "head_dim": 16,
@@ -253,7 +254,7 @@ def _random_case(config: Any, sizes: Sizes, layers: tuple[int, ...] | None, imag
     moments = {name: torch.full_like(weight, 1e-8) for name, weight in weights_of(pairs).items()}
     adam = AdamState({name: torch.zeros_like(moment) for name, moment in moments.items()}, moments, 30)
     generator = torch.Generator().manual_seed(1)
-    length = 300 if sizes is SMOKE else 1024
+    length = 1024 if sizes is not SMOKE else 288 if images else 64
     rows = [_random_row(config, length, images, generator) for _ in range(sizes.candidates + sizes.many_anchors)]
     # Padding and nothing else is asked of the processing class, and the rows are of one length.
     proxy = Proxy(model, pairs, None, settings, adam)

@@ -222,7 +222,7 @@ def device_share(lineup: Lineup, rounds: int) -> Figures:
 
 def run_all(preset: Preset, sizes: Sizes, rounds: int) -> Figures:
     """Every section of one preset."""
-    case, quarter = preset.build(sizes, None), preset.build(sizes, preset.last_quarter)
+    case, quarter = preset.build(sizes, None), preset.build(sizes, preset.last_quarter(sizes))
     lineup, quarter_lineup = Lineup(case, sizes), Lineup(quarter, sizes)
     figures = costs(lineup, quarter_lineup, sizes, rounds)
     figures |= memory(lineup) | growth(lineup, sizes, rounds) | growth_with_length(lineup, rounds)
