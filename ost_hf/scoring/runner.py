@@ -88,18 +88,29 @@ def score_pool(
     else:
         assert anchors is not None
         warm = prepare_proxy(Path(run_dir) / "proxy", proxy, encoded, exclude)
-        anchor_set = EncodedDataset(anchors, encoded.encoder)
-        build = partial(build_scorer, scoring.scorer, proxy=warm, anchors=anchor_set)
-        if scoring.scorer == "one_step" and scoring.estimator == "cascade":
-            run_cascade(build, encoded, table, exclude, scoring)
-        else:
-            run_scorer(build(config=scoring), encoded, table, remaining, exclude, scoring)
-        del build, warm
+        _run_with(warm, EncodedDataset(anchors, encoded.encoder), encoded, table, remaining, exclude, scoring)
+        del warm
         free_memory()
     statuses = Counter(table.read()["status"].to_pylist())
     if is_main():
         logger.info("scored %d rows: %s", len(pool), ", ".join(f"{n} {s}" for s, n in statuses.most_common()))
     return table
+
+
+def _run_with(
+    proxy: Proxy,
+    anchors: EncodedDataset,
+    pool: EncodedDataset,
+    table: ScoreTable,
+    remaining: list[int],
+    exclude: set[int],
+    config: ScoringConfig,
+) -> None:
+    build = partial(build_scorer, config.scorer, proxy=proxy, anchors=anchors)
+    if config.scorer == "one_step" and config.estimator == "cascade":
+        run_cascade(build, pool, table, exclude, config)
+    else:
+        run_scorer(build(config=config), pool, table, remaining, exclude, config)
 
 
 def _open(table: ScoreTable, identity: Record, rows: int) -> None:
