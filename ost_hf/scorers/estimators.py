@@ -137,9 +137,7 @@ class Forward:
 
         try:
             slopes(batch)
-        except torch.OutOfMemoryError:
-            raise
-        except (NotImplementedError, RuntimeError) as error:
+        except NotImplementedError as error:
             if not required:
                 logger.info("no forward-mode derivative in this model (%s)", str(error).splitlines()[0])
                 return

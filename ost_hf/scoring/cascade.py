@@ -20,6 +20,7 @@ from ost_hf.scorers.base import Scorer
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.utility.rank_correlation import spearman
 
 logger = logging.getLogger(__name__)
 
@@ -164,18 +165,6 @@ def agree(
         sum(move > 0 for move in moves),
         max(moves, default=0),
     )
-
-
-def spearman(one: list[float], other: list[float]) -> float:
-    """Spearman's rank correlation; equal values share their mean rank. NaN for a constant list."""
-    import numpy as np
-
-    def ranks(values: list[float]) -> Any:
-        _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-        return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
-
-    with np.errstate(invalid="ignore"):
-        return float(np.corrcoef(ranks(one), ranks(other))[0, 1]) if len(one) > 1 else float("nan")
 
 
 def _order(utilities: Utilities) -> list[int]:

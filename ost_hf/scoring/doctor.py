@@ -27,11 +27,11 @@ from ost_hf.parallel import free_memory, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy
 from ost_hf.scoring.advice import Findings, recommend, warnings_of
-from ost_hf.scoring.cascade import spearman
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.diagnosis import Diagnosis, Measurement, Sample, Setting, describe, figures_of
 from ost_hf.scoring.readings import Adapter, Bench, Reading, Readings, read_all, read_in
 from ost_hf.scoring.runner import prepare_proxy
+from ost_hf.utility.rank_correlation import spearman
 
 
 def diagnose(

@@ -26,7 +26,7 @@ import numpy as np
 from benchmark.contestants import Lineup, in_order
 from benchmark.measuring import seconds
 from benchmark.presets import PRESETS, ROOT, Case, Row
-from ost_hf.scoring.cascade import spearman
+from ost_hf.utility.rank_correlation import spearman
 
 FOLDER = ROOT / "runs" / "benchmark" / "bergson"
 BATCH_TOKENS = 512
@@ -73,7 +73,7 @@ def against_bergson(rounds: int, smoke: bool = False) -> dict[str, Any]:
             taken[name].append(times[many] - times[few])
     tokens = sum(len(row["input_ids"]) for row in rows[many][few:])
     batches = whole.case.batches(rows[many], BATCH_TOKENS)
-    utilities = in_order(whole.case, rows[many], whole.reverse(directions["all"], batches), BATCH_TOKENS)
+    utilities = in_order(rows[many], whole.reverse(directions["all"], batches))
     return {
         "bergson_version": float(".".join(found.split(".")[:2])),
         **{f"tokens_per_second.{name}": tokens / statistics.median(times) for name, times in taken.items()},

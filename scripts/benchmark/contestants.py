@@ -108,7 +108,7 @@ class Lineup:
         return run
 
 
-def in_order(case: Case, rows: list[Row], values: Tensor, max_tokens: int) -> Tensor:
+def in_order(rows: list[Row], values: Tensor) -> Tensor:
     """Values of length-sorted batches, back in the order of ``rows``."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     result = torch.empty_like(values)

@@ -16,8 +16,9 @@ import torch
 import transformers
 from torch import Tensor
 
+from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
-from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.parallel import state
 from ost_hf.proxy.config import ProxyConfig
@@ -69,12 +70,8 @@ class Case:
 
     def batches(self, rows: list[Row], max_tokens: int) -> list[Row]:
         """Rows of like length in batches of at most so many padded tokens, on the device."""
-        batches: list[list[Row]] = []
-        for row in sorted(rows, key=lambda row: len(row["input_ids"])):
-            if not batches or (len(batches[-1]) + 1) * len(row["input_ids"]) > max_tokens:
-                batches.append([])
-            batches[-1].append(row)
-        return [self.on_device(batch) for batch in batches]
+        numbered = [Encoded(str(number), number, features=row) for number, row in enumerate(rows)]
+        return [self.on_device([rows[one.row] for one in batch]) for batch in cut_batches(numbered, max_tokens)]
 
     def on_device(self, rows: list[Row]) -> Row:
         """One batch."""

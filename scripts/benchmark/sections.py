@@ -11,9 +11,9 @@ import torch
 from benchmark.contestants import Lineup
 from benchmark.measuring import flops, flops_by_module, interleaved, matmul_peak, peak_bytes, ratio, seconds
 from benchmark.presets import Case, Preset, Sizes
-from ost_hf.scoring.cascade import spearman
 from ost_hf.utility.forward import anchor_direction
 from ost_hf.utility.frozen import anatomy_of
+from ost_hf.utility.rank_correlation import spearman
 
 Figures = dict[str, Any]
 

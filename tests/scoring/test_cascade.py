@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 
 from ost_hf.data.rows import Rows
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scoring.cascade import Agreement, agree, band_rows, calibration_rows, spearman
+from ost_hf.scoring.cascade import Agreement, agree, band_rows, calibration_rows
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
@@ -96,8 +96,3 @@ def test_agreement_counts_moves_and_overlap() -> None:
     final = {0: 4.0, 1: 1.5, 2: 2.0, 3: 1.0}
     agreement = agree(first_order, {1: 1.5, 2: 2.0}, final, {1, 2}, 0.5, 4, 1.0)
     assert agreement == Agreement(2, 2, pytest.approx(-1.0), 1.0, 2, 0.5, 2, 1)
-
-
-def test_spearman_is_scipys_with_ties_too() -> None:
-    one, other = [1.0, 2.0, 2.0, 5.0, 0.0], [3.0, 1.0, 4.0, 4.0, 0.5]
-    assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic)
