@@ -12,9 +12,10 @@ def run(config: RunConfig) -> None:
     from ost_hf.data.anchors import load_anchors
     from ost_hf.data.rows import Rows
     from ost_hf.parallel import main_process_first
+    from ost_hf.scorers.base import ANCHORS, find_scorer
     from ost_hf.scoring.runner import score_pool
 
-    config.require("pool", "proxy", *(["anchors"] if config.scoring.scorer != "random" else []))
+    config.require("pool", "proxy", *(["anchors"] if ANCHORS in find_scorer(config.scoring.scorer).needs else []))
     assert config.pool is not None and config.proxy is not None
     with main_process_first():
         pool = Rows.load(config.pool)

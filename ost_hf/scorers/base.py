@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,14 +17,17 @@ NO_LIMIT = 2**62
 class Score:
     """What a scorer says of one candidate.
 
-    ``columns`` become further columns of the score table; ``sketch`` becomes its column ``sketch``.
+    ``columns`` become further columns of the score table; ``sketch`` becomes its column ``sketch``. A scorer that
+    cannot judge a candidate says why in ``status`` and ``detail`` and leaves ``utility`` empty: no invented number.
     """
 
-    utility: float
+    utility: float | None
     loss: float | None = None
     utility_se: float | None = None
     columns: dict[str, float] = field(default_factory=dict)
     sketch: list[float] | None = None
+    status: str = "ok"
+    detail: str = ""
 
 
 class Scorer(Protocol):
@@ -51,21 +54,43 @@ class Scorer(Protocol):
         ...
 
 
-SCORERS: dict[str, Callable[..., Scorer]] = {}
+# What a scorer may ask for beside its configuration and the pool.
+PROXY, ANCHORS = "proxy", "anchors"
 
 
-def register(name: str) -> Callable[[Callable[..., Scorer]], Callable[..., Scorer]]:
-    """Adds a scorer under ``name``; the decorated callable builds it."""
+@dataclass(frozen=True)
+class Registered:
+    """How to build a scorer, and what it needs: a warm ``proxy``, the encoded ``anchors``."""
+
+    build: Callable[..., Scorer]
+    needs: frozenset[str]
+
+
+SCORERS: dict[str, Registered] = {}
+
+
+def register(
+    name: str, needs: Iterable[str] = (PROXY, ANCHORS)
+) -> Callable[[Callable[..., Scorer]], Callable[..., Scorer]]:
+    """Adds a scorer under ``name``.
+
+    The decorated callable builds it and is called with keywords: ``config``, ``pool`` (the candidates, encoded),
+    and what it ``needs``. It should take ``**unused`` for whatever else is there.
+
+    Args:
+        name: What ``scoring.scorer`` says.
+        needs: ``proxy``, ``anchors``, both or none. What is not needed is not made.
+    """
 
     def add(build: Callable[..., Scorer]) -> Callable[..., Scorer]:
-        SCORERS[name] = build
+        SCORERS[name] = Registered(build, frozenset(needs))
         return build
 
     return add
 
 
-def build_scorer(name: str, **what_it_may_use: Any) -> Scorer:
-    """Builds the scorer registered under ``name``.
+def find_scorer(name: str) -> Registered:
+    """The scorer registered under ``name``.
 
     Raises:
         ConfigError: If there is none of that name.
@@ -75,4 +100,13 @@ def build_scorer(name: str, **what_it_may_use: Any) -> Scorer:
 
     if name not in SCORERS:
         raise ConfigError(unknown_key("scorer", name, SCORERS))
-    return SCORERS[name](**what_it_may_use)
+    return SCORERS[name]
+
+
+def build_scorer(name: str, **what_it_may_use: Any) -> Scorer:
+    """Builds the scorer registered under ``name``.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    return find_scorer(name).build(**what_it_may_use)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 import torch
 
@@ -36,7 +37,7 @@ class OneStepScorer:
             there is no column to group by.
     """
 
-    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: EncodedDataset):
+    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: EncodedDataset, **unused: Any):
         if config.estimator not in ESTIMATORS:
             raise ConfigError(
                 f"scoring.estimator {config.estimator!r} ranks a whole pool and cannot score single batches; use the "

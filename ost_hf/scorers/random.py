@@ -10,7 +10,7 @@ from ost_hf.scorers.base import NO_LIMIT, Score, register
 from ost_hf.scorers.config import ScorerConfig
 
 
-@register("random")
+@register("random", needs=())
 class RandomScorer:
     """Uniform in [0, 1), a function of the seed and the candidate's id alone."""
 

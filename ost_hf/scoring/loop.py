@@ -195,6 +195,9 @@ def _fill(record: Record, score: Score | None) -> None:
     if score is None:
         record |= {"status": "out_of_memory", "detail": "the row alone does not fit into the device's memory"}
         return
+    if score.utility is None:
+        record |= {"status": score.status, "detail": score.detail}
+        return
     record["loss"] = score.loss if score.loss is None or math.isfinite(score.loss) else None
     numbers = [score.utility] + ([] if score.loss is None else [score.loss])
     if all(math.isfinite(number) for number in numbers):

@@ -23,7 +23,7 @@ from ost_hf.parallel import barrier, free_memory, is_main, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, read_origin, save_proxy
 from ost_hf.proxy.warmup import warm_up
-from ost_hf.scorers.base import build_scorer
+from ost_hf.scorers.base import ANCHORS, PROXY, build_scorer, find_scorer
 from ost_hf.scoring.cascade import run_cascade
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
@@ -68,7 +68,8 @@ def score_pool(
         RunDirectoryError: If the folder holds scores of another configuration or dataset.
     """
     scoring, encoding = scoring or ScoringConfig(), encoding or EncodingConfig()
-    if anchors is None and scoring.scorer != "random":
+    needs = find_scorer(scoring.scorer).needs
+    if anchors is None and ANCHORS in needs:
         raise DataError(
             f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
         )
@@ -82,15 +83,15 @@ def score_pool(
         logger.info("all %d rows are scored already", len(pool))
         return table
     encoded = EncodedDataset(pool, Encoder(load_processing_class(proxy), encoding))
-    if scoring.scorer == "random":
-        scorer = build_scorer(scoring.scorer, config=scoring)
-        run_scorer(scorer, encoded, table, remaining, exclude, scoring)
-    else:
+    uses: dict[str, Any] = {"pool": encoded}
+    if ANCHORS in needs:
         assert anchors is not None
-        warm = prepare_proxy(Path(run_dir) / "proxy", proxy, encoded, exclude)
-        _run_with(warm, EncodedDataset(anchors, encoded.encoder), encoded, table, remaining, exclude, scoring)
-        del warm
-        free_memory()
+        uses[ANCHORS] = EncodedDataset(anchors, encoded.encoder)
+    if PROXY in needs:
+        uses[PROXY] = prepare_proxy(Path(run_dir) / "proxy", proxy, encoded, exclude)
+    _run_with(uses, encoded, table, remaining, exclude, scoring)
+    del uses
+    free_memory()
     statuses = Counter(table.read()["status"].to_pylist())
     if is_main():
         logger.info("scored %d rows: %s", len(pool), ", ".join(f"{n} {s}" for s, n in statuses.most_common()))
@@ -98,15 +99,14 @@ def score_pool(
 
 
 def _run_with(
-    proxy: Proxy,
-    anchors: EncodedDataset,
+    uses: dict[str, Any],
     pool: EncodedDataset,
     table: ScoreTable,
     remaining: list[int],
     exclude: set[int],
     config: ScoringConfig,
 ) -> None:
-    build = partial(build_scorer, config.scorer, proxy=proxy, anchors=anchors)
+    build = partial(build_scorer, config.scorer, **uses)
     if config.scorer == "one_step" and config.estimator == "cascade":
         run_cascade(build, pool, table, exclude, config)
     else:
