@@ -9,14 +9,11 @@ import logging
 import random
 
 import torch
-from tqdm.auto import tqdm
 
-from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import DataError
-from ost_hf.parallel import share, state, sum_over_processes
 from ost_hf.proxy.model import Proxy
-from ost_hf.utility.loss import per_sample_loss
+from ost_hf.proxy.training import shuffled_batches, train
 from ost_hf.utility.step import AdamState
 
 logger = logging.getLogger(__name__)
@@ -25,8 +22,7 @@ logger = logging.getLogger(__name__)
 def warm_up(proxy: Proxy, pool: EncodedDataset, exclude: set[int], micro_batch_size: int = 8) -> list[float]:
     """Trains the adapter in place and stores the moments in ``proxy.adam``.
 
-    Each step's batch is the same for any number of processes: they share its samples and add up
-    their gradients. There is no gradient clipping: the moments must be those of plain gradients.
+    There is no gradient clipping: the moments must be those of plain gradients.
 
     Args:
         proxy: The proxy; nothing happens if its ``warmup_fraction`` is 0.
@@ -44,32 +40,18 @@ def warm_up(proxy: Proxy, pool: EncodedDataset, exclude: set[int], micro_batch_s
     if config.warmup_fraction == 0:
         return []
     rows = warmup_rows(pool, config.warmup_fraction, exclude, config.seed)
-    batches = _batches(rows, config.warmup_batch_size, config.warmup_min_steps, config.seed)
-    collate = Collator.of(proxy.processing_class)
-    parameters = list(proxy.parameters.values())
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(parameters, lr=config.warmup_learning_rate, weight_decay=0.0)
-    losses = []
-    for batch in tqdm(batches, desc="warm-up", unit="step", disable=not state().is_main_process):
-        optimizer.zero_grad(set_to_none=False)
-        total = torch.zeros((), device=state().device)
-        mine = share(batch)
-        for start in range(0, len(mine), micro_batch_size):
-            features = collate([pool[row] for row in mine[start : start + micro_batch_size]])
-            inputs = {key: value.to(state().device) for key, value in features.items()}
-            loss = per_sample_loss(proxy.model, inputs).sum() / len(batch)
-            loss.backward()
-            total += loss.detach()
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        sum_over_processes([total, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
-        optimizer.step()
-        losses.append(float(total))
-    proxy.adam = _moments(proxy, optimizer)
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-        parameter.grad = None
+    steps = max(config.warmup_min_steps, -(-len(rows) // config.warmup_batch_size))
+    batches = shuffled_batches(rows, config.warmup_batch_size, steps, config.seed + 1)
+    optimizer, losses = train(
+        proxy.model,
+        proxy.parameters.values(),
+        pool,
+        batches,
+        [config.warmup_learning_rate] * len(batches),
+        micro_batch_size,
+        name="warm-up",
+    )
+    proxy.adam = moments_of(proxy, optimizer)
     if losses:
         logger.info("warm-up: %d steps on %d rows, loss %.3f -> %.3f", len(losses), len(rows), losses[0], losses[-1])
     return losses
@@ -101,17 +83,8 @@ def warmup_rows(pool: EncodedDataset, fraction: float, exclude: set[int], seed: 
     return chosen
 
 
-def _batches(rows: list[int], size: int, min_steps: int, seed: int) -> list[list[int]]:
-    """Shuffled passes over the rows, full batches, at least ``min_steps`` and at least one pass."""
-    generator = random.Random(seed + 1)
-    wanted = max(min_steps, -(-len(rows) // size)) * size
-    order: list[int] = []
-    while len(order) < wanted:
-        order += generator.sample(rows, len(rows))
-    return [order[start : start + size] for start in range(0, wanted, size)]
-
-
-def _moments(proxy: Proxy, optimizer: torch.optim.Optimizer) -> AdamState:
+def moments_of(proxy: Proxy, optimizer: torch.optim.Optimizer) -> AdamState:
+    """The moments that an optimizer of the adapter has come to."""
     exp_avg, exp_avg_sq, step = {}, {}, 0
     for name, parameter in proxy.parameters.items():
         kept = optimizer.state[parameter]

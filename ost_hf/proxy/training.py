@@ -1,0 +1,93 @@
+"""The proxy's own training loop: AdamW over given batches, the same for any number of processes.
+
+Each step's batch is given as rows: the processes share its samples and add up their gradients. A ``Trainer``
+would hand every process batches of its own, and the proxy would depend on how many there are.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm.auto import tqdm
+
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.parallel import share, state, sum_over_processes
+from ost_hf.utility.loss import per_sample_loss
+
+
+def train(
+    model: Any,
+    parameters: Iterable[nn.Parameter],
+    rows: EncodedDataset,
+    batches: Sequence[Sequence[int]],
+    learning_rates: Sequence[float],
+    micro_batch_size: int = 8,
+    max_grad_norm: float | None = None,
+    name: str = "training",
+) -> tuple[torch.optim.Optimizer, list[float]]:
+    """Trains parameters in place.
+
+    Args:
+        model: The model; its mode is left as it is.
+        parameters: What is trained. They must not require gradients before; they do not afterwards.
+        rows: Encoded rows.
+        batches: Row numbers of each step.
+        learning_rates: One for each step.
+        micro_batch_size: Samples per forward pass in one process.
+        max_grad_norm: Clip the gradient's norm to this.
+        name: For the progress bar.
+
+    Returns:
+        The optimizer with its state, and the mean loss of each step.
+    """
+    parameters = list(parameters)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
+    collate = Collator.of(rows.encoder.processing_class)
+    losses = []
+    schedule = zip(batches, learning_rates, strict=True)
+    for batch, rate in tqdm(schedule, desc=name, unit="step", total=len(batches), disable=not state().is_main_process):
+        optimizer.zero_grad(set_to_none=False)
+        total = torch.zeros((), device=state().device)
+        mine = share(list(batch))
+        for start in range(0, len(mine), micro_batch_size):
+            features = collate([rows[row] for row in mine[start : start + micro_batch_size]])
+            inputs = {key: value.to(state().device) for key, value in features.items()}
+            loss = per_sample_loss(model, inputs).sum() / len(batch)
+            loss.backward()
+            total += loss.detach()
+        for parameter in parameters:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        sum_over_processes([total, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
+        if max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        losses.append(float(total))
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+        parameter.grad = None
+    return optimizer, losses
+
+
+def shuffled_batches(rows: Sequence[int], size: int, steps: int, seed: int) -> list[list[int]]:
+    """Full batches from seeded shuffled passes over the rows.
+
+    Args:
+        rows: Row numbers.
+        size: Samples in a batch; a pass may begin in the middle of one.
+        steps: How many batches.
+        seed: The same seed gives the same batches.
+    """
+    generator = random.Random(seed)
+    order: list[int] = []
+    while len(order) < steps * size:
+        order += generator.sample(list(rows), len(rows))
+    return [order[start : start + size] for start in range(0, steps * size, size)]
