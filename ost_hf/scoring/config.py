@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 
-from ost_hf.errors import require_range
+from ost_hf.errors import ConfigError, require_range
 from ost_hf.scorers.config import ScorerConfig
+from ost_hf.scoring.second_look_config import SecondLookOptions
 
 
 @dataclass(frozen=True)
-class ScoringConfig(ScorerConfig):
+class ScoringConfig(SecondLookOptions, ScorerConfig):
     """The scorer and the loop around it."""
 
     part_size: int = field(
@@ -40,6 +41,12 @@ class ScoringConfig(ScorerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.check_second_look()
+        if self.second_look and (self.scorer != "one_step" or self.estimator == "cascade"):
+            raise ConfigError(
+                "scoring.second_look follows a look at one-step utilities: it goes with scorer one_step and estimator "
+                f"reverse, forward or exact, not with {self.scorer} and {self.estimator}"
+            )
         require_range("scoring.part_size", self.part_size, at_least=1)
         require_range("scoring.num_workers", self.num_workers, at_least=0)
         require_range("scoring.cascade_keep_ratio", self.cascade_keep_ratio, above=0, at_most=1)

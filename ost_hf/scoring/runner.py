@@ -28,6 +28,7 @@ from ost_hf.scoring.cascade import run_cascade
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable, name_differences
+from ost_hf.scoring.second_look import run_second_look
 
 logger = logging.getLogger(__name__)
 
@@ -109,6 +110,8 @@ def _run_with(
     build = partial(build_scorer, config.scorer, **uses)
     if config.scorer == "one_step" and config.estimator == "cascade":
         run_cascade(build, pool, table, exclude, config)
+    elif config.second_look:
+        run_second_look(build, pool, uses[ANCHORS], uses[PROXY].config, table, exclude, config)
     else:
         run_scorer(build(config=config), pool, table, remaining, exclude, config)
 

@@ -1,0 +1,284 @@
+"""A second look at every row, with proxies that have learnt from what the first look ranked highest.
+
+The one-step utility of a young proxy finds much of the noise, but not what the proxy cannot tell yet: to it, a
+wrong sum looks like a right one. So two copies of the base model are fine-tuned, each on the rows that the first
+look ranks highest in one half of the pool, and each looks at the *other* half and at the anchors:
+
+* ``late_loss``: the row's loss under the proxy that was not trained on it, in nats per token;
+* ``corrupted_p``: (1 + the number of anchors whose loss there is at least as high) / (1 + anchors), a conformal
+  p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". Neither an anchor nor the
+  row was trained on, so for a clean row of the anchors' distribution it is uniform.
+
+Three tables: ``first_look/`` holds the one-step scores, ``second_look/`` the losses, the score table both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ost_hf.data.batching import cut_batches
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.errors import DataError, ModelError
+from ost_hf.models import ModelConfig, load_model
+from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.proxy.model import build_proxy
+from ost_hf.proxy.training import shuffled_batches, train
+from ost_hf.scorers.base import Score, Scorer
+from ost_hf.scorers.one_step import default_batch_tokens
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.loop import run_scorer, score_within_memory
+from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.utility.loss import per_sample_loss
+
+logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+FOLDS = (0, 1)
+_MAX_GRAD_NORM = 1.0
+
+
+class LossScorer:
+    """Ranks by the loss under a given model, lowest first."""
+
+    batch_size: int | None
+
+    def __init__(self, model: Any, pool: EncodedDataset, config: ScoringConfig):
+        self.model, self.batch_size = model, config.batch_size
+        # Nothing is kept for a backward pass.
+        self.batch_tokens = 2 * (config.batch_tokens or default_batch_tokens())
+        self._collate = Collator.of(pool.encoder.processing_class)
+
+    def score(self, batch: list[Encoded]) -> list[Score]:
+        """Losses of a batch of rows."""
+        inputs = self._collate([row.features for row in batch if row.features is not None])
+        with torch.inference_mode():
+            losses = per_sample_loss(self.model, {key: value.to(state().device) for key, value in inputs.items()})
+        return [Score(-loss, loss) for loss in losses.tolist()]
+
+
+def run_second_look(
+    build: Callable[..., Scorer],
+    pool: EncodedDataset,
+    anchors: EncodedDataset,
+    proxy: ProxyConfig,
+    table: ScoreTable,
+    exclude: Any,
+    config: ScoringConfig,
+) -> None:
+    """Scores the whole pool twice into ``table``, and what leads there into two tables beside its parts.
+
+    Args:
+        build: Makes the scorer of the first look from a configuration.
+        pool: The candidates, encoded for the proxy.
+        anchors: The anchors, encoded likewise: none of them is ever trained on.
+        proxy: The model that is fine-tuned for the second look.
+        table: The score table; its manifest is written already and gets the anchors' figures.
+        exclude: Rows that are not scored.
+        config: With ``second_look``.
+    """
+    first = _first_look(build, pool, table, exclude, config)
+    usable = {row["row"]: row for row in first if row["utility"] is not None}
+    fold_of = {row: fold(record["example_id"], config.seed) for row, record in usable.items()}
+    losses = {}
+    for k in FOLDS:
+        others = sorted(row for row in usable if fold_of[row] != k)
+        best = best_rows([record for row, record in usable.items() if fold_of[row] == k], config.second_look_share)
+        losses[k] = _look(k, best, others, pool, anchors, proxy, table, exclude, config)
+    late = ScoreTable(table.folder / "second_look").read(complete=False).to_pylist()
+    late_loss = {row["row"]: row["loss"] for row in late if row["loss"] is not None}
+    if is_main():
+        manifest = table.manifest()
+        report = {"anchor_losses": [losses[k] for k in FOLDS]}
+        table.write_manifest(manifest.pop("identity"), **{**manifest, "second_look": report})
+        done = table.rows_done()
+        p_values: dict[int, float] = {}
+        for k in FOLDS:
+            rows = [row for row in late_loss if fold_of[row] != k]
+            p_values |= dict(zip(rows, conformal_p([late_loss[row] for row in rows], losses[k]), strict=True))
+        records = [
+            row | {"late_loss": late_loss.get(row["row"]), "corrupted_p": p_values.get(row["row"])}
+            for row in first
+            if row["row"] not in done
+        ]
+        for start in range(0, len(records), config.part_size):
+            table.write_part(records[start : start + config.part_size])
+        for k in FOLDS:
+            shutil.rmtree(_folder(table, k), ignore_errors=True)
+    barrier()
+
+
+def fold(example_id: str, seed: int) -> int:
+    """Which half of the pool a row is in: a function of the seed and its id alone."""
+    return hashlib.blake2b(f"second look {seed}:{example_id}".encode(), digest_size=1).digest()[0] % len(FOLDS)
+
+
+def best_rows(records: Sequence[Record], share: float) -> list[int]:
+    """The rows to learn from: the best by the mean of two ranks, one-step utility and low loss.
+
+    The two err differently: a high utility may be a large gradient, a low loss may be an easy skill.
+    """
+    ordered = sorted(records, key=lambda record: record["example_id"])
+    utility = np.argsort(np.argsort([record["utility"] for record in ordered], kind="stable"))
+    loss = np.argsort(np.argsort([-record["loss"] for record in ordered], kind="stable"))
+    best = np.argsort(-(utility + loss), kind="stable")[: max(1, round(share * len(ordered)))]
+    return sorted(ordered[place]["row"] for place in best)
+
+
+def conformal_p(losses: Sequence[float], calibration: Sequence[float]) -> list[float]:
+    """P-values of the hypothesis that a row is exchangeable with the calibration rows.
+
+    Args:
+        losses: N losses.
+        calibration: Losses of M rows known to be clean.
+
+    Returns:
+        ``(1 + #{calibration >= loss}) / (M + 1)`` for each, between 1 / (M + 1) and 1.
+    """
+    ordered = np.sort(np.asarray(calibration, dtype=np.float64))
+    below = np.searchsorted(ordered, np.asarray(losses, dtype=np.float64), side="left")
+    return ((1 + len(ordered) - below) / (len(ordered) + 1)).tolist()
+
+
+def _first_look(
+    build: Callable[..., Scorer], pool: EncodedDataset, table: ScoreTable, exclude: Any, config: ScoringConfig
+) -> list[Record]:
+    part = ScoreTable(table.folder / "first_look")
+    missing = sorted(set(range(len(pool))) - part.rows_done())
+    if is_main():
+        part.write_manifest({"estimator": config.estimator}, rows=len(pool))
+    barrier()
+    if missing:
+        scorer = build(config=config)
+        run_scorer(scorer, pool, part, missing, exclude, config)
+        del scorer
+        free_memory()
+    return part.read().to_pylist()
+
+
+def _look(
+    number: int,
+    best: list[int],
+    others: list[int],
+    pool: EncodedDataset,
+    anchors: EncodedDataset,
+    proxy: ProxyConfig,
+    table: ScoreTable,
+    exclude: Any,
+    config: ScoringConfig,
+) -> list[float]:
+    """One proxy: trained on the best of its half, asked about the other half and the anchors.
+
+    Returns:
+        The anchors' losses.
+    """
+    part = ScoreTable(table.folder / "second_look")
+    missing = sorted(set(others) - part.rows_done())
+    stored = part.folder / f"anchors-{number}.json"
+    has_anchors = stored.exists()
+    if is_main():
+        part.write_manifest({"look": "second"}, rows=0)
+    barrier()
+    if missing or not has_anchors:
+        if not best:
+            raise DataError(
+                f"half {number} of the pool has no row that could be scored: there is nothing to learn from. "
+                "Set scoring.second_look to false for so small a pool"
+            )
+        scorer = LossScorer(_mature(number, best, pool, proxy, table, config), pool, config)
+        run_scorer(scorer, pool, part, missing, exclude, config)
+        losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
+        if is_main():
+            stored.write_text(json.dumps(losses) + "\n")
+        del scorer
+        free_memory()
+    barrier()
+    return json.loads(stored.read_text())
+
+
+def _losses(scorer: LossScorer, rows: list[Encoded]) -> list[float]:
+    losses: dict[int, float] = {}
+    for batch in cut_batches(rows, scorer.batch_tokens, scorer.batch_size):
+        for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
+            if score is None or score.loss is None:
+                raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")
+            losses[row.row] = score.loss
+    return [losses[row] for row in sorted(losses)]
+
+
+def _folder(table: ScoreTable, number: int) -> Path:
+    return table.folder / "second_look" / f"proxy-{number}"
+
+
+def _mature(
+    number: int, best: list[int], pool: EncodedDataset, proxy: ProxyConfig, table: ScoreTable, config: ScoringConfig
+) -> Any:
+    """The base model fine-tuned on the rows ``best``; a finished one is kept until the second look is over."""
+    folder = _folder(table, number)
+    finished = (folder / "finished").exists()
+    barrier()
+    if finished:
+        return _load_mature(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
+    model, parameters = _load_mature(proxy, proxy, config)
+    size = config.second_look_batch_size
+    steps = max(config.second_look_min_steps, round(config.second_look_epochs * len(best) / size))
+    batches = shuffled_batches(best, size, steps, proxy.seed + number)
+    # Language models in this library run without dropout: training mode would only add its cost to some.
+    _, losses = train(
+        model,
+        parameters,
+        pool,
+        batches,
+        linear_schedule(steps, config.second_look_learning_rate),
+        max_grad_norm=_MAX_GRAD_NORM,
+        name=f"second look {number + 1} of {len(FOLDS)}",
+    )
+    logger.info(
+        "second look %d: %d steps on %d rows, loss %.3f -> %.3f", number + 1, steps, len(best), losses[0], losses[-1]
+    )
+    if is_main():
+        model.save_pretrained(folder)
+        (folder / "finished").touch()
+    barrier()
+    return model
+
+
+def _load_mature(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
+    """The model on this process's device, in evaluation mode, and what of it is trained."""
+    if config.second_look_trainable == "adapter":
+        built = build_proxy(proxy)
+        if source.model != proxy.model:
+            from safetensors.torch import load_file
+
+            weights = load_file(Path(source.model) / "adapter_model.safetensors", device=str(state().device))
+            for name, parameter in built.parameters.items():
+                parameter.data.copy_(weights[name.replace(".default.", ".")])
+        return built.model, list(built.parameters.values())
+    with outside_deepspeed():
+        model = load_model(replace(source, dtype="float32")).to(state().device).eval()
+    for parameter in model.parameters():
+        if not parameter.is_floating_point():
+            raise ModelError(
+                f"{proxy.model} has weights of type {parameter.dtype}, which cannot be trained; set "
+                "scoring.second_look_trainable to adapter"
+            )
+        parameter.requires_grad_(False)
+    return model, list(model.parameters())
+
+
+def linear_schedule(steps: int, peak: float) -> list[float]:
+    """Learning rates that rise over the first tenth of the steps and fall to zero at their end."""
+    rise = max(1, steps // 10)
+    return [peak * min((step + 1) / rise, (steps - step) / max(1, steps - rise)) for step in range(steps)]

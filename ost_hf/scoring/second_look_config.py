@@ -1,0 +1,51 @@
+"""How the second look is taken."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ost_hf.errors import require_choice, require_range
+
+
+@dataclass(frozen=True)
+class SecondLookOptions:
+    """Fine-tune the proxy on what the first look ranks highest, and look at every row again with what it has learnt.
+
+    The defaults were chosen on development seeds of the handwritten arithmetic study.
+    """
+
+    second_look: bool = field(
+        default=False,
+        metadata={
+            "help": "after the one-step utilities: train two proxies, each on the best of one half of the pool, let "
+            "each look at the other half, and compare every row's loss there with the anchors' (columns late_loss and "
+            "corrupted_p)"
+        },
+    )
+    second_look_trainable: str = field(
+        default="all",
+        metadata={
+            "help": "`all` weights in float32, 16 bytes each while training; or an `adapter` like the proxy's, for "
+            "little memory: it learns less"
+        },
+    )
+    second_look_share: float = field(
+        default=0.5, metadata={"help": "share of its half of the pool, best first, that a proxy is trained on"}
+    )
+    second_look_epochs: float = field(default=1.0, metadata={"help": "passes over that share"})
+    second_look_min_steps: int = field(
+        default=150, metadata={"help": "repeat that share until so many steps are done: a small pool has few rows"}
+    )
+    second_look_batch_size: int = field(default=32, metadata={"help": "samples per step, over all processes"})
+    second_look_learning_rate: float = field(
+        default=2e-5, metadata={"help": "AdamW's peak rate; linear warm-up over a tenth of the steps, linear decay"}
+    )
+
+    def check_second_look(self) -> None:
+        """Raises ``ConfigError`` for a value that is not allowed."""
+        require_choice("scoring.second_look_trainable", self.second_look_trainable, ["all", "adapter"])
+        require_range("scoring.second_look_share", self.second_look_share, above=0, at_most=1)
+        require_range("scoring.second_look_epochs", self.second_look_epochs, above=0)
+        require_range("scoring.second_look_min_steps", self.second_look_min_steps, at_least=1)
+        require_range("scoring.second_look_batch_size", self.second_look_batch_size, at_least=1)
+        require_range("scoring.second_look_learning_rate", self.second_look_learning_rate, above=0)

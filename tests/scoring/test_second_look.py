@@ -1,0 +1,133 @@
+"""The second look."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ost_hf.data.config import EncodingConfig
+from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.rows import Rows
+from ost_hf.errors import ConfigError
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import score_pool
+from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.scoring.second_look import LossScorer, best_rows, conformal_p, fold, linear_schedule
+
+SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
+
+
+@pytest.fixture(scope="module")
+def proxy_config(vlm_path: str) -> ProxyConfig:
+    return ProxyConfig(vlm_path, warmup_fraction=0.1, warmup_min_steps=3, warmup_learning_rate=1e-3)
+
+
+def scoring(**settings: object) -> ScoringConfig:
+    return ScoringConfig(**{**SETTINGS, "second_look_learning_rate": 1e-3, **settings})
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, pool_dataset, anchor_dataset, proxy_config) -> Path:
+    folder = tmp_path_factory.mktemp("second_look")
+    score_pool(folder, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
+    return folder
+
+
+def test_every_row_has_both_looks(scored: Path, pool_dataset, anchor_dataset) -> None:
+    table = ScoreTable(scored / "scores").read().to_pylist()
+    assert [row["row"] for row in table] == list(range(len(pool_dataset)))
+    assert all(-1 <= row["utility"] <= 1 and row["late_loss"] > 0 for row in table)
+    assert all(1 / (len(anchor_dataset) + 1) <= row["corrupted_p"] <= 1 for row in table)
+
+
+def test_p_values_are_those_of_the_stored_losses(scored: Path) -> None:
+    table = ScoreTable(scored / "scores")
+    anchor_losses = table.manifest()["second_look"]["anchor_losses"]
+    for row in table.read().to_pylist():
+        calibration = anchor_losses[1 - fold(row["example_id"], seed=0)]
+        above = sum(loss >= row["late_loss"] for loss in calibration)
+        assert row["corrupted_p"] == pytest.approx((1 + above) / (1 + len(calibration)))
+
+
+def test_a_killed_run_ends_with_the_same_table(
+    tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config
+):
+    shutil.copytree(scored, tmp_path / "run")
+    whole = ScoreTable(scored / "scores").read()
+    for part in list((tmp_path / "run" / "scores").glob("part-*"))[1:]:
+        part.unlink()
+    list((tmp_path / "run" / "scores" / "second_look").glob("part-*"))[0].unlink()
+    score_pool(tmp_path / "run", Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
+    again = ScoreTable(tmp_path / "run" / "scores").read()
+    assert again["example_id"] == whole["example_id"]
+    np.testing.assert_allclose(again["late_loss"].to_numpy(), whole["late_loss"].to_numpy(), rtol=1e-4)
+
+
+def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(scored: Path) -> None:
+    first = ScoreTable(scored / "scores" / "first_look").read().to_pylist()
+    for k in (0, 1):
+        half = [row for row in first if fold(row["example_id"], 0) == k]
+        trained = set(best_rows(half, 0.5))
+        assert trained <= {row["row"] for row in half}
+        assert len(trained) == round(0.5 * len(half))
+
+
+def test_best_rows_do_not_depend_on_order() -> None:
+    generator = np.random.default_rng(0)
+    records = [
+        {"row": row, "example_id": f"id{row}", "utility": u, "loss": loss}
+        for row, (u, loss) in enumerate(generator.random((40, 2)).round(1).tolist())
+    ]
+    assert best_rows(records, 0.3) == best_rows(records[::-1], 0.3)
+
+
+def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processor) -> None:
+    from ost_hf.models import ModelConfig, load_model
+
+    pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
+    scorer = LossScorer(load_model(ModelConfig(vlm_path, dtype="float32")).eval(), pool, ScoringConfig())
+    rows = [pool.encode(row) for row in range(8)]
+    together = [score.loss for score in scorer.score(rows)]
+    alone = [scorer.score([row])[0].loss for row in rows]
+    torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_can_be_trained_in_place_of_all_weights(
+    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config
+) -> None:
+    config = scoring(second_look_trainable="adapter")
+    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
+    assert all(ScoreTable(tmp_path / "scores").read()["late_loss"].to_pylist())
+    assert not list((tmp_path / "scores" / "second_look").glob("proxy-*"))
+    assert len(json.loads((tmp_path / "scores" / "second_look" / "anchors-0.json").read_text())) == len(anchor_dataset)
+
+
+def test_p_values_of_exchangeable_rows_are_uniform() -> None:
+    generator = np.random.default_rng(1)
+    p = np.concatenate([conformal_p(generator.random(50).tolist(), generator.random(99).tolist()) for _ in range(200)])
+    for level in (0.05, 0.1, 0.5):
+        assert (p <= level).mean() == pytest.approx(level, abs=0.02)
+
+
+def test_equal_losses_count_against_being_corrupted() -> None:
+    assert conformal_p([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]) == [1.0, 0.75, 0.5, 0.25]
+
+
+def test_the_schedule_rises_and_falls() -> None:
+    rates = linear_schedule(100, 1.0)
+    assert rates[9] == max(rates) == 1.0
+    assert rates[0] == pytest.approx(0.1)
+    assert 0 < rates[-1] < 0.02
+    assert linear_schedule(1, 0.5) == [0.5]
+
+
+@pytest.mark.parametrize("settings", [{"scorer": "random"}, {"estimator": "cascade", "utility": "raw"}])
+def test_it_follows_one_step_utilities_only(settings: dict[str, str]) -> None:
+    with pytest.raises(ConfigError, match=r"scoring\.second_look follows a look at one-step utilities"):
+        scoring(**settings)
