@@ -17,7 +17,8 @@ NO_LIMIT = 2**62
 class Score:
     """What a scorer says of one candidate.
 
-    ``columns`` become further columns of the score table; ``sketch`` becomes its column ``sketch``. A scorer that
+    ``columns`` become further columns of the score table; ``sketch`` and ``anchor_utilities`` (one for each anchor, in
+    the anchors' order) become list columns. A scorer that
     cannot judge a candidate says why in ``status`` and ``detail`` and leaves ``utility`` empty: no invented number.
     """
 
@@ -26,6 +27,7 @@ class Score:
     utility_se: float | None = None
     columns: dict[str, float] = field(default_factory=dict)
     sketch: list[float] | None = None
+    anchor_utilities: list[float] | None = None
     status: str = "ok"
     detail: str = ""
 

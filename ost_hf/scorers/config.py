@@ -11,6 +11,15 @@ from ost_hf.errors import ConfigError, require_choice, require_range
 # 0.998 or more with either rule; at ten times these rates it fell to 0.92 with sgd and 0.90 with adamw).
 _DEFAULT_LEARNING_RATE = {"sgd": 1e-4, "adamw": 1e-4}
 
+UTILITIES = ("mean_cosine", "raw", "raw_per_sample", "gradient_norm", "relative")
+
+# What estimators that see no gradient of a candidate can give. A step on a sum over tokens is another step.
+_WITHOUT_GRADIENTS = {
+    "forward": ("raw", "raw_per_sample", "relative"),
+    "exact": ("raw", "relative"),
+    "cascade": ("raw",),
+}
+
 ESTIMATORS = ("reverse", "forward", "exact", "cascade")
 
 
@@ -31,7 +40,9 @@ class ScorerConfig:
         default="mean_cosine",
         metadata={
             "help": "`mean_cosine`: mean over anchors of the cosine of preconditioned gradients, in [-1, 1]; `raw`: "
-            "drop of the mean anchor loss in nats per token (the paper's)"
+            "drop of the mean anchor loss in nats per token (the paper's); `raw_per_sample`: that for a step on the "
+            "sum over the row's tokens; `gradient_norm`: raw over the row's gradient norm; `relative`: raw over the "
+            "row's loss"
         },
     )
     update_rule: str = field(default="adamw", metadata={"help": "the simulated step: `adamw` or `sgd` (the paper's)"})
@@ -58,7 +69,10 @@ class ScorerConfig:
     )
     per_anchor: bool = field(
         default=False,
-        metadata={"help": "keep a gradient per anchor (memory: anchors x adapter) to give utilities a standard error"},
+        metadata={
+            "help": "keep a gradient per anchor (memory: anchors x adapter): utilities get a standard error, and each "
+            "row its utility for each anchor (list column `anchor_utilities`)"
+        },
     )
     group_by: str | None = field(
         default=None,
@@ -74,7 +88,7 @@ class ScorerConfig:
 
     def __post_init__(self) -> None:
         require_choice("scoring.estimator", self.estimator, ESTIMATORS)
-        require_choice("scoring.utility", self.utility, ["mean_cosine", "raw"])
+        require_choice("scoring.utility", self.utility, UTILITIES)
         require_choice("scoring.update_rule", self.update_rule, ["adamw", "sgd"])
         require_choice("scoring.derivative", self.derivative, ["auto", "central", "forward_mode"])
         require_range("scoring.learning_rate", self.learning_rate, above=0)
@@ -85,10 +99,11 @@ class ScorerConfig:
             self._check_estimator()
 
     def _check_estimator(self) -> None:
-        if self.estimator != "reverse" and self.utility != "raw":
+        if self.estimator != "reverse" and self.utility not in _WITHOUT_GRADIENTS[self.estimator]:
+            allowed = " or ".join(map(repr, _WITHOUT_GRADIENTS[self.estimator]))
             raise ConfigError(
-                f"scoring.estimator {self.estimator!r} measures a drop of the loss: it goes with utility 'raw'; "
-                f"{self.utility} needs gradient norms, which only estimator 'reverse' gives"
+                f"scoring.estimator {self.estimator!r} sees no candidate's gradient and goes with utility {allowed}; "
+                f"{self.utility!r} needs estimator 'reverse'"
             )
         if self.estimator == "forward" and (self.per_anchor or self.group_by):
             raise ConfigError(

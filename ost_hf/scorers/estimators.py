@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -33,12 +33,14 @@ _USELESS_DIFFERENCE = 0.5
 class AnchorSet:
     """The anchors as an estimator sees them: batches, and the group number of each anchor in their order.
 
-    ``batch_tokens`` is how many tokens of anchors may be evaluated at once; by default those of the largest batch.
+    ``places`` are the anchors' places in the anchor set, in the order of the batches. ``batch_tokens`` is how many
+    tokens of anchors may be evaluated at once; by default those of the largest batch.
     """
 
     batches: Sequence[Batch]
     groups: Sequence[int] | None = None
     batch_tokens: int | None = None
+    places: Sequence[int] | None = None
 
     @property
     def count(self) -> int:
@@ -51,7 +53,8 @@ class Estimates:
     """Utilities of B candidates, on the CPU.
 
     ``utility [B]`` is the mean over anchors; ``groups [B, G]`` the means over each group, if asked for;
-    ``error [B]`` the standard error over anchors, where each anchor was seen apart; ``sketch [B, k]``.
+    ``error [B]`` the standard error over anchors and ``per_anchor [B, V]``, where each anchor was seen apart, in the
+    anchors' own order; ``sketch [B, k]``.
     """
 
     utility: Tensor
@@ -60,6 +63,21 @@ class Estimates:
     error: Tensor | None = None
     columns: dict[str, Tensor] = field(default_factory=dict)
     sketch: Tensor | None = None
+    per_anchor: Tensor | None = None
+
+    def over(self, divisor: Tensor) -> Estimates:
+        """The same with every utility divided by a number ``[B]`` of its candidate's."""
+
+        def divided(values: Tensor | None) -> Any:
+            return None if values is None else values / divisor.view(-1, *[1] * (values.dim() - 1)).to(values)
+
+        return replace(
+            self,
+            utility=divided(self.utility),
+            groups=divided(self.groups),
+            error=divided(self.error),
+            per_anchor=divided(self.per_anchor),
+        )
 
 
 class Estimator(Protocol):
@@ -75,9 +93,10 @@ class Reverse:
 
     def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
         self.proxy, self.rule = proxy, rule
-        self.per_anchor, self.groups = config.per_anchor, anchors.groups
+        self.per_anchor, self.anchors = config.per_anchor, anchors
         column_of = range(anchors.count) if config.per_anchor else anchors.groups
-        self.directions = anchor_directions(proxy.model, proxy.pairs, anchors.batches, rule, config.utility, column_of)
+        kind = "mean_cosine" if config.utility == "mean_cosine" else "raw"
+        self.directions = anchor_directions(proxy.model, proxy.pairs, anchors.batches, rule, kind, column_of)
         self.sketch = Sketch(config.sketch_size, config.seed) if config.sketch_size else None
 
     def __call__(self, batch: Batch) -> Estimates:
@@ -88,9 +107,9 @@ class Reverse:
         columns = {"grad_norm": scores.grad_norm.cpu()}
         sketch = scores.sketch.cpu() if scores.sketch is not None else None
         if self.per_anchor:
-            return _over_anchors(scores.utility, scores.loss, self.groups, columns, sketch)
+            return _over_anchors(scores.utility, scores.loss, self.anchors, columns, sketch)
         utility = (scores.utility @ self.directions.share).cpu()
-        groups = scores.utility.cpu() if self.groups is not None else None
+        groups = scores.utility.cpu() if self.anchors.groups is not None else None
         return Estimates(utility, scores.loss.cpu(), groups, columns=columns, sketch=sketch)
 
 
@@ -152,14 +171,15 @@ class Exact:
     """The simulated step, batched: :mod:`ost_hf.utility.batched`."""
 
     def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
-        self.groups = anchors.groups
+        self.anchors, self.per_anchor = anchors, config.per_anchor
         tokens = anchors.batch_tokens or max(batch["labels"].numel() for batch in anchors.batches)
         self.exact = BatchedExact(proxy.model, proxy.pairs, anchors.batches, rule, tokens)
 
     def __call__(self, batch: Batch) -> Estimates:
         """Scores model inputs with labels."""
         utility_BV, loss = self.exact.utilities(batch)
-        return _over_anchors(utility_BV, loss, self.groups, {}, None)
+        estimates = _over_anchors(utility_BV, loss, self.anchors, {}, None)
+        return estimates if self.per_anchor else replace(estimates, per_anchor=None)
 
 
 ESTIMATORS: dict[str, Any] = {"reverse": Reverse, "forward": Forward, "exact": Exact}
@@ -168,7 +188,7 @@ ESTIMATORS: dict[str, Any] = {"reverse": Reverse, "forward": Forward, "exact": E
 def _over_anchors(
     utility_BV: Tensor,
     loss: Tensor,
-    groups: Sequence[int] | None,
+    anchors: AnchorSet,
     columns: dict[str, Tensor],
     sketch: Tensor | None,
 ) -> Estimates:
@@ -177,12 +197,14 @@ def _over_anchors(
     count = utility_BV.shape[1]
     error = utility_BV.std(1) / count**0.5 if count > 1 else None
     by_group = None
-    if groups is not None:
-        number_V = torch.as_tensor(groups)
+    if anchors.groups is not None:
+        number_V = torch.as_tensor(anchors.groups)
         by_group = torch.stack(
             [utility_BV[:, number_V == group].mean(1) for group in range(int(number_V.max()) + 1)], dim=1
         )
-    return Estimates(utility_BV.mean(1), loss.cpu(), by_group, error, columns, sketch)
+    mean = utility_BV.mean(1)
+    in_order = utility_BV if anchors.places is None else utility_BV[:, torch.as_tensor(anchors.places).argsort()]
+    return Estimates(mean, loss.cpu(), by_group, error, columns, sketch, in_order)
 
 
 def _first_samples(batches: Sequence[Batch], count: int = 16) -> list[Batch]:

@@ -16,6 +16,7 @@ from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import Score, register
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.estimators import ESTIMATORS, AnchorSet, Batch, Estimator
+from ost_hf.utility.normalise import DIVIDED, divisor
 from ost_hf.utility.step import UpdateRule
 
 logger = logging.getLogger(__name__)
@@ -61,6 +62,11 @@ class OneStepScorer:
     def score(self, batch: list[Encoded]) -> list[Score]:
         """Utilities of a batch of candidates."""
         estimates = self.estimator(self._inputs(batch))
+        if self.config.utility in DIVIDED:
+            tokens = torch.tensor([row.tokens for row in batch])
+            estimates = estimates.over(
+                divisor(self.config.utility, estimates.loss, tokens, estimates.columns.get("grad_norm"))
+            )
         scores = []
         for i in range(len(batch)):
             columns = {name: float(values[i]) for name, values in estimates.columns.items()}
@@ -69,7 +75,10 @@ class OneStepScorer:
                 columns |= {f"group:{name}": utility for name, utility in named}
             error = None if estimates.error is None else float(estimates.error[i])
             sketch = None if estimates.sketch is None else estimates.sketch[i].tolist()
-            scores.append(Score(float(estimates.utility[i]), float(estimates.loss[i]), error, columns, sketch))
+            per_anchor = None if estimates.per_anchor is None else estimates.per_anchor[i].tolist()
+            scores.append(
+                Score(float(estimates.utility[i]), float(estimates.loss[i]), error, columns, sketch, per_anchor)
+            )
         return scores
 
     def _build(self, encoded: list[Encoded], groups: list[int]) -> tuple[AnchorSet, Estimator]:
@@ -80,7 +89,8 @@ class OneStepScorer:
             batches = cut_batches(encoded, self.batch_tokens, 1 if one_by_one else None)
             number_of = [groups[row.row] for batch in batches for row in batch] if groups else None
             try:
-                anchors = AnchorSet([self._inputs(batch) for batch in batches], number_of, self.batch_tokens)
+                places = [row.row for batch in batches for row in batch]
+                anchors = AnchorSet([self._inputs(batch) for batch in batches], number_of, self.batch_tokens, places)
                 return anchors, ESTIMATORS[self.config.estimator](self.config, self.proxy, anchors, self.rule)
             except torch.OutOfMemoryError as error:
                 if len(batches) == len(encoded):

@@ -202,8 +202,8 @@ def _fill(record: Record, score: Score | None) -> None:
     numbers = [score.utility] + ([] if score.loss is None else [score.loss])
     if all(math.isfinite(number) for number in numbers):
         record |= {"utility": score.utility, "utility_se": score.utility_se, **score.columns}
-        if score.sketch is not None:
-            record["sketch"] = score.sketch
+        vectors = {"sketch": score.sketch, "anchor_utilities": score.anchor_utilities}
+        record |= {name: vector for name, vector in vectors.items() if vector is not None}
     else:
         record |= {"status": "non_finite", "detail": f"utility {score.utility}, loss {score.loss}"}
 

@@ -3,8 +3,9 @@
 Columns: ``example_id``, ``row`` (its place in the pool), ``utility`` (higher helps more), ``utility_se``,
 ``loss`` (nats per token), ``tokens`` (supervised), ``status`` (``ok``, ``truncated``, ``too_long``,
 ``no_labels``, ``bad_image``, ``bad_row``, ``non_finite``, ``out_of_memory``, ``anchor_overlap``), ``detail``, and
-what else the scorer gives (``grad_norm``, ``group:NAME``, ``sketch``, ...). Every row of the pool appears exactly
-once; one without a utility has a status that says why.
+what else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, the lists ``sketch`` and
+``anchor_utilities``, ...). Every row of the pool appears exactly once; one without a utility has a status that says
+why.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class ScoreTable:
     def write_part(self, records: list[dict[str, Any]]) -> None:
         """Writes one part under a temporary name and renames it: a part is whole or absent."""
         extra = sorted({key for record in records for key in record} - set(SCHEMA.names))
-        types = {"sketch": pa.list_(pa.float32())}
+        types = dict.fromkeys(("sketch", "anchor_utilities"), pa.list_(pa.float32()))
         schema = pa.schema([*SCHEMA, *((name, types.get(name, pa.float64())) for name in extra)])
         table = pa.Table.from_pylist(records, schema=schema)
         _replace(self.folder / self.part_name([r["row"] for r in records]), lambda path: pq.write_table(table, path))

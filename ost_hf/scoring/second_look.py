@@ -126,15 +126,12 @@ def fold(example_id: str, seed: int) -> int:
 
 
 def best_rows(records: Sequence[Record], share: float) -> list[int]:
-    """The rows to learn from: the best by the mean of two ranks, one-step utility and low loss.
+    """The rows to learn from: those of highest one-step utility.
 
-    The two err differently: a high utility may be a large gradient, a low loss may be an easy skill.
+    Low loss would choose what the proxy knows already; see docs/selection.md for what that costs.
     """
-    ordered = sorted(records, key=lambda record: record["example_id"])
-    utility = np.argsort(np.argsort([record["utility"] for record in ordered], kind="stable"))
-    loss = np.argsort(np.argsort([-record["loss"] for record in ordered], kind="stable"))
-    best = np.argsort(-(utility + loss), kind="stable")[: max(1, round(share * len(ordered)))]
-    return sorted(ordered[place]["row"] for place in best)
+    ordered = sorted(records, key=lambda record: (-record["utility"], record["example_id"]))
+    return sorted(record["row"] for record in ordered[: max(1, round(share * len(ordered)))])
 
 
 def conformal_p(losses: Sequence[float], calibration: Sequence[float]) -> list[float]:

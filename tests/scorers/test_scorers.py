@@ -175,7 +175,7 @@ def test_unknown_scorer_names_those_there_are() -> None:
     ("settings", "message"),
     [
         ({"estimator": "backward"}, "scoring.estimator must be one of 'reverse', 'forward', 'exact', 'cascade'"),
-        ({"estimator": "forward"}, "mean_cosine needs gradient norms, which only estimator 'reverse' gives"),
+        ({"estimator": "forward"}, "'mean_cosine' needs estimator 'reverse'"),
         ({"estimator": "forward", "utility": "raw", "per_anchor": True}, "'forward' follows one direction"),
         ({"estimator": "forward", "utility": "raw", "group_by": "topic"}, "'forward' follows one direction"),
         ({"estimator": "exact", "utility": "raw", "sketch_size": 8}, "needs the candidates' gradients"),
@@ -184,7 +184,7 @@ def test_unknown_scorer_names_those_there_are() -> None:
         ({"utility": "cosine"}, "scoring.utility must be one of"),
         ({"update_rule": "adam"}, "did you mean 'adamw'"),
         ({"learning_rate": 0.0}, "scoring.learning_rate must be a number > 0, got 0.0"),
-        ({"estimator": "exact"}, "it goes with utility 'raw'"),
+        ({"estimator": "exact"}, "goes with utility 'raw' or 'relative'"),
         ({"batch_size": 0}, "scoring.batch_size must be a number >= 1"),
         ({"batch_tokens": 0}, "scoring.batch_tokens must be a number >= 1"),
         ({"cascade_keep_ratio": 0}, "scoring.cascade_keep_ratio must be a number > 0"),

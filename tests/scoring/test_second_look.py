@@ -57,12 +57,12 @@ def test_p_values_are_those_of_the_stored_losses(scored: Path) -> None:
 
 def test_a_killed_run_ends_with_the_same_table(
     tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config
-):
+) -> None:
     shutil.copytree(scored, tmp_path / "run")
     whole = ScoreTable(scored / "scores").read()
     for part in list((tmp_path / "run" / "scores").glob("part-*"))[1:]:
         part.unlink()
-    list((tmp_path / "run" / "scores" / "second_look").glob("part-*"))[0].unlink()
+    next((tmp_path / "run" / "scores" / "second_look").glob("part-*")).unlink()
     score_pool(tmp_path / "run", Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
     again = ScoreTable(tmp_path / "run" / "scores").read()
     assert again["example_id"] == whole["example_id"]
