@@ -7,7 +7,7 @@ would hand every process batches of its own, and the proxy would depend on how m
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ def train(
     micro_batch_size: int = 8,
     max_grad_norm: float | None = None,
     name: str = "training",
+    after_step: Callable[[torch.optim.Optimizer], None] | None = None,
 ) -> tuple[torch.optim.Optimizer, list[float]]:
     """Trains parameters in place.
 
@@ -41,6 +42,7 @@ def train(
         micro_batch_size: Samples per forward pass in one process.
         max_grad_norm: Clip the gradient's norm to this.
         name: For the progress bar.
+        after_step: Gets the optimizer after each step, to look at it and at the parameters.
 
     Returns:
         The optimizer with its state, and the mean loss of each step.
@@ -71,6 +73,8 @@ def train(
             group["lr"] = rate
         optimizer.step()
         losses.append(float(total))
+        if after_step is not None:
+            after_step(optimizer)
     for parameter in parameters:
         parameter.requires_grad_(False)
         parameter.grad = None

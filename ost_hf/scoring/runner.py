@@ -84,7 +84,7 @@ def score_pool(
         logger.info("all %d rows are scored already", len(pool))
         return table
     encoded = EncodedDataset(pool, Encoder(load_processing_class(proxy), encoding))
-    uses: dict[str, Any] = {"pool": encoded}
+    uses: dict[str, Any] = {"pool": encoded, "exclude": exclude}
     if ANCHORS in needs:
         assert anchors is not None
         uses[ANCHORS] = EncodedDataset(anchors, encoded.encoder)
