@@ -8,14 +8,14 @@ from typing import Any
 import torch
 
 from ost_hf.data.batching import cut_batches
-from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset
-from ost_hf.errors import ConfigError, DataError, ModelError
-from ost_hf.parallel import free_memory, state
+from ost_hf.errors import ConfigError, ModelError
+from ost_hf.parallel import free_memory
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import Score, register
 from ost_hf.scorers.config import ScorerConfig
-from ost_hf.scorers.estimators import ESTIMATORS, AnchorSet, Batch, Estimator
+from ost_hf.scorers.estimators import ESTIMATORS, AnchorSet, Estimator
+from ost_hf.scorers.inputs import ToDevice, anchor_groups, default_batch_tokens, encode_anchors
 from ost_hf.utility.normalise import DIVIDED, divisor
 from ost_hf.utility.step import UpdateRule
 
@@ -54,9 +54,9 @@ class OneStepScorer:
         self.batch_tokens = config.batch_tokens or default_batch_tokens()
         self.proxy = proxy
         self.rule = UpdateRule(config.update_rule, config.step_size, state=proxy.adam)
-        self._collate = Collator.of(proxy.processing_class)
-        encoded = self._encode(anchors)
-        self.group_names, numbers = self._groups(anchors)
+        self._inputs = ToDevice(proxy.processing_class)
+        encoded = encode_anchors(anchors)
+        self.group_names, numbers = anchor_groups(anchors, config.group_by)
         self.anchors, self.estimator = self._build(encoded, numbers)
 
     def score(self, batch: list[Encoded]) -> list[Score]:
@@ -102,37 +102,3 @@ class OneStepScorer:
             free_memory()
             self.batch_tokens //= 2
             logger.warning("out of memory with the anchors; going on with %d tokens at once", self.batch_tokens)
-
-    def _encode(self, anchors: EncodedDataset) -> list[Encoded]:
-        encoded = [anchors.encode(row) for row in range(len(anchors))]
-        unusable = [row for row in encoded if row.features is None]
-        if unusable:
-            first = unusable[0]
-            raise DataError(
-                f"{len(unusable)} of {len(encoded)} anchors cannot be used, such as row {first.row} "
-                f"({first.status}: {first.detail}); every score depends on the anchors, so mend or remove them"
-            )
-        return encoded
-
-    def _groups(self, anchors: EncodedDataset) -> tuple[list[str], list[int]]:
-        """Group names in order, and the number of each anchor's group."""
-        column = self.config.group_by
-        if column is None:
-            return [], []
-        if column not in anchors.rows.dataset.column_names:
-            raise DataError(
-                f"scoring.group_by: the anchors have no column {column!r}; "
-                f"there are: {', '.join(anchors.rows.dataset.column_names)}"
-            )
-        values = [str(value) for value in anchors.rows.dataset[column]]
-        names = sorted(set(values))
-        return names, [names.index(value) for value in values]
-
-    def _inputs(self, rows: list[Encoded]) -> Batch:
-        batch = self._collate([row.features for row in rows if row.features is not None])
-        return {key: value.to(state().device, non_blocking=True) for key, value in batch.items()}
-
-
-def default_batch_tokens() -> int:
-    """Padded tokens scored at a time: what keeps a GPU busy, or a CPU's activations in its cache."""
-    return 16384 if torch.accelerator.is_available() else 1024
