@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ost_hf.errors import ConfigError, require_choice, require_range
+from ost_hf.scorers.less_config import LessOptions
 
 # Chosen on development seeds of the handwritten arithmetic recipe and on the tests' proxy: the median |utility| of
 # `exact` is thousands of times the change that other padding makes, and first order still ranks alike (Spearman
@@ -24,10 +25,16 @@ ESTIMATORS = ("reverse", "forward", "exact", "cascade")
 
 
 @dataclass(frozen=True)
-class ScorerConfig:
+class ScorerConfig(LessOptions):
     """The scorer, and for one-step-train its estimator, utility and update rule."""
 
-    scorer: str = field(default="one_step", metadata={"help": "`one_step` or `random`"})
+    scorer: str = field(
+        default="one_step",
+        metadata={
+            "help": "`one_step`; without anchors: `random`, `length` (longest answer first), `perplexity` (lowest loss "
+            "first), `ifd`; with anchors: `rds`, `less`; see docs/baselines.md"
+        },
+    )
     estimator: str = field(
         default="reverse",
         metadata={
@@ -95,6 +102,7 @@ class ScorerConfig:
         require_range("scoring.batch_tokens", self.batch_tokens, at_least=1)
         require_range("scoring.batch_size", self.batch_size, at_least=1)
         require_range("scoring.sketch_size", self.sketch_size, at_least=0)
+        self.check_less()
         if self.scorer == "one_step":
             self._check_estimator()
 

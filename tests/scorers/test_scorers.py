@@ -151,8 +151,8 @@ def test_unusable_anchor_is_an_error_that_names_it(warm_proxy: Proxy, processor)
 
 
 def test_users_scorer_joins_by_a_decorator(pool: EncodedDataset) -> None:
-    @register("length")
-    class LengthScorer:
+    @register("tokens")
+    class TokensScorer:
         def __init__(self, config, **unused):
             self.batch_size = config.batch_size
 
@@ -160,10 +160,10 @@ def test_users_scorer_joins_by_a_decorator(pool: EncodedDataset) -> None:
             return [Score(-float(row.length)) for row in batch]
 
     try:
-        scores = build_scorer("length", config=ScoringConfig(scorer="length")).score([pool.encode(0)])
+        scores = build_scorer("tokens", config=ScoringConfig(scorer="tokens")).score([pool.encode(0)])
         assert scores[0].utility == -pool.encode(0).length
     finally:
-        del SCORERS["length"]
+        del SCORERS["tokens"]
 
 
 def test_unknown_scorer_names_those_there_are() -> None:

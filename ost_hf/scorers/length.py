@@ -1,0 +1,29 @@
+"""Longest answer first: "long is more for alignment" (Zhao et al. 2024, arXiv 2402.04833).
+
+    utility = number of supervised tokens
+
+of the proxy's tokenizer. A baseline that needs no model and is hard to beat on instruction data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ost_hf.data.encoding import Encoded
+from ost_hf.scorers.base import NO_LIMIT, Score, register
+from ost_hf.scorers.config import ScorerConfig
+
+
+@register("length", needs=())
+class LengthScorer:
+    """Ranks by the length of the answer in tokens."""
+
+    batch_size: int | None
+
+    def __init__(self, config: ScorerConfig, **unused: Any):
+        self.batch_size = config.batch_size
+        self.batch_tokens = NO_LIMIT
+
+    def score(self, batch: list[Encoded]) -> list[Score]:
+        """Numbers of supervised tokens."""
+        return [Score(float(row.tokens)) for row in batch]

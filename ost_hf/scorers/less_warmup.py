@@ -1,0 +1,127 @@
+"""The warm-up of LESS: a fresh adapter, and its weights and Adam moments after every epoch."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.errors import ModelError
+from ost_hf.proxy.model import Proxy
+from ost_hf.proxy.training import shuffled_batches, train
+from ost_hf.proxy.warmup import moments_of, warmup_rows
+from ost_hf.utility.lora import Tensors
+from ost_hf.utility.step import AdamState
+
+logger = logging.getLogger(__name__)
+
+# Of the steps, with a rising rate: the paper's schedule, which then falls to zero in a straight line.
+_RISE = 0.03
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An adapter in training: weights and moments by parameter name, and the mean learning rate of its epoch."""
+
+    weights: Tensors
+    adam: AdamState
+    learning_rate: float
+
+
+def train_checkpoints(
+    proxy: Proxy, pool: EncodedDataset, exclude: Collection[int], count: int, micro_batch_size: int = 8
+) -> list[Checkpoint]:
+    """Trains a fresh adapter on the warm-up rows; the proxy's own adapter stays as it is.
+
+    An epoch is a pass over the rows, or more where ``warmup_min_steps`` asks for more steps. The result is the same
+    on every process of a run.
+
+    Args:
+        proxy: Its base model, and of its configuration the warm-up's rows, batch size, learning rate and seed.
+        pool: The candidates, encoded for the proxy.
+        exclude: Rows not to use (anchors found in the pool).
+        count: How many epochs, each with a checkpoint.
+        micro_batch_size: Samples per forward pass in one process.
+
+    Returns:
+        The checkpoints in the order of training.
+
+    Raises:
+        ModelError: If the proxy's ``warmup_fraction`` is 0.
+        DataError: If no row of the pool can be used.
+    """
+    config = proxy.config
+    if config.warmup_fraction == 0:
+        raise ModelError(
+            "the less scorer trains checkpoints on the warm-up rows, but proxy.warmup_fraction is 0: set it to a share "
+            "of the pool (the paper's 0.05)"
+        )
+    rows = warmup_rows(pool, config.warmup_fraction, set(exclude), config.seed)
+    epoch = max(math.ceil(len(rows) / config.warmup_batch_size), math.ceil(config.warmup_min_steps / count))
+    batches = shuffled_batches(rows, config.warmup_batch_size, count * epoch, config.seed + 1)
+    rates = learning_rates(len(batches), config.warmup_learning_rate)
+    checkpoints: list[Checkpoint] = []
+
+    def after_step(optimizer: torch.optim.Optimizer) -> None:
+        adam = moments_of(proxy, optimizer)
+        if adam.step % epoch:
+            return
+        moments = AdamState(_copied(adam.exp_avg), _copied(adam.exp_avg_sq), adam.step)
+        rate = sum(rates[adam.step - epoch : adam.step]) / epoch
+        checkpoints.append(Checkpoint(_copied(proxy.parameters), moments, rate))
+
+    parameters = proxy.parameters.values()
+    with holding(proxy, fresh_weights(proxy)):
+        losses = train(
+            proxy.model, parameters, pool, batches, rates, micro_batch_size, name="LESS warm-up", after_step=after_step
+        )[1]
+    logger.info(
+        "LESS: %d checkpoints, %d steps each, on %d rows, loss %.3f -> %.3f",
+        count,
+        epoch,
+        len(rows),
+        losses[0],
+        losses[-1],
+    )
+    return checkpoints
+
+
+def learning_rates(steps: int, peak: float) -> list[float]:
+    """Rates that rise to ``peak`` over the first 3 % of the steps and fall to zero at their end."""
+    rise = max(1, math.ceil(_RISE * steps))
+    return [peak * min((step + 1) / rise, (steps - step) / max(1, steps - rise)) for step in range(steps)]
+
+
+def fresh_weights(proxy: Proxy) -> Tensors:
+    """LoRA's initial weights (A random, B zero), drawn on the CPU: the same on every device and process."""
+    generator = torch.Generator().manual_seed(proxy.config.seed)
+    weights: Tensors = {}
+    for pair in proxy.pairs:
+        drawn = torch.empty(pair.a.weight.shape)
+        nn.init.kaiming_uniform_(drawn, a=math.sqrt(5), generator=generator)
+        weights[pair.name_a] = drawn.to(pair.a.weight)
+        weights[pair.name_b] = torch.zeros_like(pair.b.weight)
+    return weights
+
+
+@contextmanager
+def holding(proxy: Proxy, weights: Tensors) -> Iterator[None]:
+    """Lets the proxy's adapter have other weights for a while; training goes into them."""
+    own = {name: parameter.data for name, parameter in proxy.parameters.items()}
+    try:
+        for name, parameter in proxy.parameters.items():
+            parameter.data = weights[name]
+        yield
+    finally:
+        for name, parameter in proxy.parameters.items():
+            parameter.data = own[name]
+
+
+def _copied(tensors: Mapping[str, Tensor]) -> Tensors:
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
