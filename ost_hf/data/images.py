@@ -7,6 +7,9 @@ import io
 from pathlib import Path
 from typing import Any
 
+# What servers of vision-language models accept.
+_COMMON_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
+
 
 def image_key(image: Any, folder: Path | None) -> str:
     """A hash that is equal for equal images: of the encoded bytes where there are any, else of the pixels.
@@ -45,6 +48,32 @@ def open_image(image: Any, folder: Path | None) -> Any:
         return Image.open(io.BytesIO(data)).convert("RGB")
     except Image.DecompressionBombError as error:  # neither an OSError nor a ValueError
         raise ValueError(str(error)) from error
+
+
+def image_file(image: Any, folder: Path | None) -> tuple[bytes, str]:
+    """An image as a file that any server reads: its own bytes where the format is a common one, else a PNG.
+
+    Args:
+        image: As for :func:`open_image`.
+        folder: Where relative paths start.
+
+    Returns:
+        The bytes and their media type.
+
+    Raises:
+        OSError, ValueError: As :func:`open_image`.
+    """
+    from PIL import Image
+
+    decoded = open_image(image, folder)
+    data = None if isinstance(image, Image.Image) else _bytes_of(image, folder)
+    if data is not None:
+        media_type = Image.open(io.BytesIO(data)).get_format_mimetype()
+        if media_type in _COMMON_TYPES:
+            return data, media_type
+    buffer = io.BytesIO()
+    decoded.save(buffer, format="PNG")
+    return buffer.getvalue(), "image/png"
 
 
 def _bytes_of(image: Any, folder: Path | None) -> bytes | None:

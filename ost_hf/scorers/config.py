@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ost_hf.errors import ConfigError, require_choice, require_range
+from ost_hf.scorers.deita_config import DeitaOptions
+from ost_hf.scorers.judge_config import JudgeOptions
 from ost_hf.scorers.less_config import LessOptions
 
 # Chosen on development seeds of the handwritten arithmetic recipe and on the tests' proxy: the median |utility| of
@@ -25,14 +27,15 @@ ESTIMATORS = ("reverse", "forward", "exact", "cascade")
 
 
 @dataclass(frozen=True)
-class ScorerConfig(LessOptions):
+class ScorerConfig(DeitaOptions, JudgeOptions, LessOptions):
     """The scorer, and for one-step-train its estimator, utility and update rule."""
 
     scorer: str = field(
         default="one_step",
         metadata={
             "help": "`one_step`; without anchors: `random`, `length` (longest answer first), `perplexity` (lowest loss "
-            "first), `ifd`; with anchors: `rds`, `less`; see docs/baselines.md"
+            "first), `ifd`, `judge` (a language model rates), `deita`; with anchors: `rds`, `less`; see "
+            "docs/baselines.md"
         },
     )
     estimator: str = field(
@@ -103,6 +106,8 @@ class ScorerConfig(LessOptions):
         require_range("scoring.batch_size", self.batch_size, at_least=1)
         require_range("scoring.sketch_size", self.sketch_size, at_least=0)
         self.check_less()
+        self.check_judge(chosen=self.scorer == "judge")
+        self.check_deita(chosen=self.scorer == "deita")
         if self.scorer == "one_step":
             self._check_estimator()
 

@@ -24,6 +24,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, read_origin, save_proxy
 from ost_hf.proxy.warmup import warm_up
 from ost_hf.scorers.base import ANCHORS, PROXY, build_scorer, find_scorer
+from ost_hf.scorers.prompts import prompt_digests
 from ost_hf.scoring.cascade import run_cascade
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
@@ -35,7 +36,16 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 # These change speed and memory, not what is computed: a run may be resumed with others.
-_NOT_IDENTITY = ("batch_size", "batch_tokens", "part_size", "num_workers")
+_NOT_IDENTITY = (
+    "batch_size",
+    "batch_tokens",
+    "part_size",
+    "num_workers",
+    "judge_api_key_env",
+    "judge_concurrency",
+    "judge_timeout",
+    "judge_retries",
+)
 
 
 def score_pool(
@@ -139,7 +149,8 @@ def _identity(
         "pool": pool.fingerprint,
         "anchors": anchors.fingerprint if anchors is not None else None,
         "overlap": overlap,
-        "scoring": {key: value for key, value in asdict(scoring).items() if key not in _NOT_IDENTITY},
+        "scoring": {key: value for key, value in asdict(scoring).items() if key not in _NOT_IDENTITY}
+        | prompt_digests(scoring),
         "proxy": asdict(proxy),
         "encoding": asdict(encoding),
     }
