@@ -1,0 +1,41 @@
+"""LESS trains its checkpoints with two processes as with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ost_hf.data.rows import Rows
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import score_pool
+from ost_hf.scoring.score_table import ScoreTable
+
+
+def test_two_processes_give_the_table_of_one(
+    tmp_path: Path, vlm_path: str, pool_dataset, anchor_dataset, launch
+) -> None:
+    pool_dataset.to_parquet(tmp_path / "pool.parquet")
+    anchor_dataset.to_parquet(tmp_path / "anchors.parquet")
+    arguments = {
+        "pool.path": tmp_path / "pool.parquet",
+        "anchors.path": tmp_path / "anchors.parquet",
+        "proxy.model": vlm_path,
+        "proxy.warmup_min_steps": 6,
+        "proxy.warmup_batch_size": 5,
+        "scoring.scorer": "less",
+        "scoring.less_checkpoints": 2,
+        "scoring.less_projection": 512,
+        "run_dir": tmp_path / "two",
+    }
+    flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
+    two = ScoreTable(tmp_path / "two" / "scores").read()
+    proxy = ProxyConfig(vlm_path, warmup_min_steps=6, warmup_batch_size=5)
+    scoring = ScoringConfig("less", less_checkpoints=2, less_projection=512)
+    one = score_pool(tmp_path / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring).read()
+    assert two["example_id"].to_pylist() == one["example_id"].to_pylist()
+    utilities = [np.array(table["utility"].to_pylist()) for table in (one, two)]
+    # Sums of gradients in another order: float32, carried through Adam's steps.
+    assert np.abs(utilities[0] - utilities[1]).max() < 1e-3 * utilities[0].std()
