@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ost_hf.errors import ConfigError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DeitaOptions:
     """Scorer `deita`: complexity of the question times quality of the answer, and an embedding of the row.
 

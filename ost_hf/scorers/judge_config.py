@@ -12,7 +12,7 @@ from ost_hf.errors import ConfigError, require_range
 _RATING_LINE = r"(?im)^[ \t*_#>]*rating[ \t*_]*:[ \t*_]*(\d+(?:\.\d+)?)[ \t*_]*(?:/[ \t]*10)?[ \t*_.]*$"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class JudgeOptions:
     """Scorer `judge`: a language model reads the row and rates it."""
 
