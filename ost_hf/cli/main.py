@@ -21,7 +21,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "measure how far this proxy's utilities can be trusted, and what they cost",
         ("pool", "anchors", "encoding", "proxy", "scoring"),
     ),
-    "select": ("choose the rows to keep", ("selection",)),
+    "select": ("choose the rows to keep", ("pool", "selection")),
     "train": ("fine-tune the target on the kept rows", ("pool", "encoding", "target", "accelerate")),
     "evaluate": ("measure exact match of the fine-tuned target", ("evaluation", "encoding", "accelerate")),
     "run": (

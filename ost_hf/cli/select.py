@@ -11,11 +11,27 @@ logger = logging.getLogger(__name__)
 
 def run(config: RunConfig) -> None:
     """Reads ``run_dir/scores`` and writes ``run_dir/selection.parquet``."""
-    from ost_hf.parallel import barrier, is_main
+    from ost_hf.data.rows import Rows
+    from ost_hf.errors import DataError
+    from ost_hf.parallel import barrier, is_main, main_process_first
+    from ost_hf.scoring.anchor_scores import read_anchor_scores
     from ost_hf.scoring.score_table import ScoreTable
     from ost_hf.selection.selector import select, write_selection
 
-    table = select(ScoreTable(config.folder / "scores").read(), config.selection)
+    scores = ScoreTable(config.folder / "scores")
+    balance = None
+    if config.selection.balance_by is not None:
+        config.require("pool")
+        assert config.pool is not None
+        with main_process_first():
+            pool = Rows.load(config.pool).dataset
+        if config.selection.balance_by not in pool.column_names:
+            raise DataError(
+                f"selection.balance_by: the pool has no column {config.selection.balance_by!r}; "
+                f"there are: {', '.join(pool.column_names)}"
+            )
+        balance = pool[config.selection.balance_by]
+    table = select(scores.read(), config.selection, read_anchor_scores(scores), balance)
     if is_main():
         write_selection(table, config.folder / "selection.parquet")
         logger.info("kept %d of %d rows", sum(table["kept"].to_pylist()), len(table))

@@ -25,6 +25,7 @@ from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, 
 from ost_hf.proxy.warmup import warm_up
 from ost_hf.scorers.base import ANCHORS, PROXY, build_scorer, find_scorer
 from ost_hf.scorers.prompts import prompt_digests
+from ost_hf.scoring.anchor_scores import write_anchor_scores
 from ost_hf.scoring.cascade import run_cascade
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
@@ -123,7 +124,10 @@ def _run_with(
     elif config.second_look:
         run_second_look(build, pool, uses[ANCHORS], uses[PROXY].config, table, exclude, config)
     else:
-        run_scorer(build(config=config), pool, table, remaining, exclude, config)
+        scorer = build(config=config)
+        run_scorer(scorer, pool, table, remaining, exclude, config)
+        if ANCHORS in uses:
+            write_anchor_scores(scorer, uses[ANCHORS], table, config)
 
 
 def _open(table: ScoreTable, identity: Record, rows: int) -> None:

@@ -37,6 +37,7 @@ from ost_hf.proxy.model import build_proxy
 from ost_hf.proxy.training import shuffled_batches, train
 from ost_hf.scorers.base import Score, Scorer
 from ost_hf.scorers.one_step import default_batch_tokens
+from ost_hf.scoring.anchor_scores import write_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer, score_within_memory
 from ost_hf.scoring.score_table import ScoreTable
@@ -89,7 +90,7 @@ def run_second_look(
         exclude: Rows that are not scored.
         config: With ``second_look``.
     """
-    first = _first_look(build, pool, table, exclude, config)
+    first = _first_look(build, pool, anchors, table, exclude, config)
     usable = {row["row"]: row for row in first if row["utility"] is not None}
     fold_of = {row: fold(record["example_id"], config.seed) for row, record in usable.items()}
     losses = {}
@@ -150,7 +151,12 @@ def conformal_p(losses: Sequence[float], calibration: Sequence[float]) -> list[f
 
 
 def _first_look(
-    build: Callable[..., Scorer], pool: EncodedDataset, table: ScoreTable, exclude: Any, config: ScoringConfig
+    build: Callable[..., Scorer],
+    pool: EncodedDataset,
+    anchors: EncodedDataset,
+    table: ScoreTable,
+    exclude: Any,
+    config: ScoringConfig,
 ) -> list[Record]:
     part = ScoreTable(table.folder / "first_look")
     missing = sorted(set(range(len(pool))) - part.rows_done())
@@ -160,6 +166,7 @@ def _first_look(
     if missing:
         scorer = build(config=config)
         run_scorer(scorer, pool, part, missing, exclude, config)
+        write_anchor_scores(scorer, anchors, table, config)
         del scorer
         free_memory()
     return part.read().to_pylist()

@@ -30,7 +30,7 @@ class SecondLookOptions:
         },
     )
     second_look_share: float = field(
-        default=0.5, metadata={"help": "share of its half of the pool, best first, that a proxy is trained on"}
+        default=0.65, metadata={"help": "share of its half of the pool, best first, that a proxy is trained on"}
     )
     second_look_epochs: float = field(default=1.0, metadata={"help": "passes over that share"})
     second_look_min_steps: int = field(

@@ -1,12 +1,15 @@
-"""How much is kept."""
+"""How much is kept, and what decides."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ost_hf.errors import ConfigError, require_range
+from ost_hf.errors import ConfigError, require_choice, require_range
 
 DEFAULT_KEEP_RATIO = 0.5
+
+STRATEGIES = ("auto", "top", "setwise")
+AGGREGATIONS = ("mean", "min", "max", "vote", "round_robin")
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,70 @@ class SelectionConfig:
     min_utility: float | None = field(
         default=None, metadata={"help": "keep only rows of at least this utility; alone or beside the other two"}
     )
+    strategy: str = field(
+        default="auto",
+        metadata={
+            "help": "`auto`: after a second look, rows as clean as the anchors first, and among those a set that fits "
+            "the anchors together (the log says what was chosen and why); without one, as `top`; `top`: highest "
+            "utility first (the paper's); `setwise`: each row by what it adds to those chosen already (needs sketches: "
+            "scoring.sketch_size)"
+        },
+    )
+    aggregate: str | None = field(
+        default=None,
+        metadata={
+            "help": "how the utilities for the anchor groups (columns group:NAME of scoring.group_by) become one: "
+            "`mean`, `min` (worst group), `max` (best group), `vote`, `round_robin`; by default the mean over anchors"
+        },
+    )
+    aggregate_over: str = field(
+        default="groups",
+        metadata={"help": "`groups`, or `anchors`: every anchor is a group of its own (needs scoring.per_anchor)"},
+    )
+    length_strata: int = field(
+        default=1,
+        metadata={
+            "help": "rank within so many groups of rows of like length, and keep the same share of each: a mean over "
+            "tokens favours short answers; 1: no groups"
+        },
+    )
+    balance_by: str | None = field(
+        default=None, metadata={"help": "column of the pool (source, task, ...) whose values all get their part"}
+    )
+    balance: str = field(
+        default="proportional",
+        metadata={"help": "with balance_by: `proportional` to the pool, or `equal` parts as far as the rows go"},
+    )
+    false_discovery_rate: float = field(
+        default=0.05,
+        metadata={
+            "help": "column `verdict`: rows are called toxic or useful so that at most this share of either call is "
+            "expected to be wrong; needs scoring.per_anchor or scoring.second_look"
+        },
+    )
+    drop_toxic: bool = field(
+        default=False, metadata={"help": "never keep a row whose verdict is toxic, even if less than asked is kept"}
+    )
+    seed: int = field(default=0, metadata={"help": "of the bootstrap behind the verdicts"})
 
     def __post_init__(self) -> None:
         require_range("selection.keep_ratio", self.keep_ratio, above=0, at_most=1)
         require_range("selection.keep_count", self.keep_count, at_least=1)
+        require_choice("selection.strategy", self.strategy, STRATEGIES)
+        if self.aggregate is not None:
+            require_choice("selection.aggregate", self.aggregate, AGGREGATIONS)
+        require_choice("selection.aggregate_over", self.aggregate_over, ["groups", "anchors"])
+        require_range("selection.length_strata", self.length_strata, at_least=1)
+        require_choice("selection.balance", self.balance, ["proportional", "equal"])
+        require_range("selection.false_discovery_rate", self.false_discovery_rate, above=0, at_most=0.5)
         if self.keep_ratio is not None and self.keep_count is not None:
             raise ConfigError("give selection.keep_ratio or selection.keep_count, not both")
+        if self.aggregate_over == "anchors" and self.aggregate is None:
+            raise ConfigError(
+                "selection.aggregate_over 'anchors' needs selection.aggregate: how they become one utility"
+            )
+        if self.length_strata > 1 and self.balance_by is not None:
+            raise ConfigError("give selection.length_strata or selection.balance_by, not both")
 
     def quota(self, pool_size: int) -> int:
         """How many rows may be kept of a pool."""

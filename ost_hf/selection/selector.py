@@ -1,65 +1,207 @@
 """Ranks a score table and says for each row whether it is kept, or why not.
 
 The selection table has one row per candidate in the pool's order: ``example_id``, ``row``, ``utility``,
-``rank`` (1 is best; null without a utility), ``kept``, ``reason``.
+``rank`` (1 is best; null without a utility), ``kept``, ``reason``, and where there are p-values ``verdict``.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from ost_hf.errors import DataError, RunDirectoryError
+from ost_hf.selection.aggregation import aggregate
 from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.strata import rooms, strata_of
+from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, Candidates, Order
+from ost_hf.selection.toxicity import hurts_p, verdicts
+
+logger = logging.getLogger(__name__)
 
 COLUMNS = ("example_id", "row", "utility", "rank", "kept", "reason")
 
+Record = dict[str, Any]
 
-def select(scores: pa.Table, config: SelectionConfig | None = None) -> pa.Table:
-    """Keeps the rows of highest utility.
+
+def select(
+    scores: pa.Table,
+    config: SelectionConfig | None = None,
+    anchors: pa.Table | None = None,
+    balance: Sequence[Any] | None = None,
+) -> pa.Table:
+    """Keeps the best rows.
 
     Args:
-        scores: A score table: ``example_id``, ``row``, ``utility``, ``status``.
-        config: How much to keep. A share counts rows of the whole pool, unscored ones included.
+        scores: A score table: ``example_id``, ``row``, ``utility``, ``status``, and what a strategy needs.
+        config: How much to keep, and by which strategy. A share counts rows of the whole pool, unscored ones included.
+        anchors: The anchors' own scores (``anchors.parquet``); set-wise selection reads their sketches.
+        balance: The value of ``config.balance_by`` for each row of the table.
 
     Returns:
         The selection table. Equal utilities are ordered by ``example_id``, so that the result does not
         depend on the order of the pool.
 
     Raises:
-        DataError: If nothing would be kept.
+        DataError: If nothing would be kept, or a strategy lacks what it needs.
     """
     config = config or SelectionConfig()
-    records = scores.select(["example_id", "row", "utility", "status"]).to_pylist()
-    ranked = sorted(
-        (record for record in records if record["utility"] is not None),
-        key=lambda record: (-record["utility"], record["example_id"]),
+    scored, verdict = _scored_rows(scores, config)
+    usable = [place for place, record in enumerate(scored) if _refusal(record, config) is None]
+    quota = config.quota(len(scores))
+    explanation = "no row can be kept"
+    if usable:
+        values = (
+            {int(row): value for row, value in zip(scores["row"].to_pylist(), balance, strict=True)}
+            if balance
+            else None
+        )
+        candidates = _candidates([scored[place] for place in usable], scores, config, anchors, quota, values)
+        order = STRATEGY_FUNCTIONS[config.strategy](candidates)
+        explanation = order.explanation
+        _mark(scored, usable, order, candidates, quota)
+    rest = [place for place in range(len(scored)) if "rank" not in scored[place]]
+    for rank, place in enumerate(sorted(rest, key=lambda place: -scored[place]["utility"]), start=len(usable) + 1):
+        scored[place] |= {"rank": rank, "reason": _refusal(scored[place], config)}
+    return _table(scores, scored, config, explanation, verdict)
+
+
+def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record], bool]:
+    """The rows with a utility, sorted by id, with their aggregated utility and verdict; and whether there is one."""
+    table = scores.filter(pc.is_valid(scores["utility"]))
+    table = table.append_column("place", pa.array(range(len(table)))).sort_by("example_id")
+    utility = _aggregated(table, config)
+    records = table.select(["example_id", "row", "status"]).to_pylist()
+    verdict = _verdicts(table, config)
+    for place, record in enumerate(records):
+        record["utility"] = float(utility[place])
+        if verdict is not None:
+            record["verdict"] = str(verdict[place])
+    if config.drop_toxic and verdict is None:
+        raise DataError(
+            "selection.drop_toxic needs p-values: score with scoring.second_look, or with scoring.per_anchor"
+        )
+    return records, verdict is not None
+
+
+def _aggregated(table: pa.Table, config: SelectionConfig) -> NDArray[np.float64]:
+    if config.aggregate is None or not len(table):
+        return table["utility"].to_numpy().astype(np.float64)
+    if config.aggregate_over == "anchors":
+        values = _matrix(table, "anchor_utilities")
+        if values is None:
+            raise DataError(
+                "selection.aggregate_over 'anchors' needs the column anchor_utilities: set scoring.per_anchor"
+            )
+    else:
+        names = [name for name in table.column_names if name.startswith("group:")]
+        if not names:
+            raise DataError(
+                "selection.aggregate needs columns group:NAME: score with scoring.group_by, or aggregate_over anchors"
+            )
+        values = np.stack([table[name].to_numpy() for name in names], axis=1)
+    return aggregate(values.astype(np.float64), config.aggregate)
+
+
+def _verdicts(table: pa.Table, config: SelectionConfig) -> NDArray[np.str_] | None:
+    corrupted = table["corrupted_p"].to_numpy() if "corrupted_p" in table.column_names else None
+    per_anchor = _matrix(table, "anchor_utilities")
+    hurts = helps = None
+    if per_anchor is not None and per_anchor.shape[1] > 1:
+        hurts, helps = (hurts_p(sign * per_anchor.astype(np.float64), seed=config.seed) for sign in (1, -1))
+    if corrupted is None and hurts is None:
+        return None
+    return verdicts(config.false_discovery_rate, hurts, helps, corrupted)
+
+
+def _matrix(table: pa.Table, column: str) -> NDArray[np.float32] | None:
+    """A list column as ``[rows, numbers]``; ``None`` if there is none, or a row lacks it."""
+    if column not in table.column_names or table[column].null_count or not len(table):
+        return None
+    lists = table[column].combine_chunks()
+    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+
+
+def _candidates(
+    records: list[Record],
+    scores: pa.Table,
+    config: SelectionConfig,
+    anchors: pa.Table | None,
+    quota: int,
+    values: dict[int, Any] | None,
+) -> Candidates:
+    if config.balance_by is not None and values is None:
+        raise DataError(f"selection.balance_by: the values of {config.balance_by!r} were not given; run with the pool")
+    place_of = {row: place for place, row in enumerate(scores["row"].to_pylist())}
+    table = scores.take([place_of[record["row"]] for record in records])
+    if config.length_strata > 1:
+        stratum = strata_of(table["tokens"].to_pylist(), config.length_strata)
+    elif values is not None:
+        stratum = strata_of([values[record["row"]] for record in records])
+    else:
+        stratum = np.zeros(len(records), dtype=np.int64)
+
+    def numbers(name: str) -> NDArray[np.float64] | None:
+        there = name in table.column_names and not table[name].null_count
+        return table[name].to_numpy().astype(np.float64) if there else None
+
+    return Candidates(
+        np.asarray([record["utility"] for record in records]),
+        min(quota, len(records)),
+        stratum,
+        rooms(stratum, min(quota, len(records)), config.balance),
+        numbers("corrupted_p"),
+        numbers("late_loss"),
+        _matrix(table, "sketch"),
+        _matrix(anchors, "sketch") if anchors is not None else None,
     )
-    quota = config.quota(len(records))
-    for rank, record in enumerate(ranked, start=1):
-        record["rank"] = rank
-        if config.min_utility is not None and record["utility"] < config.min_utility:
-            record["reason"] = f"utility below {config.min_utility:g}"
-        elif rank > quota:
-            record["reason"] = f"ranked after the first {quota}"
-        else:
-            record["reason"] = "kept"
-    for record in records:
-        record.setdefault("rank", None)
-        record.setdefault("reason", f"not scored: {record['status']}")
-        record["kept"] = record["reason"] == "kept"
+
+
+def _refusal(record: Record, config: SelectionConfig) -> str | None:
+    """Why a scored row may not be kept, whatever its place."""
+    if config.min_utility is not None and record["utility"] < config.min_utility:
+        return f"utility below {config.min_utility:g}"
+    if config.drop_toxic and record.get("verdict") == "toxic":
+        return "toxic"
+    return None
+
+
+def _mark(scored: list[Record], usable: list[int], order: Order, candidates: Candidates, quota: int) -> None:
+    full = len(np.unique(candidates.stratum)) > 1
+    for rank, place in enumerate([*order.kept, *order.others], start=1):
+        record = scored[usable[place]]
+        reason = f"ranked after the first {quota}" + (" of its stratum's part" if full else "")
+        record |= {"rank": rank, "reason": "kept" if rank <= len(order.kept) else reason}
+
+
+def _table(
+    scores: pa.Table, scored: list[Record], config: SelectionConfig, explanation: str, verdict: bool
+) -> pa.Table:
+    by_row = {record["row"]: record for record in scored}
+    records = []
+    for record in scores.select(["example_id", "row", "status"]).to_pylist():
+        found = by_row.get(record["row"], {"utility": None, "rank": None, "reason": f"not scored: {record['status']}"})
+        records.append({**record, **found, "kept": found["reason"] == "kept"})
     if not any(record["kept"] for record in records):
-        best = f"the highest utility is {ranked[0]['utility']:g}" if ranked else "no row of the pool has a utility"
-        raise DataError(f"nothing would be kept with {config}: {best}")
+        best = max((record["utility"] for record in scored), default=None)
+        found_best = "no row of the pool has a utility" if best is None else f"the highest utility is {best:g}"
+        raise DataError(f"nothing would be kept with {config}: {found_best}")
     records.sort(key=lambda record: record["row"])
     types = [pa.string(), pa.int64(), pa.float64(), pa.int64(), pa.bool_(), pa.string()]
-    schema = pa.schema(list(zip(COLUMNS, types, strict=True)), metadata={"selection": json.dumps(asdict(config))})
-    return pa.Table.from_pylist(records, schema=schema)
+    fields = list(zip(COLUMNS, types, strict=True)) + ([("verdict", pa.string())] if verdict else [])
+    logger.info("selection: %s", explanation)
+    metadata = {"selection": json.dumps(asdict(config)), "explanation": explanation}
+    return pa.Table.from_pylist(records, schema=pa.schema(fields, metadata=metadata))
 
 
 def write_selection(table: pa.Table, path: str | Path) -> None:

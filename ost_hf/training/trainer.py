@@ -24,6 +24,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed
 from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.anchor_scores import read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
@@ -221,7 +222,9 @@ def resolve_selection(
     if isinstance(scores, (str, Path)):
         folder = Path(scores)
         scores = ScoreTable(folder / "scores" if (folder / "scores").is_dir() else folder)
-    return select(scores.read() if isinstance(scores, ScoreTable) else scores, wanted)
+    if isinstance(scores, ScoreTable):
+        return select(scores.read(), wanted, read_anchor_scores(scores))
+    return select(scores, wanted)
 
 
 def _score_first(
@@ -246,7 +249,7 @@ def _score_first(
     with outside_deepspeed():
         table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap)
     free_memory()
-    selection = select(table.read(), wanted)
+    selection = select(table.read(), wanted, read_anchor_scores(table))
     if is_main():
         write_selection(selection, run_dir / "selection.parquet")
     barrier()

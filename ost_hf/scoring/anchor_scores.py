@@ -1,0 +1,64 @@
+"""The anchors as candidates: what the first look says of rows that are known to be clean.
+
+``anchors.parquet`` beside the parts of a score table has one row per anchor: ``row``, ``loss``, ``utility`` (with
+``mean_cosine``: against the *other* anchors, for one that vouches for itself says nothing; else null) and, where
+candidates have them, ``sketch``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ost_hf.data.batching import cut_batches
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.errors import DataError
+from ost_hf.parallel import barrier, is_main
+from ost_hf.scorers.base import Scorer
+from ost_hf.scorers.config import ScorerConfig
+from ost_hf.scoring.loop import limits, score_within_memory
+from ost_hf.scoring.score_table import ScoreTable
+
+_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("loss", pa.float64()), ("utility", pa.float64()), ("sketch", pa.list_(pa.float32()))]
+)
+
+
+def write_anchor_scores(scorer: Scorer, anchors: EncodedDataset, table: ScoreTable, config: ScorerConfig) -> None:
+    """Scores the anchors with the scorer of the candidates; only the main process does.
+
+    Args:
+        scorer: Of the kind ``one_step`` with estimator ``reverse``; nothing is written for others.
+        anchors: The anchors, encoded.
+        table: Its folder receives ``anchors.parquet``.
+        config: The scorer's.
+
+    Raises:
+        DataError: If an anchor alone does not fit into memory.
+    """
+    if config.scorer == "one_step" and config.estimator == "reverse" and is_main():
+        found = {}
+        count = len(anchors)
+        rows = [anchors.encode(row) for row in range(count)]
+        for batch in cut_batches(rows, limits(scorer)[1], limits(scorer)[0]):
+            for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
+                if score is None or score.utility is None:
+                    raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")
+                # The cosine with itself, which is one, taken out of the mean.
+                others = (count * score.utility - 1) / (count - 1) if count > 1 else None
+                utility = others if config.utility == "mean_cosine" else None
+                found[row.row] = {"row": row.row, "loss": score.loss, "utility": utility, "sketch": score.sketch}
+        records = [found[row] for row in sorted(found)]
+        path = table.folder / "anchors.parquet"
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA), temporary)
+        os.replace(temporary, path)
+    barrier()
+
+
+def read_anchor_scores(table: ScoreTable) -> pa.Table | None:
+    """What :func:`write_anchor_scores` wrote; ``None`` if nothing."""
+    path = table.folder / "anchors.parquet"
+    return pq.read_table(path) if path.exists() else None

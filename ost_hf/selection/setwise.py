@@ -1,0 +1,150 @@
+"""Set-wise selection: rows are chosen for what they add to those chosen already.
+
+One step of size eta along the mean m of the chosen rows' gradients moves the anchors' loss, to second order, by
+
+    U(S) = eta <a, m> - eta^2 / 2  m^T H m
+
+with a the anchors' mean gradient and H their curvature: the Gauss-Newton (Fisher) matrix of the anchors' gradients
+plus lambda I. All of it is read off sketches of preconditioned gradients, each of length one: nobody is paid for a
+large gradient. The best step for a set is eta* = <a, m> / (m^T H m); at it, one more row along m would gain nothing,
+and one against it lose nothing. So the whole set of K rows is given rho eta*, a share of the best step, and the n
+rows chosen so far n / K of that. The gain of one more row x, given the chosen ones, is then
+
+    gain(x | S) = <a, x> - rho (n / K) eta*  x^T H m
+
+What the set pushes along already stops paying. Gains have both signs and are no upper bounds for later ones, so the
+greedy choice is not lazy: it works in blocks, all gains are computed anew for each. When gains turn negative before
+the quota is full, it goes on, and says from where.
+
+Letters: N candidates, V anchors, k size of a sketch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+# Rows whose gains are computed at a time: 64 MB of sketches of 512 numbers.
+_CHUNK = 2**15
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """The chosen rows in their order, and the gain of each when it was chosen.
+
+    ``positive`` of them, the first ones, had a positive gain.
+    """
+
+    order: NDArray[np.int64]
+    gain: Array
+    positive: int
+
+
+def unit(sketch_Nk: Array) -> Array:
+    """Each row over its length; a row of zeros stays one."""
+    length = np.linalg.norm(sketch_Nk, axis=1, keepdims=True)
+    return (sketch_Nk / np.maximum(length, np.finfo(np.float32).tiny)).astype(np.float32)
+
+
+def greedy(
+    sketch_Nk: Array,
+    anchor_Vk: Array,
+    quota: int,
+    blocks: int = 200,
+    ridge: float = 1.0,
+    step_share: float = 0.8,
+    stratum_N: NDArray[np.int64] | None = None,
+    room: NDArray[np.int64] | None = None,
+) -> Greedy:
+    """Chooses rows by their gain given the chosen ones.
+
+    Args:
+        sketch_Nk: The candidates' sketches; an array or a memory map, read in pieces.
+        anchor_Vk: The anchors' sketches.
+        quota: How many rows to choose; fewer if there are fewer, or if the strata have no room.
+        blocks: In how many blocks; within one the gains are not computed anew.
+        ridge: lambda over the mean eigenvalue of the anchors' matrix.
+        step_share: rho, in (0, 1): close to 1, what the anchors ask for is met evenly; below it, rows that point
+            away from the anchors stay below zero.
+        stratum_N: The stratum of each candidate, from 0 on.
+        room: How many rows each stratum may give.
+
+    Raises:
+        ValueError: For sketches of different sizes or strata without room for each.
+    """
+    count, size = sketch_Nk.shape
+    if anchor_Vk.shape[1] != size:
+        raise ValueError(f"candidates have sketches of {size} numbers, anchors of {anchor_Vk.shape[1]}")
+    if (stratum_N is None) != (room is None):
+        raise ValueError("strata and their room go together")
+    anchor_Vk = unit(anchor_Vk)
+    target = anchor_Vk.mean(0)
+    # Unit vectors: the trace of the anchors' matrix is one.
+    damping = ridge / size
+    left = np.ones(count, dtype=bool)
+    room = None if room is None else room.copy()
+    total = np.zeros(size, dtype=np.float64)
+    order: list[int] = []
+    gains: list[float] = []
+    wanted = min(quota, count)
+    block = max(1, -(-wanted // blocks))
+    while len(order) < wanted:
+        gain_N = np.full(count, -np.inf, dtype=np.float32)
+        mean = total / max(1, len(order))
+        direction = _direction(target, anchor_Vk, mean, damping, step_share * len(order) / wanted)
+        for start, stop in _pieces(count):
+            gain_N[start:stop] = unit(np.asarray(sketch_Nk[start:stop])) @ direction
+        gain_N[~left] = -np.inf
+        chosen = _best(gain_N, left, min(block, wanted - len(order)), stratum_N, room)
+        if not chosen:
+            break
+        left[chosen] = False
+        total += unit(np.asarray(sketch_Nk[chosen])).sum(0, dtype=np.float64)
+        order += chosen
+        gains += gain_N[chosen].tolist()
+    gain = np.asarray(gains, dtype=np.float32)
+    negative = np.flatnonzero(gain < 0)
+    return Greedy(np.asarray(order, dtype=np.int64), gain, int(negative[0]) if len(negative) else len(order))
+
+
+def _direction(target: Array, anchor_Vk: Array, mean: NDArray[np.float64], damping: float, share: float) -> Array:
+    """``a - share eta* H m``: what a gain is the inner product with."""
+    curved = anchor_Vk.T @ (anchor_Vk @ mean) / len(anchor_Vk) + damping * mean
+    curvature = float(mean @ curved)
+    if curvature <= 0:
+        return target.astype(np.float32)
+    # A set that points away from the anchors gets no step at all.
+    step = max(0.0, float(target @ mean)) / curvature
+    return (target - share * step * curved).astype(np.float32)
+
+
+def _best(
+    gain_N: Array,
+    left: NDArray[np.bool_],
+    size: int,
+    stratum_N: NDArray[np.int64] | None,
+    room: NDArray[np.int64] | None,
+) -> list[int]:
+    """The rows of highest gain, in order; equal gains by place. ``room`` is used up."""
+    if stratum_N is None or room is None:
+        size = min(size, int(left.sum()))
+        top = np.argpartition(-gain_N, size - 1)[:size] if size else np.empty(0, dtype=np.int64)
+        return top[np.lexsort((top, -gain_N[top]))].tolist()
+    chosen: list[int] = []
+    for row in np.lexsort((np.arange(len(gain_N)), -gain_N)):
+        if len(chosen) == size or not left[row]:
+            break
+        if room[stratum_N[row]] > 0:
+            room[stratum_N[row]] -= 1
+            chosen.append(int(row))
+    return chosen
+
+
+def _pieces(count: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, count, _CHUNK):
+        yield start, min(count, start + _CHUNK)

@@ -1,0 +1,215 @@
+"""Strategies, strata, aggregation and verdicts through ``select``."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ost_hf.errors import ConfigError, DataError
+from ost_hf.selection.config import STRATEGIES, SelectionConfig
+from ost_hf.selection.selector import select
+from ost_hf.selection.strata import rooms, strata_of
+from ost_hf.selection.strategies import STRATEGY_FUNCTIONS
+
+COUNT, ANCHORS = 200, 50
+
+
+def scores(**columns: object) -> pa.Table:
+    """A score table of random utilities with further columns."""
+    generator = np.random.default_rng(0)
+    table = {
+        "example_id": [f"id{row:03d}" for row in range(COUNT)],
+        "row": list(range(COUNT)),
+        "utility": generator.normal(size=COUNT).tolist(),
+        "loss": generator.random(COUNT).tolist(),
+        "tokens": (np.arange(COUNT) % 40 + 1).tolist(),
+        "status": ["ok"] * COUNT,
+    }
+    return pa.table({**table, **columns})
+
+
+def second_look(corrupted: np.ndarray) -> dict[str, list[float]]:
+    """Late losses like those of a second look: clean rows as the anchors, corrupted ones far above."""
+    generator = np.random.default_rng(1)
+    anchor = generator.random(ANCHORS)
+    late = np.where(corrupted, 2 + generator.random(COUNT), generator.random(COUNT))
+    p = (1 + (anchor[None] >= late[:, None]).sum(1)) / (1 + ANCHORS)
+    return {"late_loss": late.tolist(), "corrupted_p": p.tolist()}
+
+
+def kept_rows(table: pa.Table) -> np.ndarray:
+    return np.flatnonzero(table["kept"].to_numpy())
+
+
+def explanation(table: pa.Table) -> str:
+    return table.schema.metadata[b"explanation"].decode()
+
+
+def test_auto_is_top_without_a_second_look() -> None:
+    top = select(scores(), SelectionConfig(strategy="top"))
+    auto = select(scores())
+    assert auto.to_pylist() == top.to_pylist()
+    assert "there was no second look" in explanation(auto)
+
+
+def test_auto_keeps_clean_rows_first() -> None:
+    corrupted = np.arange(COUNT) < COUNT // 2
+    table = select(scores(**second_look(corrupted)))
+    assert kept_rows(table).size == COUNT // 2
+    assert corrupted[kept_rows(table)].mean() == 0
+    assert "as clean as the anchors" in explanation(table)
+
+
+def test_auto_does_not_prefer_easy_rows_among_clean_ones() -> None:
+    """With 20 rows to keep of 100 clean ones, low late loss decides nothing: utility does."""
+    corrupted = np.arange(COUNT) < COUNT // 2
+    columns = second_look(corrupted)
+    table = scores(**columns)
+    kept = kept_rows(select(table, SelectionConfig(keep_count=20)))
+    as_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
+    utility = table["utility"].to_numpy()
+    assert set(kept) == set(as_clean[np.argsort(-utility[as_clean])][:20])
+
+
+def test_auto_finds_no_corruption_in_a_clean_pool() -> None:
+    table = select(scores(**second_look(np.zeros(COUNT, dtype=bool))))
+    assert "no corruption was found" in explanation(table)
+    assert kept_rows(table).tolist() == kept_rows(select(scores(), SelectionConfig(strategy="top"))).tolist()
+
+
+def sketches(rows: int, seed: int) -> pa.Array:
+    return pa.array(np.random.default_rng(seed).normal(size=(rows, 8)).tolist(), type=pa.list_(pa.float32()))
+
+
+def test_setwise_reads_the_sketches_of_rows_and_anchors() -> None:
+    anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
+    table = select(scores(sketch=sketches(COUNT, 2)), SelectionConfig(strategy="setwise", keep_count=30), anchors)
+    assert kept_rows(table).size == 30
+    assert sorted(table["rank"].to_pylist()) == list(range(1, COUNT + 1))
+    with pytest.raises(DataError, match=r"needs sketches of candidates and anchors: score with scoring\.sketch_size"):
+        select(scores(), SelectionConfig(strategy="setwise"))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_order_of_the_pool_does_not_matter(strategy: str) -> None:
+    table = scores(sketch=sketches(COUNT, 2), **second_look(np.arange(COUNT) < COUNT // 3))
+    anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
+    permutation = np.random.default_rng(5).permutation(COUNT)
+    mixed = table.take(permutation).set_column(1, "row", pa.array(range(COUNT)))
+    config = SelectionConfig(strategy=strategy, keep_ratio=0.3)
+    names = [
+        {record["example_id"]: record["rank"] for record in select(one, config, anchors).to_pylist()}
+        for one in (table, mixed)
+    ]
+    assert names[0] == names[1]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_balance_gives_each_value_its_part(strategy: str) -> None:
+    table = scores(sketch=sketches(COUNT, 2), **second_look(np.arange(COUNT) < COUNT // 3))
+    anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
+    source = ["large"] * 150 + ["small"] * 50
+    for balance, expected in (("equal", 40), ("proportional", 20)):
+        config = SelectionConfig(keep_count=80, balance_by="source", balance=balance, strategy=strategy)
+        kept = kept_rows(select(table, config, anchors, source))
+        assert len(kept) == 80
+        assert (kept >= 150).sum() == expected
+
+
+def test_length_strata_keep_the_lengths_of_the_pool() -> None:
+    table = scores(utility=[-float(row % 40) for row in range(COUNT)])
+    short = table["tokens"].to_numpy()[kept_rows(select(table))]
+    even = table["tokens"].to_numpy()[kept_rows(select(table, SelectionConfig(length_strata=4)))]
+    assert short.max() <= 20
+    assert abs(even.mean() - table["tokens"].to_numpy().mean()) < 3
+
+
+def test_groups_become_one_utility() -> None:
+    groups = {"group:a": np.arange(COUNT).astype(float), "group:b": -np.arange(COUNT).astype(float)}
+    table = select(scores(**groups), SelectionConfig(aggregate="min", keep_count=1))
+    assert kept_rows(table).tolist() == [0]
+    assert table["utility"].to_pylist() == (-np.arange(COUNT).astype(float)).tolist()
+    with pytest.raises(DataError, match=r"needs columns group:NAME: score with scoring\.group_by"):
+        select(scores(), SelectionConfig(aggregate="min"))
+
+
+def test_anchors_can_be_groups() -> None:
+    per_anchor = pa.array(np.eye(COUNT, 4).tolist(), type=pa.list_(pa.float32()))
+    config = SelectionConfig(aggregate="round_robin", aggregate_over="anchors", keep_count=4)
+    assert kept_rows(select(scores(anchor_utilities=per_anchor), config)).tolist() == [0, 1, 2, 3]
+    with pytest.raises(DataError, match=r"needs the column anchor_utilities: set scoring\.per_anchor"):
+        select(scores(), config)
+
+
+def test_verdicts_stand_beside_the_reasons() -> None:
+    generator = np.random.default_rng(7)
+    per_anchor = generator.normal(size=(COUNT, ANCHORS))
+    per_anchor[:50] -= 2
+    per_anchor[50:100] += 2
+    column = pa.array(per_anchor.tolist(), type=pa.list_(pa.float32()))
+    table = select(scores(anchor_utilities=column), SelectionConfig(keep_ratio=1.0, drop_toxic=True))
+    verdict = np.asarray(table["verdict"].to_pylist())
+    assert (verdict[:50] == "toxic").all()
+    assert (verdict[50:100] == "useful").all()
+    assert (verdict[100:] == "uncertain").mean() > 0.9
+    assert not set(kept_rows(table)) & set(np.flatnonzero(verdict == "toxic"))
+    assert table["reason"].to_pylist()[0] == "toxic"
+
+
+def test_corrupted_rows_are_toxic() -> None:
+    corrupted = np.arange(COUNT) < COUNT // 2
+    table = select(scores(**second_look(corrupted)))
+    verdict = np.asarray(table["verdict"].to_pylist())
+    assert (verdict[corrupted] == "toxic").all()
+    assert (verdict[~corrupted] == "toxic").mean() < 0.1
+
+
+def test_rooms_fill_the_quota() -> None:
+    stratum = np.repeat(np.arange(3), [70, 20, 10])
+    assert rooms(stratum, 50, "proportional").tolist() == [35, 10, 5]
+    assert rooms(stratum, 51, "proportional").sum() == 51
+    assert rooms(stratum, 60, "equal").tolist() == [30, 20, 10]
+    assert rooms(stratum, 9, "equal").tolist() == [3, 3, 3]
+    assert rooms(stratum, 100, "equal").tolist() == [70, 20, 10]
+    with pytest.raises(ValueError, match="balance must be proportional or equal"):
+        rooms(stratum, 10, "even")
+
+
+def test_equal_lengths_are_never_parted() -> None:
+    stratum = strata_of([1, 1, 1, 1, 5, 6, 7, 8], 4)
+    assert len(set(stratum[:4])) == 1
+    assert stratum[-1] == stratum.max()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strategy": "best"}, "selection.strategy must be one of 'auto', 'top', 'setwise'"),
+        ({"aggregate": "median"}, "selection.aggregate must be one of 'mean'"),
+        ({"aggregate_over": "anchors"}, "needs selection.aggregate"),
+        ({"length_strata": 2, "balance_by": "source"}, "length_strata or selection.balance_by, not both"),
+        ({"false_discovery_rate": 0.9}, "selection.false_discovery_rate must be a number > 0 and <= 0.5"),
+    ],
+)
+def test_configuration_is_checked(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SelectionConfig(**settings)
+
+
+def test_what_is_missing_is_said() -> None:
+    with pytest.raises(DataError, match="the values of 'source' were not given"):
+        select(scores(), SelectionConfig(balance_by="source"))
+    with pytest.raises(DataError, match=r"selection\.drop_toxic needs p-values"):
+        select(scores(), SelectionConfig(drop_toxic=True))
+
+
+def test_the_table_says_what_it_was_made_with() -> None:
+    metadata = select(scores(), SelectionConfig(keep_count=3)).schema.metadata
+    assert json.loads(metadata[b"selection"])["keep_count"] == 3
+
+
+def test_the_configuration_knows_all_strategies() -> None:
+    assert set(STRATEGY_FUNCTIONS) == set(STRATEGIES)
