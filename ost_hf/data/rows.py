@@ -100,12 +100,20 @@ class Rows:
         Raises:
             RowError: If the row's own content is malformed (status ``bad_row`` or ``bad_image``).
         """
-        example = self._parse(self._content[row], row, self.example_ids[row])
+        example = self.stored(row)
         system = self.config.system_prompt
         if system and example.tokens is None and example.messages[0]["role"] != "system":
             example.messages = [{"role": "system", "content": [_text_part(system)]}, *example.messages]
             example.templated = True
         return example
+
+    def stored(self, row: int) -> Example:
+        """The row as it lies in the data, without the configuration's system prompt.
+
+        Raises:
+            RowError: As above.
+        """
+        return self._parse(self._content[row], row, self.example_ids[row])
 
     def select(self, indices: Iterable[int]) -> Rows:
         """The rows at ``indices``, in that order, keeping their ids."""
