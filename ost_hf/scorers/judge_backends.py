@@ -201,7 +201,8 @@ class LocalModel:
             images = [{"type": "image", "image": open_image(image, request.folder)} for image in request.images]
             content = [*images, {"type": "text", "text": request.prompt}]
         messages = [{"role": "user", "content": content}]
-        settings = {"max_new_tokens": room, "return_full_text": False}
+        # Some releases' pipelines sample where nobody forbids it in the call.
+        settings = {"max_new_tokens": room, "do_sample": False, "return_full_text": False}
         return Reply(self._pipeline(messages, **settings)[0]["generated_text"])
 
 
