@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.scorers.base import Score, build_scorer
+from ost_hf.scoring.config import ScoringConfig
+
 
 @dataclass
 class Call:
@@ -125,3 +129,15 @@ class _Handler(BaseHTTPRequestHandler):
         except (BrokenPipeError, ConnectionResetError):
             # A client that stopped waiting.
             self.close_connection = True
+
+
+def options(server: ChatServer | str, **settings: Any) -> ScoringConfig:
+    """A judge that asks a server, or the one at an address, once."""
+    url = server if isinstance(server, str) else server.url
+    return ScoringConfig("judge", **{"judge_model": "m", "judge_endpoint": url, "judge_retries": 0, **settings})
+
+
+def judged(config: ScoringConfig, pool: EncodedDataset, rows: list[int] | None = None) -> list[Score]:
+    """What the judge says of rows of a pool, or of all."""
+    scorer = build_scorer("judge", config=config, pool=pool)
+    return scorer.score([pool.encode(row) for row in (range(len(pool)) if rows is None else rows)])

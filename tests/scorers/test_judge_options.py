@@ -1,0 +1,143 @@
+"""What the judge is shown, how its reply is read, and which options are refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from chat_server import options
+
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.rows import Rows
+from ost_hf.errors import ConfigError, DataError
+from ost_hf.scorers.base import build_scorer
+from ost_hf.scorers.judge import read_rating
+from ost_hf.scorers.prompts import load_prompt, named_model, read_conversation, render
+from ost_hf.scoring.config import ScoringConfig
+
+
+def test_the_prompt_holds_the_whole_conversation(pool_dataset: datasets.Dataset) -> None:
+    def said(role: str, *parts: Any, **more: Any) -> dict[str, Any]:
+        content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
+        return {"role": role, "content": content, **more}
+
+    call = {"name": "look", "arguments": {"at": "sky"}}
+    messages = [
+        said("system", "Be brief."),
+        said("user", None, "What is this?", None),
+        said("assistant", "A dog."),
+        said("user", "And the weather?"),
+        said("assistant", "", tool_calls=[call]),
+        said("tool", "sunny"),
+        said("assistant", "Sunny."),
+        said("user", "Thanks"),
+    ]
+    images = [pool_dataset[0]["image"], pool_dataset[1]["image"]]
+    example = Rows(datasets.Dataset.from_list([{"messages": messages, "images": images}]))[0]
+    shown = read_conversation(example, mark_images=True)
+    assert shown.system == "Be brief."
+    assert [(turn.question, turn.answer) for turn in shown.turns] == [
+        ("[image 1]\nWhat is this?\n[image 2]", "A dog."),
+        ("And the weather?", '{"name": "look", "arguments": {"at": "sky"}}'),
+        ("sunny", "Sunny."),
+    ]
+    assert read_conversation(example, mark_images=False).turns[0].question == "What is this?"
+    prompt = render(load_prompt(ScoringConfig(), "judge_prompt_file"), shown, shown.turns[-1])
+    for text in ("Be brief.", *(text for turn in shown.turns for text in (turn.question, turn.answer))):
+        assert text in prompt
+    assert prompt.endswith("in this form:\nRating: 7")
+    assert "Thanks" not in prompt
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{{ question }", "scoring.judge_prompt_file is not valid Jinja, line 1"),
+        ("{{ prompt }} {{ answer }}", "asks for prompt; there are: answer, question, system, turns"),
+        (None, "scoring.judge_prompt_file: there is no file "),
+    ],
+)
+def test_a_prompt_that_cannot_be_used_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
+        (tmp_path / "prompt.jinja").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_prompt(ScoringConfig(judge_prompt_file=str(tmp_path / "prompt.jinja")), "judge_prompt_file")
+
+
+def test_tokenised_rows_are_refused(text_pool: EncodedDataset, text_path: str) -> None:
+    features = [text_pool[row] for row in range(2)]
+    table = {name: [row[name].tolist() for row in features] for name in ("input_ids", "labels")}
+    rows = Rows(datasets.Dataset.from_dict(table))
+    object.__setattr__(rows.config, "tokenizer", text_path)
+    with pytest.raises(DataError, match="scorer 'judge' reads text, but the pool's rows are input_ids and labels"):
+        build_scorer("judge", config=options("http://127.0.0.1:9/v1"), pool=EncodedDataset(rows, text_pool.encoder))
+
+
+@pytest.mark.parametrize(
+    ("reply", "rating"),
+    [
+        ("Good.\nRating: 7", 7),
+        ("rating: 7.5", 7.5),
+        ("**Rating: 7**", 7),
+        ("**Rating:** 7/10", 7),
+        ("> Rating: 7.", 7),
+        ("Rating: 4\nNo, better:\nRating: 6", 6),
+        ("Rating: 10", 10),
+        ("Rating: 11", None),
+        ("Rating: 4\nRating: 11", None),
+        ("Rating: 0", None),
+        ("Rating: -3", None),
+        ("Rating (1-10): 7", None),
+        ("A rating of 7 would be fair", None),
+        ("Rating: 7 out of 100", None),
+        ("Rating: 3 or 4", None),
+        ("7", None),
+        ("", None),
+    ],
+)
+def test_only_a_line_with_a_rating_counts(reply: str, rating: float | None) -> None:
+    assert read_rating(reply, ScoringConfig()) == rating
+
+
+@pytest.mark.parametrize(("pattern", "reply"), [("score (.*)", "score high"), ("(a)?b", "b"), ("(.*)", "nan")])
+def test_a_pattern_that_finds_no_number_gives_no_rating(pattern: str, reply: str) -> None:
+    assert read_rating(reply, ScoringConfig(judge_pattern=pattern)) is None
+
+
+def test_a_model_can_be_pinned_by_its_name(tmp_path: Path) -> None:
+    assert (named_model("org/name@abc").model, named_model("org/name@abc").revision) == ("org/name", "abc")
+    assert (named_model("org/name").model, named_model("org/name").revision) == ("org/name", None)
+    (tmp_path / "run@2").mkdir()
+    assert named_model(str(tmp_path / "run@2")).model == str(tmp_path / "run@2")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"judge_model": None}, "scorer 'judge' needs scoring.judge_model"),
+        ({"judge_pattern": "("}, "scoring.judge_pattern is no regular expression"),
+        ({"judge_pattern": r"\d"}, "scoring.judge_pattern needs a group around the rating"),
+        ({"judge_lowest": 5.0, "judge_highest": 5.0}, r"scoring.judge_highest must be a number > 5.0, got 5.0"),
+        ({"judge_max_tokens": 0}, "scoring.judge_max_tokens must be a number >= 1"),
+        ({"judge_concurrency": 0}, "scoring.judge_concurrency must be a number >= 1"),
+        ({"judge_timeout": 0}, "scoring.judge_timeout must be a number > 0"),
+        ({"judge_retries": -1}, "scoring.judge_retries must be a number >= 0"),
+        ({"judge_endpoint": "localhost:8000/v1"}, "scoring.judge_endpoint must be a base URL such as"),
+        ({"judge_endpoint": "https://me:secret@host/v1"}, "must hold no password and no query"),
+        ({"judge_endpoint": "https://host/v1?key=secret"}, "must hold no password and no query"),
+        ({"judge_endpoint": "https://host/v1/chat/completions"}, "leave out what follows it"),
+        ({"judge_api_key_env": "KEY", "judge_endpoint": None}, "names a key, but there is no scoring.judge_endpoint"),
+        ({"judge_api_key_env": "sk-secret"}, "must be the name of an environment variable in capitals"),
+        ({"judge_api_key_env": "hf_secret"}, "must be the name of an environment variable in capitals"),
+    ],
+)
+def test_options_are_checked_and_secrets_not_repeated(settings, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        options("http://127.0.0.1:9/v1", **settings)
+    assert "secret" not in str(caught.value)
