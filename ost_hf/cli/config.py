@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
-from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
+from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
 from ost_hf.errors import ConfigError, require_range, unknown_key
 from ost_hf.evaluation.config import EvaluationConfig
 from ost_hf.hub.config import HubConfig
 from ost_hf.models import TargetConfig
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.strategy import DEFAULT_STRATEGY, apply_strategy
 from ost_hf.selection.config import SelectionConfig
 
 
@@ -47,6 +48,7 @@ class AccelerateConfig:
 SECTIONS: dict[str, Any] = {
     "pool": DatasetConfig,
     "anchors": AnchorConfig,
+    "duplicates": DuplicatesConfig,
     "encoding": EncodingConfig,
     "proxy": ProxyConfig,
     "scoring": ScoringConfig,
@@ -63,8 +65,10 @@ class RunConfig:
     """The resolved configuration of a run directory; sections that were not given are ``None`` or defaults."""
 
     run_dir: str
+    strategy: str = DEFAULT_STRATEGY
     pool: DatasetConfig | None = None
     anchors: AnchorConfig | None = None
+    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     proxy: ProxyConfig | None = None
     scoring: ScoringConfig = field(default_factory=ScoringConfig)
@@ -105,7 +109,7 @@ def load_config(path: str | None, overrides: dict[str, str], run_dir: str | None
 
     Args:
         path: The YAML; without one, ``run_dir/config.yaml`` if it exists.
-        overrides: Flag texts by ``section.field``.
+        overrides: Flag texts by ``section.field``, or ``strategy``.
         run_dir: In place of the YAML's.
 
     Raises:
@@ -117,6 +121,9 @@ def load_config(path: str | None, overrides: dict[str, str], run_dir: str | None
     given = _read(path) if path is not None else {}
     for name, text in overrides.items():
         section, _, key = name.partition(".")
+        if not key:
+            given[section] = text
+            continue
         values = given.setdefault(section, {})
         if values is None:
             values = given[section] = {}
@@ -133,18 +140,27 @@ def build_config(given: dict[str, Any]) -> RunConfig:
         ConfigError: As :func:`load_config`.
     """
     built: dict[str, Any] = {}
-    for name, values in given.items():
-        if name == "run_dir":
+    for name, values in _with_strategy(given).items():
+        if name in ("run_dir", "strategy"):
             built[name] = str(values)
         elif name == "training":
             built[name] = _check_training(values or {})
         elif name not in SECTIONS:
-            raise ConfigError(unknown_key("section", name, ["run_dir", "training", *SECTIONS]))
+            raise ConfigError(unknown_key("section", name, ["run_dir", "strategy", "training", *SECTIONS]))
         elif values is not None:
             built[name] = _build_section(name, values)
     if not built.get("run_dir"):
         raise ConfigError("run_dir is not set: name the folder for this run's tables, in the YAML or as --run_dir")
     return RunConfig(**built)
+
+
+def _with_strategy(given: dict[str, Any]) -> dict[str, Any]:
+    """The sections with the strategy's fields where nothing else was given."""
+    sections = [given.get(name) or {} for name in ("scoring", "selection")]
+    if not all(isinstance(section, dict) for section in sections):
+        return given  # refused where sections are built
+    scoring, selection = apply_strategy(str(given.get("strategy", DEFAULT_STRATEGY)), *sections)
+    return {**given, "scoring": scoring, "selection": selection}
 
 
 def section_fields(section: str) -> list[Field[Any]]:

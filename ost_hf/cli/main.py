@@ -14,25 +14,31 @@ from ost_hf._version import __version__
 from ost_hf.cli.config import RunConfig, load_config, section_fields
 from ost_hf.errors import ConfigError, OSTError, unknown_key
 
+_SCORED = ("pool", "anchors", "duplicates", "encoding", "proxy", "scoring")
+
 # What each command reads; the flags of other sections would do nothing there.
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "score": ("score every row of a pool", ("pool", "anchors", "encoding", "proxy", "scoring", "accelerate")),
-    "doctor": (
-        "measure how far this proxy's utilities can be trusted, and what they cost",
-        ("pool", "anchors", "encoding", "proxy", "scoring"),
-    ),
+    "score": ("score every row of a pool", (*_SCORED, "accelerate")),
+    "doctor": ("measure how far this proxy's utilities can be trusted, and what they cost", _SCORED),
     "select": ("choose the rows to keep", ("pool", "selection")),
     "train": ("fine-tune the target on the kept rows", ("pool", "encoding", "target", "accelerate")),
     "evaluate": ("measure exact match of the fine-tuned target", ("evaluation", "encoding", "accelerate")),
     "run": (
         "score, select, train and evaluate",
-        ("pool", "anchors", "encoding", "proxy", "scoring", "selection", "target", "evaluation", "accelerate"),
+        (*_SCORED, "selection", "target", "evaluation", "accelerate"),
     ),
     "push": ("push kept rows, scores and a dataset card to the Hub", ("pool", "hub")),
 }
 
 # These also take --training.FIELD for every field of OSTConfig.
 TRAINING_COMMANDS = ("train", "run")
+
+# Where one name gives scoring and selection their defaults.
+STRATEGY_COMMANDS = ("score", "select", "run")
+_STRATEGY_HELP = (
+    "defaults of scoring and selection: `auto` (one-step utilities and a second look), `one_step` (utility alone), "
+    "`paper` (the paper's method to the letter) [default auto]"
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -46,7 +52,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser(training_help=asks_for_help and any(word in TRAINING_COMMANDS for word in argv))
     known, rest = parser.parse_known_args(argv)
     try:
-        overrides = {name: value for name, value in vars(known).items() if "." in name and value is not None}
+        overrides = {
+            name: value
+            for name, value in vars(known).items()
+            if ("." in name or name == "strategy") and value is not None
+        }
         overrides |= _training_flags(known.command, rest)
         config = load_config(known.config, overrides, known.run_dir)
         _run(known.command, config)
@@ -79,6 +89,8 @@ def build_parser(training_help: bool = False) -> argparse.ArgumentParser:
         )
         command.add_argument("--config", metavar="FILE", help="YAML; by default RUN_DIR/config.yaml if it exists")
         command.add_argument("--run_dir", "--run-dir", metavar="RUN_DIR", help="folder of this run's tables")
+        if name in STRATEGY_COMMANDS:
+            command.add_argument("--strategy", metavar="NAME", help=_STRATEGY_HELP)
         for section in sections:
             _add_section(command, section)
         if name in TRAINING_COMMANDS:

@@ -28,6 +28,7 @@ from ost_hf.scoring.anchor_scores import read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.scoring.strategy import DEFAULT_STRATEGY, STRATEGIES
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import read_selection, select, write_selection
 from ost_hf.training.config import OSTConfig, sampling_order, selection_config
@@ -100,7 +101,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         proxy: A small model's name or its ``ProxyConfig``: score first, into ``output_dir/ost``, free the
             proxy, then train. Needs ``anchors``.
         anchors: The anchor set: ``datasets.Dataset``, ``Rows`` or ``AnchorConfig``.
-        scoring: How to score.
+        scoring: How to score; by default as strategy ``auto`` does.
         encoding: How rows become tokens, for proxy and target.
         **kwargs: Everything else that ``Trainer`` takes.
 
@@ -246,6 +247,7 @@ def _score_first(
         anchors = rows_of(anchors, processing_class)
     run_dir = Path(args.output_dir) / "ost"
     proxy = ProxyConfig(model=proxy) if isinstance(proxy, str) else proxy
+    scoring = scoring or ScoringConfig(**STRATEGIES[DEFAULT_STRATEGY]["scoring"])
     with outside_deepspeed():
         table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap)
     free_memory()

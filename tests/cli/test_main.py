@@ -39,7 +39,7 @@ def config(tmp_path_factory, vlm_path, pool_dataset, anchor_dataset, test_datase
         "pool": {"path": paths["pool"]},
         "anchors": {"path": paths["anchors"]},
         "proxy": {"model": vlm_path, "warmup_min_steps": 3, "warmup_batch_size": 4},
-        "scoring": {"part_size": 20},
+        "scoring": {"part_size": 20, "second_look_min_steps": 3, "second_look_batch_size": 6},
         "selection": {"keep_count": 12},
         "target": {"model": vlm_path},
         "training": {"max_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "no", "report_to": "none"},
@@ -84,7 +84,8 @@ def test_run_leaves_the_whole_run_directory(config: Path) -> None:
     assert result.returncode == 0, result.stderr
     folder = config.parent / "run"
     assert {path.name for path in folder.iterdir()} == {
-        "config.yaml", "proxy", "scores", "selection.parquet", "target", "metrics.json", "predictions.jsonl",
+        "config.yaml", "duplicates.json", "proxy", "scores", "selection.parquet", "target", "metrics.json",
+        "predictions.jsonl",
     }  # fmt: skip
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["rows"] == 20

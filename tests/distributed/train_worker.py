@@ -9,7 +9,17 @@ import json
 import sys
 from pathlib import Path
 
-from ost_hf import AnchorConfig, DatasetConfig, ModelConfig, OSTConfig, OSTTrainer, ProxyConfig, Rows, load_model
+from ost_hf import (
+    AnchorConfig,
+    DatasetConfig,
+    ModelConfig,
+    OSTConfig,
+    OSTTrainer,
+    ProxyConfig,
+    Rows,
+    ScoringConfig,
+    load_model,
+)
 from ost_hf.models import load_processing_class
 
 
@@ -32,6 +42,7 @@ def main(folder: Path, model_path: str, wanted: str, what: str) -> None:
         if what == "selection"
         else {
             "proxy": ProxyConfig(model_path, warmup_min_steps=3, warmup_batch_size=4),
+            "scoring": ScoringConfig(second_look=True, second_look_min_steps=2, second_look_batch_size=4),
             "anchors": AnchorConfig(str(folder / "anchors.parquet")),
         }
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 import task
 
 from ost_hf.evaluation.answers import extract_answer
@@ -84,7 +85,11 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
         "--max_steps",
         "3",
     ]
-    command = [sys.executable, str(root / "recipes" / "handwritten_arithmetic" / "run.py"), *words]
+    recipe = root / "recipes" / "handwritten_arithmetic"
+    settings = yaml.safe_load((recipe / "run.yaml").read_text())
+    settings["scoring"]["second_look_min_steps"] = 3
+    (tmp_path / "short.yaml").write_text(yaml.safe_dump(settings))
+    command = [sys.executable, str(recipe / "run.py"), "--config", str(tmp_path / "short.yaml"), *words]
     result = subprocess.run(
         [*command, "--run_dir", str(tmp_path / "demo"), "--seeds", "3", "4"],
         capture_output=True, text=True, check=False, cwd=root, env={**os.environ},

@@ -83,6 +83,7 @@ def test_study_runs_but_for_models_data_and_steps(
         # Steps and sizes; and what only an accelerator can do.
         "anchors.size": 6, "evaluation.max_new_tokens": 4, "training.max_steps": 2, "training.save_steps": 2,
         "proxy.warmup_min_steps": 2, "proxy.warmup_batch_size": 4, "training.bf16": "false",
+        "scoring.second_look_min_steps": 2, "scoring.second_look_batch_size": 4,
         "training.gradient_accumulation_steps": 1, "scoring.num_workers": 0, "training.dataloader_num_workers": 0,
         "proxy.dtype": "float32", "target.dtype": "float32",
         "accelerate.config_file": "null", "accelerate.score": "null", "accelerate.train": "null",

@@ -166,6 +166,7 @@ def test_proxy_and_anchors_score_first(
         processing_class=processor,
         proxy=proxy,
         anchors=anchor_dataset,
+        scoring=ScoringConfig(second_look=True, second_look_min_steps=2, second_look_batch_size=4, sketch_size=16),
     )
     assert {path.name for path in (tmp_path / "ost").iterdir()} == {"proxy", "scores", "selection.parquet"}
     assert trainer.num_examples(trainer.get_train_dataloader()) == 10
@@ -187,6 +188,7 @@ def test_proxy_of_another_family_selects_for_the_target(text_path: str, vlm_path
         processing_class=transformers.AutoProcessor.from_pretrained(vlm_path),
         proxy=ProxyConfig(text_path, lora_r=2, warmup_min_steps=2, warmup_batch_size=4),
         anchors=AnchorConfig(**anchors),
+        scoring=ScoringConfig(),
     )
     assert trainer.num_examples(trainer.get_train_dataloader()) == 12
     trainer.train()
@@ -274,6 +276,7 @@ def test_rows_of_a_file_find_their_images_beside_it(
         processing_class=processor,
         proxy=ProxyConfig(vlm_path, warmup_min_steps=1, warmup_batch_size=2),
         anchors=anchor_dataset,
+        scoring=ScoringConfig(),
     )
     assert trainer.num_examples(trainer.get_train_dataloader()) == 4
     assert set(ScoreTable(tmp_path / "out" / "ost" / "scores").read()["status"].to_pylist()) == {"ok"}
