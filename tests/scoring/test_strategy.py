@@ -1,0 +1,83 @@
+"""Whole ways of selecting by one name."""
+
+from __future__ import annotations
+
+import pytest
+
+from ost_hf.cli.config import build_config
+from ost_hf.errors import ConfigError
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.strategy import STRATEGIES, apply_strategy
+from ost_hf.selection.config import SelectionConfig
+
+
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_every_strategy_is_a_valid_configuration(name: str) -> None:
+    scoring, selection = apply_strategy(name, {}, {})
+    ScoringConfig(**scoring)
+    SelectionConfig(**selection)
+
+
+def test_auto_is_the_default() -> None:
+    config = build_config({"run_dir": "run"})
+    assert config.strategy == "auto"
+    assert config.scoring.second_look
+    assert config.scoring.sketch_size == 512
+    assert config.selection.strategy == "auto"
+
+
+def test_what_is_given_outweighs_the_strategy() -> None:
+    config = build_config({"run_dir": "run", "scoring": {"second_look": False}, "selection": {"strategy": "top"}})
+    assert not config.scoring.second_look
+    assert config.selection.strategy == "top"
+
+
+def test_paper_is_the_papers_method() -> None:
+    config = build_config({"run_dir": "run", "strategy": "paper"})
+    assert (config.scoring.estimator, config.scoring.utility, config.scoring.update_rule) == ("exact", "raw", "sgd")
+    assert config.selection.strategy == "top"
+    assert not config.scoring.second_look
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"scoring": {"utility": "mean_cosine"}}, "strategy 'paper' .* scoring.utility 'raw', got 'mean_cosine'"),
+        ({"scoring": {"second_look": True}}, "scoring.second_look False, got True"),
+        ({"selection": {"strategy": "setwise"}}, "selection.strategy 'top', got 'setwise'"),
+        ({"selection": {"length_strata": 4}}, "selection.length_strata 1, got 4"),
+    ],
+)
+def test_paper_cannot_be_changed(sections: dict, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config({"run_dir": "run", "strategy": "paper", **sections})
+
+
+def test_paper_may_be_estimated_to_first_order() -> None:
+    config = build_config({"run_dir": "run", "strategy": "paper", "scoring": {"estimator": "reverse"}})
+    assert (config.scoring.estimator, config.scoring.utility) == ("reverse", "raw")
+
+
+@pytest.mark.parametrize("estimator", ["forward", "exact", "cascade"])
+def test_estimators_without_gradients_get_no_sketch(estimator: str) -> None:
+    config = build_config({"run_dir": "run", "scoring": {"estimator": estimator, "utility": "raw"}})
+    assert config.scoring.sketch_size == 0
+    assert config.scoring.second_look == (estimator != "cascade")
+
+
+def test_other_scorers_are_left_alone() -> None:
+    config = build_config({"run_dir": "run", "scoring": {"scorer": "random"}})
+    assert not config.scoring.second_look
+
+
+def test_a_written_configuration_replays_itself(tmp_path) -> None:
+    from ost_hf.cli.config import load_config
+
+    for name in STRATEGIES:
+        config = build_config({"run_dir": str(tmp_path / name), "strategy": name})
+        assert load_config(str(config.write()), {}) == config
+
+
+def test_an_unknown_strategy_is_named() -> None:
+    with pytest.raises(ConfigError, match="strategy must be one of 'auto', 'one_step', 'paper', got 'papers'"):
+        build_config({"run_dir": "run", "strategy": "papers"})
