@@ -23,6 +23,7 @@ _LEGEND = (
 
 def run(config: RunConfig) -> None:
     """Examines the proxy of a run directory, prints what was found and writes ``run_dir/doctor.json``."""
+    from ost_hf.cli.score import evaluation_rows
     from ost_hf.data.anchors import load_anchors
     from ost_hf.data.rows import Rows
     from ost_hf.scoring.doctor import diagnose
@@ -31,7 +32,15 @@ def run(config: RunConfig) -> None:
     assert config.pool is not None and config.anchors is not None and config.proxy is not None
     pool, anchors = Rows.load(config.pool), load_anchors(config.anchors)
     diagnosis = diagnose(
-        config.folder, pool, anchors, config.proxy, config.scoring, config.encoding, config.anchors.overlap
+        config.folder,
+        pool,
+        anchors,
+        config.proxy,
+        config.scoring,
+        config.encoding,
+        config.anchors.overlap,
+        duplicates=config.duplicates,
+        evaluation=evaluation_rows(config),
     )
     print(page(diagnosis))
     print(f"written to {config.folder / 'doctor.json'}")

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ost_hf.cli.config import RunConfig
+
+if TYPE_CHECKING:
+    from ost_hf.data.rows import Rows
 
 
 def run(config: RunConfig) -> None:
@@ -20,8 +24,28 @@ def run(config: RunConfig) -> None:
     with main_process_first():
         pool = Rows.load(config.pool)
         anchors = load_anchors(config.anchors) if config.anchors is not None else None
+        evaluation = evaluation_rows(config)
     scoring = config.scoring
     if scoring.estimator == "cascade" and scoring.cascade_keep_ratio is None:
         scoring = replace(scoring, cascade_keep_ratio=config.selection.keep_ratio)
     overlap = config.anchors.overlap if config.anchors is not None else "error"
-    score_pool(config.folder, pool, anchors, config.proxy, scoring, config.encoding, overlap)
+    score_pool(
+        config.folder,
+        pool,
+        anchors,
+        config.proxy,
+        scoring,
+        config.encoding,
+        overlap,
+        duplicates=config.duplicates,
+        evaluation=evaluation,
+    )
+
+
+def evaluation_rows(config: RunConfig) -> Rows | None:
+    """The evaluation set, where there is one and the pool is to be held against it."""
+    from ost_hf.data.rows import Rows
+
+    if config.evaluation is None or config.duplicates.evaluation == "off":
+        return None
+    return Rows.load(config.evaluation)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -61,7 +61,7 @@ def run_cascade(
     build: Callable[..., Scorer],
     pool: EncodedDataset,
     table: ScoreTable,
-    exclude: set[int],
+    exclude: Mapping[int, tuple[str, str]],
     config: ScoringConfig,
 ) -> None:
     """Scores the whole pool into ``table``, and what leads there into two tables beside its parts.
@@ -70,7 +70,7 @@ def run_cascade(
         build: Makes the scorer of a configuration.
         pool: The candidates, encoded for the proxy.
         table: The score table; its manifest is written already and gets the agreement.
-        exclude: Rows that stand in the table with the status ``anchor_overlap``.
+        exclude: Rows that are not scored: the status and the detail each gets in the table.
         config: With estimator ``cascade``.
     """
     cheap = _scored(build, "reverse", range(len(pool)), pool, table, exclude, config)
@@ -106,7 +106,7 @@ def _scored(
     rows: Iterable[int],
     pool: EncodedDataset,
     table: ScoreTable,
-    exclude: set[int],
+    exclude: Mapping[int, tuple[str, str]],
     config: ScoringConfig,
 ) -> list[dict[str, Any]]:
     """The records of ``rows`` by one estimator; those that an earlier run has stored are not scored again."""

@@ -17,8 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ost_hf.data.anchors import find_overlap
-from ost_hf.data.config import EncodingConfig
+from ost_hf.data.config import DuplicatesConfig, EncodingConfig
 from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
@@ -29,6 +28,7 @@ from ost_hf.proxy.model import Proxy
 from ost_hf.scoring.advice import Findings, recommend, warnings_of
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.diagnosis import Diagnosis, Measurement, Sample, Setting, describe, figures_of
+from ost_hf.scoring.exclusion import exclude_rows
 from ost_hf.scoring.readings import Adapter, Bench, Reading, Readings, read_all, read_in
 from ost_hf.scoring.runner import prepare_proxy
 from ost_hf.utility.rank_correlation import spearman
@@ -43,6 +43,8 @@ def diagnose(
     encoding: EncodingConfig | None = None,
     overlap: str = "error",
     rows: int = 32,
+    duplicates: DuplicatesConfig | None = None,
+    evaluation: Rows | None = None,
 ) -> Diagnosis:
     """Examines a run's proxy and writes ``run_dir/doctor.json`` (and ``run_dir/proxy``, if it is not there yet).
 
@@ -55,10 +57,13 @@ def diagnose(
         encoding: How rows become tokens.
         overlap: Anchors found in the pool: ``error``, or ``drop`` to leave those rows out.
         rows: Candidates drawn from the pool.
+        duplicates: As for ``score_pool``: the proxy is warmed up on the rows that it would be warmed up on there.
+        evaluation: The same.
 
     Raises:
         ConfigError: For another scorer than ``one_step``, or more than one process.
-        DataError: If anchors stand in the pool or cannot be used, or fewer than three of the drawn rows can.
+        DataError: If anchors cannot be used, there are duplicates where none may be, or fewer than three of the drawn
+            rows can be used.
         RunDirectoryError: If the folder holds a proxy of another run.
     """
     scoring = scoring or ScoringConfig()
@@ -68,7 +73,7 @@ def diagnose(
         raise ConfigError(
             f"the doctor measures one process, got {state().num_processes}: start it without accelerate launch"
         )
-    exclude = find_overlap(pool, anchors, overlap)
+    exclude, _ = exclude_rows(pool, anchors, overlap, duplicates or DuplicatesConfig(), evaluation)
     encoder = Encoder(load_processing_class(proxy), encoding or EncodingConfig())
     candidates, anchor_set = EncodedDataset(pool, encoder), EncodedDataset(anchors, encoder, cache=True)
     # Not kept here: its memory is needed for the same proxy in another precision.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -37,7 +37,7 @@ def run_scorer(
     pool: EncodedDataset,
     table: ScoreTable,
     rows: list[int],
-    exclude: set[int],
+    exclude: Mapping[int, tuple[str, str]],
     config: ScoringConfig,
 ) -> None:
     """The loop: encodes ``rows``, scores them, writes part after part.
@@ -49,7 +49,7 @@ def run_scorer(
         pool: The candidates, encoded for the scorer's model.
         table: Where parts go.
         rows: What is missing in the table.
-        exclude: Rows that stand in the table with the status ``anchor_overlap``.
+        exclude: Rows that are not scored: the status and the detail each gets in the table.
         config: Part size and workers.
     """
     # Every process must have seen what was missing before anyone adds to it.
@@ -79,7 +79,7 @@ def _spread(rows: list[int], count: int) -> list[int]:
 class _Statused(Dataset[Encoded]):
     """Encodes rows in loader workers; excluded ones are not even read."""
 
-    def __init__(self, rows: list[int], pool: EncodedDataset, exclude: set[int]):
+    def __init__(self, rows: list[int], pool: EncodedDataset, exclude: Mapping[int, tuple[str, str]]):
         self.rows, self.pool, self.exclude = rows, pool, exclude
 
     def __len__(self) -> int:
@@ -88,12 +88,13 @@ class _Statused(Dataset[Encoded]):
     def __getitem__(self, index: int) -> Encoded:
         row = self.rows[index]
         if row in self.exclude:
-            detail = "the row is also an anchor"
-            return Encoded(self.pool.rows.example_ids[row], row, "anchor_overlap", detail)
+            return Encoded(self.pool.rows.example_ids[row], row, *self.exclude[row])
         return self.pool.encode(row)
 
 
-def _encode(rows: list[int], pool: EncodedDataset, exclude: set[int], num_workers: int) -> Iterator[Encoded]:
+def _encode(
+    rows: list[int], pool: EncodedDataset, exclude: Mapping[int, tuple[str, str]], num_workers: int
+) -> Iterator[Encoded]:
     dataset = _Statused(rows, pool, exclude)
     for row in DataLoader(dataset, batch_size=None, num_workers=num_workers):
         if num_workers and row.features is not None:

@@ -6,15 +6,15 @@ import json
 import logging
 import platform
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from ost_hf.data.anchors import find_overlap
 from ost_hf.data.collator import Collator
-from ost_hf.data.config import EncodingConfig
+from ost_hf.data.config import DuplicatesConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, RunDirectoryError
@@ -28,6 +28,7 @@ from ost_hf.scorers.prompts import prompt_digests
 from ost_hf.scoring.anchor_scores import write_anchor_scores
 from ost_hf.scoring.cascade import run_cascade
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.exclusion import Excluded, exclude_rows, write_report
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable, name_differences
 from ost_hf.scoring.second_look import run_second_look
@@ -57,6 +58,8 @@ def score_pool(
     scoring: ScoringConfig | None = None,
     encoding: EncodingConfig | None = None,
     overlap: str = "error",
+    duplicates: DuplicatesConfig | None = None,
+    evaluation: Rows | None = None,
 ) -> ScoreTable:
     """Scores every row of a pool and writes ``run_dir/scores`` (and ``run_dir/proxy``).
 
@@ -71,12 +74,15 @@ def score_pool(
         scoring: The scorer and the loop.
         encoding: How rows become tokens.
         overlap: Anchors found in the pool: ``error``, or ``drop`` to give those rows a status.
+        duplicates: What is done about rows that repeat another; what is found goes into ``duplicates.json``.
+        evaluation: The rows that the target will be evaluated on, to be held against the pool.
 
     Returns:
         The complete score table.
 
     Raises:
-        DataError: If anchors are needed and missing, stand in the pool, or cannot be used.
+        ConfigError: If near duplicates are asked for and a library is missing.
+        DataError: If anchors are needed and missing, or cannot be used, or there are duplicates where none may be.
         RunDirectoryError: If the folder holds scores of another configuration or dataset.
     """
     scoring, encoding = scoring or ScoringConfig(), encoding or EncodingConfig()
@@ -85,10 +91,15 @@ def score_pool(
         raise DataError(
             f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
         )
+    duplicates = duplicates or DuplicatesConfig()
     pool.hash_together()
-    exclude = find_overlap(pool, anchors, overlap) if anchors is not None else set()
+    if evaluation is not None:
+        evaluation.hash_together()
+    exclude, report = exclude_rows(pool, anchors, overlap, duplicates, evaluation)
     table = ScoreTable(Path(run_dir) / "scores")
-    _open(table, _identity(pool, anchors, proxy, scoring, encoding, overlap), len(pool))
+    _open(table, _identity(pool, anchors, proxy, scoring, encoding, overlap, duplicates, evaluation), len(pool))
+    if is_main():
+        write_report(report, Path(run_dir) / "duplicates.json")
 
     remaining = sorted(set(range(len(pool))) - table.rows_done())
     if not remaining:
@@ -115,7 +126,7 @@ def _run_with(
     pool: EncodedDataset,
     table: ScoreTable,
     remaining: list[int],
-    exclude: set[int],
+    exclude: Excluded,
     config: ScoringConfig,
 ) -> None:
     build = partial(build_scorer, config.scorer, **uses)
@@ -148,11 +159,15 @@ def _identity(
     scoring: ScoringConfig,
     encoding: EncodingConfig,
     overlap: str,
+    duplicates: DuplicatesConfig | None = None,
+    evaluation: Rows | None = None,
 ) -> Record:
     identity = {
         "pool": pool.fingerprint,
         "anchors": anchors.fingerprint if anchors is not None else None,
         "overlap": overlap,
+        "duplicates": asdict(duplicates or DuplicatesConfig()),
+        "evaluation": evaluation.fingerprint if evaluation is not None else None,
         "scoring": {key: value for key, value in asdict(scoring).items() if key not in _NOT_IDENTITY}
         | prompt_digests(scoring),
         "proxy": asdict(proxy),
@@ -161,7 +176,7 @@ def _identity(
     return json.loads(json.dumps(identity))
 
 
-def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclude: set[int]) -> Proxy:
+def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclude: Collection[int]) -> Proxy:
     """The stored proxy of this run, or a new one, warmed up and stored.
 
     Raises:
@@ -192,7 +207,7 @@ def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclu
     if first is not None and first.features is not None:
         sample = Collator.of(proxy.processing_class)([first.features])
         check_gradients(proxy, {key: value.to(state().device) for key, value in sample.items()})
-    warm_up(proxy, pool, exclude)
+    warm_up(proxy, pool, set(exclude))
     if is_main():
         save_proxy(proxy, folder, origin)
         logger.info("proxy: %s", proxy.report())

@@ -50,7 +50,7 @@ def test_worst_batch_is_tried_before_the_run(pool: EncodedDataset, tmp_path: Pat
     scorer = SmallDevice(memory=4 * longest)
     table = ScoreTable(tmp_path)
     table.write_manifest({}, rows=60)
-    run_scorer(scorer, pool, table, list(range(60)), set(), ScoringConfig())
+    run_scorer(scorer, pool, table, list(range(60)), {}, ScoringConfig())
     # Halved until it fitted; after that no batch of the run failed.
     trial = [tokens for tokens in scorer.tried if tokens > scorer.memory]
     assert scorer.tried[: len(trial)] == trial
@@ -63,7 +63,7 @@ def test_row_that_does_not_fit_alone_gets_a_status(pool: EncodedDataset, tmp_pat
     scorer = SmallDevice(memory=sorted(lengths)[-5])
     table = ScoreTable(tmp_path)
     table.write_manifest({}, rows=60)
-    run_scorer(scorer, pool, table, list(range(60)), set(), ScoringConfig())
+    run_scorer(scorer, pool, table, list(range(60)), {}, ScoringConfig())
     for length, record in zip(lengths, table.read().to_pylist(), strict=True):
         assert record["status"] == ("ok" if length <= scorer.memory else "out_of_memory")
         assert (record["utility"] is None) == (length > scorer.memory)

@@ -46,7 +46,7 @@ def empty_table(tmp_path: Path, pool: EncodedDataset) -> ScoreTable:
 def scored(table: ScoreTable, proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, **settings) -> np.ndarray:
     config = ScoringConfig(**settings)
     scorer = build_scorer("one_step", config=config, proxy=proxy, anchors=anchors)
-    run_scorer(scorer, pool, table, list(range(len(pool))), set(), config)
+    run_scorer(scorer, pool, table, list(range(len(pool))), {}, config)
     return utilities(table)
 
 
@@ -192,7 +192,7 @@ def test_loss_that_is_not_a_number_becomes_a_status(pool: EncodedDataset, empty_
                 for row in batch
             ]
 
-    run_scorer(Broken(), pool, empty_table, list(range(len(pool))), set(), ScoringConfig())
+    run_scorer(Broken(), pool, empty_table, list(range(len(pool))), {}, ScoringConfig())
     table = empty_table.read().to_pylist()
     assert [record["row"] for record in table if record["status"] == "non_finite"] == [2, 5]
     assert table[2]["utility"] is None
