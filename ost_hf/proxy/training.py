@@ -95,3 +95,9 @@ def shuffled_batches(rows: Sequence[int], size: int, steps: int, seed: int) -> l
     while len(order) < steps * size:
         order += generator.sample(list(rows), len(rows))
     return [order[start : start + size] for start in range(0, steps * size, size)]
+
+
+def linear_schedule(steps: int, peak: float, rise: int) -> list[float]:
+    """Learning rates that rise to ``peak`` over the first ``rise`` steps and fall to zero at the end."""
+    rise = max(1, rise)
+    return [peak * min((step + 1) / rise, (steps - step) / max(1, steps - rise)) for step in range(steps)]

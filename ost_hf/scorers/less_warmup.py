@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
 from ost_hf.proxy.model import Proxy
-from ost_hf.proxy.training import shuffled_batches, train
+from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
 from ost_hf.proxy.warmup import moments_of, warmup_rows
 from ost_hf.utility.lora import Tensors
 from ost_hf.utility.step import AdamState
@@ -65,7 +65,7 @@ def train_checkpoints(
     rows = warmup_rows(pool, config.warmup_fraction, set(exclude), config.seed)
     epoch = max(math.ceil(len(rows) / config.warmup_batch_size), math.ceil(config.warmup_min_steps / count))
     batches = shuffled_batches(rows, config.warmup_batch_size, count * epoch, config.seed + 1)
-    rates = learning_rates(len(batches), config.warmup_learning_rate)
+    rates = linear_schedule(len(batches), config.warmup_learning_rate, rise=math.ceil(_RISE * len(batches)))
     checkpoints: list[Checkpoint] = []
 
     def after_step(optimizer: torch.optim.Optimizer) -> None:
@@ -90,12 +90,6 @@ def train_checkpoints(
         losses[-1],
     )
     return checkpoints
-
-
-def learning_rates(steps: int, peak: float) -> list[float]:
-    """Rates that rise to ``peak`` over the first 3 % of the steps and fall to zero at their end."""
-    rise = max(1, math.ceil(_RISE * steps))
-    return [peak * min((step + 1) / rise, (steps - step) / max(1, steps - rise)) for step in range(steps)]
 
 
 def fresh_weights(proxy: Proxy) -> Tensors:

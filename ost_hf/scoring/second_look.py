@@ -34,7 +34,7 @@ from ost_hf.models import ModelConfig, load_model
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
-from ost_hf.proxy.training import shuffled_batches, train
+from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
 from ost_hf.scorers.base import Score, Scorer
 from ost_hf.scorers.one_step import default_batch_tokens
 from ost_hf.scoring.anchor_scores import write_anchor_scores
@@ -245,7 +245,7 @@ def _mature(
         parameters,
         pool,
         batches,
-        linear_schedule(steps, config.second_look_learning_rate),
+        linear_schedule(steps, config.second_look_learning_rate, rise=steps // 10),
         max_grad_norm=_MAX_GRAD_NORM,
         name=f"second look {number + 1} of {len(FOLDS)}",
     )
@@ -280,9 +280,3 @@ def _load_mature(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig)
             )
         parameter.requires_grad_(False)
     return model, list(model.parameters())
-
-
-def linear_schedule(steps: int, peak: float) -> list[float]:
-    """Learning rates that rise over the first tenth of the steps and fall to zero at their end."""
-    rise = max(1, steps // 10)
-    return [peak * min((step + 1) / rise, (steps - step) / max(1, steps - rise)) for step in range(steps)]

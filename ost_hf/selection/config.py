@@ -8,7 +8,7 @@ from ost_hf.errors import ConfigError, require_choice, require_range
 
 DEFAULT_KEEP_RATIO = 0.5
 
-STRATEGIES = ("auto", "top", "setwise")
+STRATEGIES = ("auto", "top", "setwise", "diverse")
 AGGREGATIONS = ("mean", "min", "max", "vote", "round_robin")
 
 
@@ -29,8 +29,12 @@ class SelectionConfig:
             "help": "`auto`: after a second look, rows as clean as the anchors first, and among those a set that fits "
             "the anchors together (the log says what was chosen and why); without one, as `top`; `top`: highest "
             "utility first (the paper's); `setwise`: each row by what it adds to those chosen already (needs sketches: "
-            "scoring.sketch_size)"
+            "scoring.sketch_size); `diverse`: highest utility first, leaving out what is near a row taken already "
+            "(DEITA's filter, on its embeddings or on sketches)"
         },
+    )
+    diversity_threshold: float = field(
+        default=0.1, metadata={"help": "`diverse`: least cosine distance to the nearest row taken (DEITA's)"}
     )
     aggregate: str | None = field(
         default=None,
@@ -73,6 +77,7 @@ class SelectionConfig:
         require_range("selection.keep_ratio", self.keep_ratio, above=0, at_most=1)
         require_range("selection.keep_count", self.keep_count, at_least=1)
         require_choice("selection.strategy", self.strategy, STRATEGIES)
+        require_range("selection.diversity_threshold", self.diversity_threshold, above=0, at_most=2)
         if self.aggregate is not None:
             require_choice("selection.aggregate", self.aggregate, AGGREGATIONS)
         require_choice("selection.aggregate_over", self.aggregate_over, ["groups", "anchors"])

@@ -69,7 +69,7 @@ def select(
         candidates = _candidates([scored[place] for place in usable], scores, config, anchors, quota, values)
         order = STRATEGY_FUNCTIONS[config.strategy](candidates)
         explanation = order.explanation
-        _mark(scored, usable, order, candidates, quota)
+        _mark(scored, usable, order, candidates)
     rest = [place for place in range(len(scored)) if "rank" not in scored[place]]
     for rank, place in enumerate(sorted(rest, key=lambda place: -scored[place]["utility"]), start=len(usable) + 1):
         scored[place] |= {"rank": rank, "reason": _refusal(scored[place], config)}
@@ -164,6 +164,7 @@ def _candidates(
         numbers("late_loss"),
         _matrix(table, "sketch"),
         _matrix(anchors, "sketch") if anchors is not None else None,
+        config.diversity_threshold,
     )
 
 
@@ -176,12 +177,12 @@ def _refusal(record: Record, config: SelectionConfig) -> str | None:
     return None
 
 
-def _mark(scored: list[Record], usable: list[int], order: Order, candidates: Candidates, quota: int) -> None:
+def _mark(scored: list[Record], usable: list[int], order: Order, candidates: Candidates) -> None:
     full = len(np.unique(candidates.stratum)) > 1
     for rank, place in enumerate([*order.kept, *order.others], start=1):
         record = scored[usable[place]]
-        reason = f"ranked after the first {quota}" + (" of its stratum's part" if full else "")
-        record |= {"rank": rank, "reason": "kept" if rank <= len(order.kept) else reason}
+        after = f"ranked after the first {len(order.kept)}" + (" or its stratum has its part" if full else "")
+        record |= {"rank": rank, "reason": "kept" if rank <= len(order.kept) else after}
 
 
 def _table(

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ost_hf.errors import DataError
+from ost_hf.selection.diversity import DEFAULT_THRESHOLD, diverse_order
 from ost_hf.selection.setwise import greedy
 
 Floats = NDArray[np.float64]
@@ -39,6 +40,7 @@ class Candidates:
     late_loss: Floats | None = None
     sketch: NDArray[np.float32] | None = None
     anchor_sketch: NDArray[np.float32] | None = None
+    diversity_threshold: float = DEFAULT_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,28 @@ def setwise(candidates: Candidates) -> Order:
         )
     rest = np.setdiff1d(np.arange(len(candidates.utility)), chosen.order)
     return Order(chosen.order, rest[best_first(candidates.utility[rest])], explanation)
+
+
+def diverse(candidates: Candidates) -> Order:
+    """Highest utility first, without what is near a row taken already: :mod:`ost_hf.selection.diversity`.
+
+    Raises:
+        DataError: Without embeddings, or with strata: a filter that leaves rows out has no parts to fill.
+    """
+    if candidates.sketch is None:
+        raise DataError(
+            "selection.strategy 'diverse' needs an embedding of each row: score with scorer deita, or with "
+            "scoring.sketch_size"
+        )
+    if len(candidates.room) > 1:
+        raise DataError("selection.strategy 'diverse' cannot be balanced: leave length_strata and balance_by unset")
+    taken = diverse_order(
+        candidates.utility.tolist(), candidates.sketch, candidates.diversity_threshold, count=candidates.quota
+    )
+    kept = np.asarray(taken, dtype=np.int64)
+    rest = np.setdiff1d(np.arange(len(candidates.utility)), kept)
+    explanation = f"highest utility first, at least {candidates.diversity_threshold:g} apart in cosine distance"
+    return Order(kept, rest[best_first(candidates.utility[rest])], explanation)
 
 
 def auto(candidates: Candidates) -> Order:
@@ -150,6 +174,7 @@ def _part(candidates: Candidates, places: Places, quota: int, room: Places) -> C
         some(candidates.late_loss),
         some(candidates.sketch),
         candidates.anchor_sketch,
+        candidates.diversity_threshold,
     )
 
 
@@ -167,4 +192,9 @@ def _take(candidates: Candidates, order: Places, explanation: str) -> Order:
     return Order(np.asarray(kept, dtype=np.int64), np.asarray(others, dtype=np.int64), explanation)
 
 
-STRATEGY_FUNCTIONS: dict[str, Callable[[Candidates], Order]] = {"auto": auto, "top": top, "setwise": setwise}
+STRATEGY_FUNCTIONS: dict[str, Callable[[Candidates], Order]] = {
+    "auto": auto,
+    "top": top,
+    "setwise": setwise,
+    "diverse": diverse,
+}

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 import task
+import yaml
 
 from ost_hf.evaluation.answers import extract_answer
 

@@ -21,7 +21,7 @@ from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.scorers import less_warmup
 from ost_hf.scorers.base import build_scorer
 from ost_hf.scorers.less import LessScorer
-from ost_hf.scorers.less_warmup import Checkpoint, fresh_weights, holding, learning_rates, train_checkpoints
+from ost_hf.scorers.less_warmup import Checkpoint, fresh_weights, holding, train_checkpoints
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
@@ -207,13 +207,6 @@ def test_checkpoints_are_those_of_a_plain_loop(text: tuple[Proxy, EncodedDataset
                 torch.testing.assert_close(
                     checkpoint.adam.exp_avg_sq[name], moments["exp_avg_sq"], rtol=1e-4, atol=1e-12
                 )
-
-
-def test_learning_rates_rise_and_fall_to_zero() -> None:
-    rates = learning_rates(100, 2.0)
-    assert rates[:4] == pytest.approx([2 / 3, 4 / 3, 2.0, 2.0])
-    assert rates[3:] == pytest.approx([2 * (100 - step) / 97 for step in range(3, 100)])
-    assert learning_rates(1, 2.0) == [2.0]
 
 
 def test_a_small_pool_is_repeated_until_there_are_enough_steps(

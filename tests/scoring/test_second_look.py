@@ -18,7 +18,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.second_look import LossScorer, best_rows, conformal_p, fold, linear_schedule
+from ost_hf.scoring.second_look import LossScorer, best_rows, conformal_p, fold
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
 
@@ -117,14 +117,6 @@ def test_p_values_of_exchangeable_rows_are_uniform() -> None:
 
 def test_equal_losses_count_against_being_corrupted() -> None:
     assert conformal_p([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]) == [1.0, 0.75, 0.5, 0.25]
-
-
-def test_the_schedule_rises_and_falls() -> None:
-    rates = linear_schedule(100, 1.0)
-    assert rates[9] == max(rates) == 1.0
-    assert rates[0] == pytest.approx(0.1)
-    assert 0 < rates[-1] < 0.02
-    assert linear_schedule(1, 0.5) == [0.5]
 
 
 @pytest.mark.parametrize("settings", [{"scorer": "random"}, {"estimator": "cascade", "utility": "raw"}])

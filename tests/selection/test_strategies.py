@@ -107,7 +107,21 @@ def test_the_order_of_the_pool_does_not_matter(strategy: str) -> None:
     assert names[0] == names[1]
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_diverse_leaves_out_what_is_near_a_row_taken() -> None:
+    embedding = np.random.default_rng(4).normal(size=(COUNT, 8))
+    embedding[1::2] = embedding[::2]
+    table = scores(sketch=pa.array(embedding.tolist(), type=pa.list_(pa.float32())))
+    selected = select(table, SelectionConfig(strategy="diverse", keep_count=60))
+    kept = kept_rows(selected)
+    assert len(kept) == 60
+    assert len({row // 2 for row in kept}) == 60
+    with pytest.raises(DataError, match="needs an embedding of each row: score with scorer deita"):
+        select(scores(), SelectionConfig(strategy="diverse"))
+    with pytest.raises(DataError, match="cannot be balanced"):
+        select(table, SelectionConfig(strategy="diverse", length_strata=3))
+
+
+@pytest.mark.parametrize("strategy", ["auto", "top", "setwise"])
 def test_balance_gives_each_value_its_part(strategy: str) -> None:
     table = scores(sketch=sketches(COUNT, 2), **second_look(np.arange(COUNT) < COUNT // 3))
     anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
@@ -187,7 +201,7 @@ def test_equal_lengths_are_never_parted() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strategy": "best"}, "selection.strategy must be one of 'auto', 'top', 'setwise'"),
+        ({"strategy": "best"}, "selection.strategy must be one of 'auto', 'top', 'setwise', 'diverse'"),
         ({"aggregate": "median"}, "selection.aggregate must be one of 'mean'"),
         ({"aggregate_over": "anchors"}, "needs selection.aggregate"),
         ({"length_strata": 2, "balance_by": "source"}, "length_strata or selection.balance_by, not both"),
