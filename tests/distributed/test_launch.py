@@ -98,6 +98,7 @@ def test_two_processes_give_the_table_of_one(
         "scoring.estimator": estimator,
         "scoring.utility": utility,
         "scoring.part_size": 25,
+        "strategy": "one_step",
         "run_dir": folder / "two",
     }
     flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
@@ -111,6 +112,31 @@ def test_two_processes_give_the_table_of_one(
     utilities = [np.array(each["utility"].to_pylist()) for each in (one, table)]
     # Sums of gradients in another order: float32, carried through the warm-up's steps.
     assert np.abs(utilities[0] - utilities[1]).max() < 1e-3 * utilities[0].std()
+
+
+def test_two_processes_take_the_second_look_of_one(
+    folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch
+) -> None:
+    settings = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "sketch_size": 16}
+    arguments = {
+        "pool.path": folder / "pool.parquet",
+        "anchors.path": folder / "anchors.parquet",
+        "proxy.model": vlm_path,
+        "proxy.warmup_min_steps": 5,
+        "proxy.warmup_batch_size": 6,
+        **{f"scoring.{name}": str(value).lower() for name, value in settings.items()},
+        "run_dir": folder / "two",
+    }
+    flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
+    table = ScoreTable(folder / "two" / "scores")
+    proxy = ProxyConfig(vlm_path, warmup_min_steps=5, warmup_batch_size=6)
+    scoring = ScoringConfig(**settings)
+    one = score_pool(folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring)
+    assert (table.folder / "anchors.parquet").exists()
+    assert table.read()["example_id"].to_pylist() == one.read()["example_id"].to_pylist()
+    late = [np.array(each.read()["late_loss"].to_pylist()) for each in (one, table)]
+    assert np.abs(late[0] - late[1]).max() < 1e-3 * late[0].std()
 
 
 def test_killed_run_of_two_processes_is_finished_by_one(
@@ -129,6 +155,8 @@ def test_killed_run_of_two_processes_is_finished_by_one(
         *flags,
         "--scoring.part_size",
         "7",
+        "--strategy",
+        "one_step",
         "--run_dir",
         str(folder / "cut"),
     )
