@@ -168,7 +168,8 @@ def test_proxy_and_anchors_score_first(
         anchors=anchor_dataset,
         scoring=ScoringConfig(second_look=True, second_look_min_steps=2, second_look_batch_size=4, sketch_size=16),
     )
-    assert {path.name for path in (tmp_path / "ost").iterdir()} == {"proxy", "scores", "selection.parquet"}
+    names = {"duplicates.json", "proxy", "scores", "selection.parquet"}
+    assert {path.name for path in (tmp_path / "ost").iterdir()} == names
     assert trainer.num_examples(trainer.get_train_dataloader()) == 10
     assert not any("lora" in name for name, _ in trainer.model.named_parameters())
     trainer.train()
