@@ -20,7 +20,7 @@ from ost_hf.hub.config import HubConfig
 from ost_hf.models import TargetConfig
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.strategy import DEFAULT_STRATEGY, apply_strategy
+from ost_hf.scoring.strategy import DEFAULT_STRATEGY, STRATEGIES, apply_strategy
 from ost_hf.selection.config import SelectionConfig
 
 
@@ -119,6 +119,8 @@ def load_config(path: str | None, overrides: dict[str, str], run_dir: str | None
     if path is None and run_dir is not None and (Path(run_dir).expanduser() / "config.yaml").exists():
         path = str(Path(run_dir).expanduser() / "config.yaml")
     given = _read(path) if path is not None else {}
+    if "strategy" in overrides:
+        given = _without_strategy(given, overrides["strategy"])
     for name, text in overrides.items():
         section, _, key = name.partition(".")
         if not key:
@@ -161,6 +163,25 @@ def _with_strategy(given: dict[str, Any]) -> dict[str, Any]:
         return given  # refused where sections are built
     scoring, selection = apply_strategy(str(given.get("strategy", DEFAULT_STRATEGY)), *sections)
     return {**given, "scoring": scoring, "selection": selection}
+
+
+def _without_strategy(given: dict[str, Any], wanted: str) -> dict[str, Any]:
+    """The sections of a file without what its own strategy has written there, if another one is wanted.
+
+    A run directory's ``config.yaml`` holds every field; as given ones they would outweigh the new strategy's.
+    """
+    old = str(given.get("strategy", DEFAULT_STRATEGY))
+    if old == wanted or old not in STRATEGIES:
+        return given
+    result = dict(given)
+    for section in ("scoring", "selection"):
+        values = given.get(section) or {}
+        written = {item.name: item.default for item in section_fields(section)} | STRATEGIES[old][section]
+        if isinstance(values, dict):
+            # A field with no value here was not given: its default is None.
+            result[section] = {key: value for key, value in values.items() if value != written.get(key, value)}
+            result[section] |= {key: value for key, value in values.items() if key not in written}
+    return result
 
 
 def section_fields(section: str) -> list[Field[Any]]:

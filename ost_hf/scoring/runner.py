@@ -136,9 +136,10 @@ def _run_with(
         run_second_look(build, pool, uses[ANCHORS], uses[PROXY].config, table, exclude, config)
     else:
         scorer = build(config=config)
-        run_scorer(scorer, pool, table, remaining, exclude, config)
+        # Before the rows: where they are complete, this is too.
         if ANCHORS in uses:
             write_anchor_scores(scorer, uses[ANCHORS], table, config)
+        run_scorer(scorer, pool, table, remaining, exclude, config)
 
 
 def _open(table: ScoreTable, identity: Record, rows: int) -> None:

@@ -7,7 +7,8 @@ look ranks highest in one half of the pool, and each looks at the *other* half a
 * ``late_loss``: the row's loss under the proxy that was not trained on it, in nats per token;
 * ``corrupted_p``: (1 + the number of anchors whose loss there is at least as high) / (1 + anchors), a conformal
   p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". Neither an anchor nor the
-  row was trained on, so for a clean row of the anchors' distribution it is uniform.
+  row was trained on, so for a clean row of the anchors' distribution it is close to uniform. Not exactly: the
+  anchors had a say in what was trained on, which can lower their losses; the fewer anchors, the more.
 
 Three tables: ``first_look/`` holds the one-step scores, ``second_look/`` the losses, the score table both.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from ost_hf.data.batching import cut_batches
@@ -36,7 +40,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
 from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
 from ost_hf.scorers.base import Score, Scorer
-from ost_hf.scorers.one_step import default_batch_tokens
+from ost_hf.scorers.inputs import forward_batch_tokens
 from ost_hf.scoring.anchor_scores import write_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer, score_within_memory
@@ -49,6 +53,7 @@ Record = dict[str, Any]
 
 FOLDS = (0, 1)
 _MAX_GRAD_NORM = 1.0
+_LOWER = "lower scoring.second_look_learning_rate"
 
 
 class LossScorer:
@@ -58,8 +63,7 @@ class LossScorer:
 
     def __init__(self, model: Any, pool: EncodedDataset, config: ScoringConfig):
         self.model, self.batch_size = model, config.batch_size
-        # Nothing is kept for a backward pass.
-        self.batch_tokens = 2 * (config.batch_tokens or default_batch_tokens())
+        self.batch_tokens = forward_batch_tokens(config)
         self._collate = Collator.of(pool.encoder.processing_class)
 
     def score(self, batch: list[Encoded]) -> list[Score]:
@@ -91,48 +95,67 @@ def run_second_look(
         config: With ``second_look``.
     """
     first = _first_look(build, pool, anchors, table, exclude, config)
-    usable = {row["row"]: row for row in first if row["utility"] is not None}
-    fold_of = {row: fold(record["example_id"], config.seed) for row, record in usable.items()}
+    usable = first.filter(pc.is_valid(first["utility"])).select(["row", "example_id", "utility"]).to_pylist()
+    hashes = pool.rows.content_hashes
+    fold_of = {record["row"]: fold(hashes[record["row"]], config.seed) for record in usable}
+    best = {
+        k: best_rows([record for record in usable if fold_of[record["row"]] == k], config.second_look_share)
+        for k in FOLDS
+    }
+    if not all(best.values()):
+        raise DataError(
+            f"a half of the pool has no row that could be scored ({len(usable)} of {len(pool)} could): nothing can be "
+            "learnt from it. Look at the statuses, or set scoring.second_look to false for so small a pool"
+        )
     losses = {}
     for k in FOLDS:
-        others = sorted(row for row in usable if fold_of[row] != k)
-        best = best_rows([record for row, record in usable.items() if fold_of[row] == k], config.second_look_share)
-        losses[k] = _look(k, best, others, pool, anchors, proxy, table, exclude, config)
-    late = ScoreTable(table.folder / "second_look").read(complete=False).to_pylist()
-    late_loss = {row["row"]: row["loss"] for row in late if row["loss"] is not None}
+        others = sorted(row for row, half in fold_of.items() if half != k)
+        losses[k] = _look(k, best[k], others, pool, anchors, proxy, table, exclude, config)
     if is_main():
         manifest = table.manifest()
-        report = {"anchor_losses": [losses[k] for k in FOLDS]}
+        report = {"anchor_losses": [losses[k] for k in FOLDS], "rows_trained_on": [len(best[k]) for k in FOLDS]}
         table.write_manifest(manifest.pop("identity"), **{**manifest, "second_look": report})
-        done = table.rows_done()
-        p_values: dict[int, float] = {}
-        for k in FOLDS:
-            rows = [row for row in late_loss if fold_of[row] != k]
-            p_values |= dict(zip(rows, conformal_p([late_loss[row] for row in rows], losses[k]), strict=True))
-        records = [
-            row | {"late_loss": late_loss.get(row["row"]), "corrupted_p": p_values.get(row["row"])}
-            for row in first
-            if row["row"] not in done
-        ]
-        for start in range(0, len(records), config.part_size):
-            table.write_part(records[start : start + config.part_size])
+        _merge(first, fold_of, losses, table, config)
         for k in FOLDS:
             shutil.rmtree(_folder(table, k), ignore_errors=True)
     barrier()
 
 
-def fold(example_id: str, seed: int) -> int:
-    """Which half of the pool a row is in: a function of the seed and its id alone."""
-    return hashlib.blake2b(f"second look {seed}:{example_id}".encode(), digest_size=1).digest()[0] % len(FOLDS)
+def _merge(
+    first: pa.Table, fold_of: dict[int, int], losses: dict[int, list[float]], table: ScoreTable, config: ScoringConfig
+) -> None:
+    """Writes what is missing in the score table; a part at a time is made Python objects."""
+    late = ScoreTable(table.folder / "second_look").read(complete=False)
+    second = {row["row"]: row for row in late.select(["row", "loss", "status", "detail"]).to_pylist()}
+    p_values: dict[int, float] = {}
+    for k in FOLDS:
+        rows = [row for row, record in second.items() if record["loss"] is not None and fold_of[row] != k]
+        p_values |= dict(zip(rows, conformal_p([second[row]["loss"] for row in rows], losses[k]), strict=True))
+    done = table.rows_done()
+    for start in range(0, len(first), config.part_size):
+        records = first.slice(start, config.part_size).to_pylist()
+        for record in records:
+            found = second.get(record["row"])
+            record |= {"late_loss": found["loss"] if found else None, "corrupted_p": p_values.get(record["row"])}
+            if found and found["loss"] is None:
+                record["detail"] = f"second look: {found['status']}, {found['detail']}"
+        missing = [record for record in records if record["row"] not in done]
+        if missing:
+            table.write_part(missing)
+
+
+def fold(content_hash: str, seed: int) -> int:
+    """Which half of the pool a row is in: a function of the seed and its content, so that copies share a half."""
+    return hashlib.blake2b(f"second look {seed}:{content_hash}".encode(), digest_size=1).digest()[0] % len(FOLDS)
 
 
 def best_rows(records: Sequence[Record], share: float) -> list[int]:
-    """The rows to learn from: those of highest one-step utility.
+    """The rows to learn from, best first: those of highest one-step utility.
 
     Low loss would choose what the proxy knows already; see docs/selection.md for what that costs.
     """
     ordered = sorted(records, key=lambda record: (-record["utility"], record["example_id"]))
-    return sorted(record["row"] for record in ordered[: max(1, round(share * len(ordered)))])
+    return [record["row"] for record in ordered[: max(1, round(share * len(ordered)))]]
 
 
 def conformal_p(losses: Sequence[float], calibration: Sequence[float]) -> list[float]:
@@ -157,7 +180,7 @@ def _first_look(
     table: ScoreTable,
     exclude: Any,
     config: ScoringConfig,
-) -> list[Record]:
+) -> pa.Table:
     part = ScoreTable(table.folder / "first_look")
     missing = sorted(set(range(len(pool))) - part.rows_done())
     if is_main():
@@ -165,11 +188,12 @@ def _first_look(
     barrier()
     if missing:
         scorer = build(config=config)
-        run_scorer(scorer, pool, part, missing, exclude, config)
+        # Before the rows: where they are complete, this is too.
         write_anchor_scores(scorer, anchors, table, config)
+        run_scorer(scorer, pool, part, missing, exclude, config)
         del scorer
         free_memory()
-    return part.read().to_pylist()
+    return part.read()
 
 
 def _look(
@@ -196,16 +220,13 @@ def _look(
         part.write_manifest({"look": "second"}, rows=0)
     barrier()
     if missing or not has_anchors:
-        if not best:
-            raise DataError(
-                f"half {number} of the pool has no row that could be scored: there is nothing to learn from. "
-                "Set scoring.second_look to false for so small a pool"
-            )
         scorer = LossScorer(_mature(number, best, pool, proxy, table, config), pool, config)
         run_scorer(scorer, pool, part, missing, exclude, config)
         losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
         if is_main():
-            stored.write_text(json.dumps(losses) + "\n")
+            temporary = stored.with_suffix(".tmp")
+            temporary.write_text(json.dumps(losses) + "\n")
+            temporary.replace(stored)
         del scorer
         free_memory()
     barrier()
@@ -218,6 +239,8 @@ def _losses(scorer: LossScorer, rows: list[Encoded]) -> list[float]:
         for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
             if score is None or score.loss is None:
                 raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")
+            if not math.isfinite(score.loss):
+                raise ModelError(f"the second look's loss of anchor {row.row} is {score.loss}: {_LOWER}")
             losses[row.row] = score.loss
     return [losses[row] for row in sorted(losses)]
 
@@ -249,11 +272,15 @@ def _mature(
         max_grad_norm=_MAX_GRAD_NORM,
         name=f"second look {number + 1} of {len(FOLDS)}",
     )
+    if not math.isfinite(losses[-1]):
+        raise ModelError(f"the second look's training ended with a loss of {losses[-1]}: {_LOWER}")
     logger.info(
         "second look %d: %d steps on %d rows, loss %.3f -> %.3f", number + 1, steps, len(best), losses[0], losses[-1]
     )
     if is_main():
-        model.save_pretrained(folder)
+        # The embeddings of an adapted model are frozen; "auto" would ask the Hub whether they were resized.
+        is_adapter = config.second_look_trainable == "adapter"
+        model.save_pretrained(folder, **({"save_embedding_layers": False} if is_adapter else {}))
         (folder / "finished").touch()
     barrier()
     return model

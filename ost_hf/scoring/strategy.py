@@ -23,8 +23,20 @@ STRATEGIES: dict[str, dict[str, Section]] = {
     "auto": {"scoring": {"second_look": True, "sketch_size": 512}, "selection": {"strategy": "auto"}},
     "one_step": {"scoring": {"second_look": False}, "selection": {"strategy": "top"}},
     "paper": {
-        "scoring": {"estimator": "exact", "utility": "raw", "update_rule": "sgd", "second_look": False},
-        "selection": {"strategy": "top", "aggregate": None, "length_strata": 1, "balance_by": None},
+        "scoring": {
+            "scorer": "one_step",
+            "estimator": "exact",
+            "utility": "raw",
+            "update_rule": "sgd",
+            "second_look": False,
+        },
+        "selection": {
+            "strategy": "top",
+            "aggregate": None,
+            "length_strata": 1,
+            "balance_by": None,
+            "drop_toxic": False,
+        },
     },
 }
 
@@ -48,9 +60,9 @@ def apply_strategy(name: str, scoring: Section, selection: Section) -> tuple[Sec
         ConfigError: For an unknown name, or where ``paper`` would not be the paper's method any more.
     """
     require_choice("strategy", name, STRATEGIES)
-    if scoring.get("scorer", "one_step") != "one_step":
-        return scoring, selection
     defaults = STRATEGIES[name]
+    if scoring.get("scorer", "one_step") != "one_step" and name != "paper":
+        return scoring, selection
     if name == "paper":
         _refuse_changes("scoring", scoring, defaults["scoring"])
         _refuse_changes("selection", selection, defaults["selection"])

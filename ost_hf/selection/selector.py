@@ -78,7 +78,7 @@ def select(
 
 def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record], bool]:
     """The rows with a utility, sorted by id, with their aggregated utility and verdict; and whether there is one."""
-    table = scores.filter(pc.is_valid(scores["utility"]))
+    table = scores.filter(pc.is_finite(scores["utility"]))
     table = table.append_column("place", pa.array(range(len(table)))).sort_by("example_id")
     utility = _aggregated(table, config)
     records = table.select(["example_id", "row", "status"]).to_pylist()
@@ -115,6 +115,9 @@ def _aggregated(table: pa.Table, config: SelectionConfig) -> NDArray[np.float64]
 
 def _verdicts(table: pa.Table, config: SelectionConfig) -> NDArray[np.str_] | None:
     corrupted = table["corrupted_p"].to_numpy() if "corrupted_p" in table.column_names else None
+    if corrupted is not None:
+        # A row without a second look is not called corrupted.
+        corrupted = None if np.isnan(corrupted).all() else np.nan_to_num(corrupted, nan=1.0)
     per_anchor = _matrix(table, "anchor_utilities")
     hurts = helps = None
     if per_anchor is not None and per_anchor.shape[1] > 1:
@@ -152,9 +155,13 @@ def _candidates(
         stratum = np.zeros(len(records), dtype=np.int64)
 
     def numbers(name: str) -> NDArray[np.float64] | None:
-        there = name in table.column_names and not table[name].null_count
-        return table[name].to_numpy().astype(np.float64) if there else None
+        return table[name].to_numpy().astype(np.float64) if name in table.column_names else None
 
+    pool_p = scores["corrupted_p"].to_numpy().astype(np.float64) if "corrupted_p" in scores.column_names else None
+    finite = pool_p[~np.isnan(pool_p)] if pool_p is not None else np.empty(0)
+    # The smallest possible p-value is 1 / (1 + anchors).
+    shown = round(1 / float(finite.min()) - 1) if len(finite) else 0
+    calibration = shown if anchors is None else len(anchors)
     return Candidates(
         np.asarray([record["utility"] for record in records]),
         min(quota, len(records)),
@@ -165,6 +172,8 @@ def _candidates(
         _matrix(table, "sketch"),
         _matrix(anchors, "sketch") if anchors is not None else None,
         config.diversity_threshold,
+        pool_p,
+        calibration,
     )
 
 

@@ -37,7 +37,7 @@ _CHUNK = 2**15
 class Greedy:
     """The chosen rows in their order, and the gain of each when it was chosen.
 
-    ``positive`` of them, the first ones, had a positive gain.
+    ``positive`` of them came before the first whose gain was not positive.
     """
 
     order: NDArray[np.int64]
@@ -108,7 +108,7 @@ def greedy(
         order += chosen
         gains += gain_N[chosen].tolist()
     gain = np.asarray(gains, dtype=np.float32)
-    negative = np.flatnonzero(gain < 0)
+    negative = np.flatnonzero(gain <= 0)
     return Greedy(np.asarray(order, dtype=np.int64), gain, int(negative[0]) if len(negative) else len(order))
 
 

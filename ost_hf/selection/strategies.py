@@ -30,7 +30,12 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a strategy may go by; ``room`` is how many rows each stratum may still give."""
+    """What a strategy may go by.
+
+    ``room`` is how many rows each stratum may still give. ``corrupted_p`` and ``late_loss`` are NaN for a row without a
+    second look; ``pool_p`` are the p-values of the whole pool, refused rows included, and ``calibration`` is the number
+    of anchors that they were made with.
+    """
 
     utility: Floats
     quota: int
@@ -41,6 +46,8 @@ class Candidates:
     sketch: NDArray[np.float32] | None = None
     anchor_sketch: NDArray[np.float32] | None = None
     diversity_threshold: float = DEFAULT_THRESHOLD
+    pool_p: Floats | None = None
+    calibration: int = 0
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ def setwise(candidates: Candidates) -> Order:
     explanation = "each row by what it adds to those taken before"
     if chosen.positive < len(chosen.order):
         explanation += (
-            f"; from row {chosen.positive + 1} on nothing adds any more, and the quota was filled all the same"
+            f"; row {chosen.positive + 1} is the first that adds nothing more, and the quota was filled all the same"
         )
     rest = np.setdiff1d(np.arange(len(candidates.utility)), chosen.order)
     return Order(chosen.order, rest[best_first(candidates.utility[rest])], explanation)
@@ -109,43 +116,49 @@ def diverse(candidates: Candidates) -> Order:
 def auto(candidates: Candidates) -> Order:
     """What can be measured decides: as clean as the anchors first, and among those what fits the anchors together."""
     p, late = candidates.corrupted_p, candidates.late_loss
-    if p is None or late is None:
+    if p is None or late is None or np.isnan(p).all():
         order = top(candidates)
         return Order(order.kept, order.others, f"{order.explanation} (there was no second look)")
-    clean, found = split_clean(p, candidates)
+    clean, found = split_clean(p, candidates.pool_p if candidates.pool_p is not None else p, candidates.calibration)
     first = _among(candidates, clean)
     room = candidates.room - np.bincount(candidates.stratum[first.kept], minlength=len(candidates.room))
     doubtful = np.setdiff1d(np.arange(len(p)), clean)
-    doubtful = doubtful[np.lexsort((doubtful, late[doubtful], -p[doubtful]))]
+    # Rows without a second look come after all that have one.
+    unseen_last = np.nan_to_num(p[doubtful], nan=-1.0)
+    doubtful = doubtful[np.lexsort((doubtful, late[doubtful], -unseen_last))]
     quota = candidates.quota - len(first.kept)
     more = _take(_part(candidates, np.arange(len(p)), quota, room), doubtful, "")
     others = np.concatenate([first.others, more.others])
     explanation = f"{found}; {first.explanation}"
     if len(more.kept):
         explanation += f"; {len(more.kept)} rows that look less clean fill the quota, the cleanest of them first"
+    if np.isnan(p).any():
+        explanation += f"; {np.isnan(p).sum()} rows had no second look and come last"
     return Order(np.concatenate([first.kept, more.kept]), others, explanation)
 
 
-def split_clean(p: Floats, candidates: Candidates) -> tuple[Places, str]:
+def split_clean(p: Floats, pool_p: Floats, calibration: int) -> tuple[Places, str]:
     """The places of rows as clean as anchors, and in words what was found.
 
     If the pool has no more small p-values than chance gives, nothing is corrupted as far as can be seen, and every
     row counts as clean: the hardest tenth of a clean pool is no noise.
+
+    Args:
+        p: P-values of the candidates; NaN where there is none, which is never clean.
+        pool_p: Those of the whole pool.
+        calibration: How many anchors they were made with.
     """
-    share = float((p <= _LEVEL).mean())
-    # The anchors are a sample too: so many of them decide where the level lies.
-    calibration = round(1 / float(p.min()) - 1) if p.min() > 0 else len(p)
-    chance = _LEVEL + 2 * np.sqrt(_LEVEL * (1 - _LEVEL) / max(1, calibration))
+    seen = pool_p[~np.isnan(pool_p)]
+    # No p-value is below 1 / (1 + anchors).
+    level = max(_LEVEL, 1 / (1 + calibration))
+    share = float((seen <= level).mean())
+    # Anchors and rows are both samples: so many of the former decide where the level lies.
+    chance = level + 2 * np.sqrt(level * (1 - level) * (1 / max(1, calibration) + 1 / len(seen)))
+    found = f"{share:.1%} of the rows have a p-value of at most {level:.2g}, chance gives up to {chance:.1%}"
     if share <= chance:
-        return np.arange(len(p)), (
-            f"{share:.1%} of the rows have a p-value of at most {_LEVEL}, chance gives up to {chance:.1%}: "
-            "no corruption was found"
-        )
+        return np.flatnonzero(~np.isnan(p)), f"{found}: no corruption was found"
     clean = np.flatnonzero(p > AS_CLEAN)
-    return clean, (
-        f"{share:.1%} of the rows have a p-value of at most {_LEVEL}, chance gives up to {chance:.1%}: "
-        f"{len(clean)} of {len(p)} rows as clean as the anchors (p > {AS_CLEAN}) come first"
-    )
+    return clean, f"{found}: {len(clean)} of {len(p)} rows as clean as the anchors (p > {AS_CLEAN}) come first"
 
 
 def best_first(values: Floats) -> Places:
@@ -155,7 +168,11 @@ def best_first(values: Floats) -> Places:
 
 def _among(candidates: Candidates, places: Places) -> Order:
     part = _part(candidates, places, candidates.quota, candidates.room)
-    order = setwise(part) if part.sketch is not None and part.anchor_sketch is not None else top(part)
+    if part.sketch is not None and part.anchor_sketch is not None:
+        order = setwise(part)
+    else:
+        order = top(part)
+        order = Order(order.kept, order.others, f"{order.explanation}, for want of sketches of rows and anchors")
     return Order(places[order.kept], places[order.others], order.explanation)
 
 

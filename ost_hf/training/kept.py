@@ -52,11 +52,13 @@ class Kept:
 
 def kept_records(selection: pa.Table) -> list[dict[str, Any]]:
     """The kept rows of a selection table, best first; a table without utilities keeps its order."""
-    columns = [name for name in (ID_COLUMN, "row", "utility", "kept") if name in selection.column_names]
+    columns = [name for name in (ID_COLUMN, "row", "utility", "rank", "kept") if name in selection.column_names]
     records = [record for record in selection.select(columns).to_pylist() if record["kept"]]
     if not records:
         raise DataError("the selection table keeps no row")
-    if "utility" in columns:
+    if "rank" in columns and all(record["rank"] is not None for record in records):
+        records.sort(key=lambda record: (record["rank"], record[ID_COLUMN]))
+    elif "utility" in columns:
         records.sort(key=lambda record: (-record["utility"], record[ID_COLUMN]))
     return records
 

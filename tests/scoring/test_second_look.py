@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -13,9 +14,11 @@ import torch
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
-from ost_hf.errors import ConfigError
+from ost_hf.errors import ConfigError, ModelError
 from ost_hf.proxy.config import ProxyConfig
+from ost_hf.proxy.training import train
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look import LossScorer, best_rows, conformal_p, fold
@@ -46,11 +49,12 @@ def test_every_row_has_both_looks(scored: Path, pool_dataset, anchor_dataset) ->
     assert all(1 / (len(anchor_dataset) + 1) <= row["corrupted_p"] <= 1 for row in table)
 
 
-def test_p_values_are_those_of_the_stored_losses(scored: Path) -> None:
+def test_p_values_are_those_of_the_stored_losses(scored: Path, pool_dataset) -> None:
+    hashes = Rows(pool_dataset).content_hashes
     table = ScoreTable(scored / "scores")
     anchor_losses = table.manifest()["second_look"]["anchor_losses"]
     for row in table.read().to_pylist():
-        calibration = anchor_losses[1 - fold(row["example_id"], seed=0)]
+        calibration = anchor_losses[1 - fold(hashes[row["row"]], seed=0)]
         above = sum(loss >= row["late_loss"] for loss in calibration)
         assert row["corrupted_p"] == pytest.approx((1 + above) / (1 + len(calibration)))
 
@@ -69,13 +73,39 @@ def test_a_killed_run_ends_with_the_same_table(
     np.testing.assert_allclose(again["late_loss"].to_numpy(), whole["late_loss"].to_numpy(), rtol=1e-4)
 
 
-def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(scored: Path) -> None:
-    first = ScoreTable(scored / "scores" / "first_look").read().to_pylist()
-    for k in (0, 1):
-        half = [row for row in first if fold(row["example_id"], 0) == k]
-        trained = set(best_rows(half, 0.5))
-        assert trained <= {row["row"] for row in half}
-        assert len(trained) == round(0.5 * len(half))
+def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
+    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows are noted where they are trained on and where they are asked about; copies share a half."""
+    doubled = datasets.concatenate_datasets([pool_dataset.select(range(20))] * 2)
+    trained: list[set[str]] = []
+    asked: list[set[str]] = []
+
+    def noting_train(model, parameters, rows, batches, *arguments, **named):
+        trained.append({rows.rows.content_hashes[row] for batch in batches for row in batch})
+        return train(model, parameters, rows, batches, *arguments, **named)
+
+    def noting_run(scorer, pool, table, rows, *arguments):
+        if isinstance(scorer, LossScorer):
+            asked.append({pool.rows.content_hashes[row] for row in rows})
+        return run_scorer(scorer, pool, table, rows, *arguments)
+
+    monkeypatch.setattr("ost_hf.scoring.second_look.train", noting_train)
+    monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting_run)
+    score_pool(tmp_path, Rows(doubled), Rows(anchor_dataset), proxy_config, scoring())
+    assert len(trained) == len(asked) == 2
+    for learnt, questions in zip(trained, asked, strict=True):
+        assert learnt
+        assert questions
+        assert not learnt & questions
+    assert len(asked[0] | asked[1]) == 20
+
+
+def test_a_training_that_diverges_is_named(tmp_path: Path, pool_dataset, anchor_dataset, proxy_config) -> None:
+    with pytest.raises(ModelError, match=r"lower scoring\.second_look_learning_rate"):
+        score_pool(
+            tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_learning_rate=1e30)
+        )
 
 
 def test_best_rows_do_not_depend_on_order() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ost_hf.cli.config import build_config
+from ost_hf.cli.config import build_config, load_config
 from ost_hf.errors import ConfigError
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.strategy import STRATEGIES, apply_strategy
@@ -45,6 +45,8 @@ def test_paper_is_the_papers_method() -> None:
         ({"scoring": {"utility": "mean_cosine"}}, "strategy 'paper' .* scoring.utility 'raw', got 'mean_cosine'"),
         ({"scoring": {"second_look": True}}, "scoring.second_look False, got True"),
         ({"selection": {"strategy": "setwise"}}, "selection.strategy 'top', got 'setwise'"),
+        ({"scoring": {"scorer": "random"}}, "scoring.scorer 'one_step', got 'random'"),
+        ({"selection": {"drop_toxic": True}}, "selection.drop_toxic False, got True"),
         ({"selection": {"length_strata": 4}}, "selection.length_strata 1, got 4"),
     ],
 )
@@ -71,11 +73,17 @@ def test_other_scorers_are_left_alone() -> None:
 
 
 def test_a_written_configuration_replays_itself(tmp_path) -> None:
-    from ost_hf.cli.config import load_config
-
     for name in STRATEGIES:
         config = build_config({"run_dir": str(tmp_path / name), "strategy": name})
         assert load_config(str(config.write()), {}) == config
+
+
+@pytest.mark.parametrize("first", STRATEGIES)
+@pytest.mark.parametrize("then", STRATEGIES)
+def test_another_strategy_replaces_what_the_first_has_written(tmp_path, first: str, then: str) -> None:
+    given = {"run_dir": str(tmp_path), "strategy": first, "scoring": {"part_size": 7}}
+    path = str(build_config(given).write())
+    assert load_config(path, {"strategy": then}) == build_config({**given, "strategy": then})
 
 
 def test_an_unknown_strategy_is_named() -> None:

@@ -80,6 +80,34 @@ def test_auto_finds_no_corruption_in_a_clean_pool() -> None:
     assert kept_rows(table).tolist() == kept_rows(select(scores(), SelectionConfig(strategy="top"))).tolist()
 
 
+def test_rows_without_a_second_look_come_last_and_the_others_keep_theirs() -> None:
+    corrupted = np.arange(COUNT) < COUNT // 2
+    columns = second_look(corrupted)
+    for column in columns.values():
+        column[150] = None
+    table = select(scores(**columns))
+    kept = kept_rows(table)
+    assert 150 not in kept
+    assert corrupted[kept].sum() == 1
+    assert table["rank"].to_pylist()[150] == COUNT
+    assert "1 rows had no second look" in explanation(table)
+
+
+def test_dropping_toxic_rows_does_not_hide_corruption() -> None:
+    corrupted = np.arange(COUNT) < COUNT // 2
+    table = select(scores(**second_look(corrupted)), SelectionConfig(drop_toxic=True))
+    assert "as clean as the anchors" in explanation(table)
+    assert corrupted[kept_rows(table)].sum() == 0
+
+
+def test_few_anchors_can_find_corruption() -> None:
+    corrupted = np.arange(COUNT) < COUNT // 2
+    p = np.where(corrupted, 1 / 11, np.random.default_rng(0).integers(1, 12, COUNT) / 11)
+    table = select(scores(late_loss=p.tolist(), corrupted_p=p.tolist()))
+    assert "as clean as the anchors" in explanation(table)
+    assert corrupted[kept_rows(table)].mean() < 0.2
+
+
 def sketches(rows: int, seed: int) -> pa.Array:
     return pa.array(np.random.default_rng(seed).normal(size=(rows, 8)).tolist(), type=pa.list_(pa.float32()))
 
