@@ -1,9 +1,9 @@
 """Pairs of rows that are nearly the same, among a million of them.
 
-Every row becomes a few numbers: a signature of its text, the perceptual hash and the brightness of its first picture.
+Every row becomes a few numbers: a signature of its text, the perceptual hash and 8 x 8 pixels of its first picture.
 Rows that share a band of the signature *and* a sixth of the hash are neighbours, so that neither a template text nor a
 common background alone makes everything a candidate; what passes the numbers is compared in full
-(:mod:`ost_hf.data.near_text`, :mod:`ost_hf.data.near_images`). Some 350 bytes are kept for a row, and no text.
+(:mod:`ost_hf.data.near_text`, :mod:`ost_hf.data.near_images`). Some 450 bytes are kept for a row, and no text.
 
 ``datasketch`` gives signatures and the best number of bands. Its index is not used: at a million rows its sets of keys
 take several gigabytes, where sorting by one band after the other takes none.
@@ -143,8 +143,14 @@ class NearFinder:
         least = self._config.text_similarity - _SLACK
         for start in range(0, len(first), _PAIRS_AT_ONCE):
             pairs = np.flatnonzero(likely[start : start + _PAIRS_AT_ONCE]) + start
-            equal = signs["low_bytes"][first[pairs]] == signs["low_bytes"][second[pairs]]
-            likely[pairs] = equal.mean(axis=1) >= least
+            a, b = first[pairs], second[pairs]
+            equal = signs["low_bytes"][a] == signs["low_bytes"][b]
+            # Zeros for texts without pictures, which are always alike.
+            small, contrast = signs["small"], signs["contrast"]
+            alike = near_images.may_be_near(
+                small[a], small[b], np.maximum(contrast[a], contrast[b]), self._config.image_similarity
+            )
+            likely[pairs] = (equal.mean(axis=1) >= least) & alike
         return likely
 
     def _sign_all(self, places: list[tuple[int, int]]) -> dict[str, np.ndarray]:
@@ -182,7 +188,8 @@ class _Signs:
             **{name: np.zeros(count, np.int64) for name in numbers},
             "content": np.zeros(count, np.uint64),
             "bits": np.zeros(count, np.uint64),
-            "brightness": np.zeros(count, np.float32),
+            "small": np.zeros((count, near_images.SMALL_PIXELS), np.uint8),
+            "contrast": np.zeros(count, np.float32),
             "bands": np.zeros((count, signer.bands), np.uint64),
             "low_bytes": np.zeros((count, near_text.PERMUTATIONS), np.uint8),
         }
@@ -193,10 +200,10 @@ class _Signs:
         values: dict[str, Any] = {
             **{"index": index, "set": number, "row": row, "runs": said.size, "images": len(looks)},
             "content": int(content_hash[:16], 16),
-            "bits": looks[0].bits if looks else 0,
-            "brightness": looks[0].brightness if looks else 0.0,
             **{"bands": bands, "low_bytes": low_bytes},
         }
+        if looks:
+            values |= {"bits": looks[0].bits, "small": looks[0].small, "contrast": looks[0].contrast}
         for name, value in values.items():
             self._arrays[name][self._filled] = value
         self._filled += 1
@@ -213,17 +220,17 @@ def _with_places(signs: dict[str, np.ndarray], config: DuplicatesConfig) -> dict
     """
     pictures = signs["images"] > 0
     lengths = np.log(np.maximum(signs["runs"], 1))
-    place = np.where(pictures, signs["brightness"], lengths)
-    far = np.where(
-        pictures, (1 - config.image_similarity) * near_images.MOST_CONTRAST, -math.log(config.text_similarity)
-    )
+    place = np.where(pictures, signs["small"].mean(axis=1), lengths)
+    # One grey level for rounding.
+    brighter = (1 - config.image_similarity) * near_images.MOST_CONTRAST + 1
+    far = np.where(pictures, brighter, -math.log(config.text_similarity) + 1e-6)
     bits = np.unpackbits(signs["bits"].astype(">u8").view(np.uint8).reshape(-1, 8), axis=1)
     parts = np.zeros((len(bits), _PARTS), np.uint64)
     for part in range(_PARTS):
         # Every sixth bit: neighbouring bits of the hash speak of neighbouring frequencies.
         for bit in bits[:, part::_PARTS].T:
             parts[:, part] = parts[:, part] * np.uint64(2) + bit
-    return signs | {"place": place, "reach": place + far + 1e-6, "parts": parts}
+    return signs | {"place": place, "reach": place + far, "parts": parts}
 
 
 def _mix(band: np.ndarray, part: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import random
 import sys
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pytest
 import task
 from PIL import Image, ImageDraw
 
-from ost_hf.data import near
+from ost_hf.data import near, near_images
 from ost_hf.data.config import DatasetConfig, DuplicatesConfig
 from ost_hf.data.duplicates import find_duplicates
 from ost_hf.data.rows import Rows
@@ -312,6 +313,33 @@ def mixed_rows() -> Rows:
         (as_jpeg(picture), "what?", replaced(text, 50)),
         *((blank, "Empty?", answer) for answer in ("Yes.", "yes", "No.", "YES")),
     )
+
+
+def test_groups_are_those_of_comparing_all_with_all() -> None:
+    rows = mixed_rows()
+    finder = near.NearFinder([rows], [list(range(len(rows)))], NEAR)
+    pairs = {pair for pair in itertools.combinations(range(len(rows)), 2) if finder.is_near(*pair)}
+    candidates = {tuple(sorted(pair)) for pair in finder.candidates(0, 0)}
+    assert pairs <= candidates
+    assert len(candidates) < len(rows)
+    assert {frozenset(pair) for pair in pairs} == {
+        frozenset(pair) for group in groups(rows) for pair in itertools.combinations(group, 2)
+    }
+
+
+@pytest.mark.parametrize("similarity", [0.5, 0.9, 0.97])
+def test_small_pictures_rule_out_no_near_ones(similarity: float) -> None:
+    pictures = [photo(seed) for seed in range(8)] + [task.picture(scan, scan) for scan in range(8)]
+    changed = [change(picture) for picture in pictures for change in (lambda same: same, *CHANGES.values())]
+    looks = [near_images.look_at(picture) for picture in changed]
+    pairs = list(itertools.combinations(looks, 2))
+    small = (np.stack([pair[side].small for pair in pairs]) for side in (0, 1))
+    contrast = np.array([max(a.contrast, b.contrast) for a, b in pairs])
+    possible = near_images.may_be_near(*small, contrast, similarity)
+    is_near = np.array([near_images.is_near([a], [b], similarity) for a, b in pairs])
+    assert is_near.any()
+    assert possible[is_near].all()
+    assert possible.mean() < 0.5
 
 
 def test_groups_do_not_depend_on_the_order_of_the_pool() -> None:
