@@ -5,7 +5,6 @@ Standard library and configuration classes only: ``--help`` reads this module an
 
 from __future__ import annotations
 
-import os
 import types
 import typing
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
@@ -16,6 +15,7 @@ from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
 from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
 from ost_hf.errors import ConfigError, require_range, unknown_key
 from ost_hf.evaluation.config import EvaluationConfig
+from ost_hf.files import write_whole
 from ost_hf.hub.config import HubConfig
 from ost_hf.models import TargetConfig
 from ost_hf.proxy.config import ProxyConfig
@@ -96,11 +96,8 @@ class RunConfig:
     def write(self) -> Path:
         """Writes ``config.yaml`` into the run directory; running with it replays the run."""
         resolved = {key: value for key, value in asdict(self).items() if value is not None}
-        self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / "config.yaml"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(dump_yaml(resolved))
-        os.replace(temporary, path)
+        write_whole(path, lambda temporary: temporary.write_text(dump_yaml(resolved)))
         return path
 
 

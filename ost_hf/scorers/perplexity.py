@@ -21,23 +21,29 @@ from ost_hf.scorers.inputs import ToDevice, forward_batch_tokens
 from ost_hf.utility.loss import per_sample_loss
 
 
-@register("perplexity", needs=(PROXY,))
-class PerplexityScorer:
-    """Ranks by the loss of the answer, lowest first.
+class LossScorer:
+    """Ranks by the loss of the answer under a model, lowest first.
 
     Args:
+        model: In evaluation mode, on this process's device.
+        processing_class: Its tokenizer or processor.
         config: Batch limits.
-        proxy: The proxy.
     """
 
     batch_size: int | None
 
-    def __init__(self, config: ScorerConfig, proxy: Proxy, **unused: Any):
+    def __init__(self, model: Any, processing_class: Any, config: ScorerConfig):
         self.batch_size, self.batch_tokens = config.batch_size, forward_batch_tokens(config)
-        self.model, self._inputs = proxy.model, ToDevice(proxy.processing_class)
+        self.model, self._inputs = model, ToDevice(processing_class)
 
     def score(self, batch: list[Encoded]) -> list[Score]:
         """Losses of a batch of candidates."""
         with torch.inference_mode():
             losses = per_sample_loss(self.model, self._inputs(batch))
         return [Score(-loss, loss) for loss in losses.tolist()]
+
+
+@register("perplexity", needs=(PROXY,))
+def perplexity(config: ScorerConfig, proxy: Proxy, **unused: Any) -> LossScorer:
+    """The loss under the warm proxy."""
+    return LossScorer(proxy.model, proxy.processing_class, config)

@@ -7,14 +7,13 @@ candidates have them, ``sketch``.
 
 from __future__ import annotations
 
-import os
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import DataError
+from ost_hf.files import write_whole
 from ost_hf.parallel import barrier, is_main
 from ost_hf.scorers.base import Scorer
 from ost_hf.scorers.config import ScorerConfig
@@ -50,11 +49,8 @@ def write_anchor_scores(scorer: Scorer, anchors: EncodedDataset, table: ScoreTab
                 others = (count * score.utility - 1) / (count - 1) if count > 1 else None
                 utility = others if config.utility == "mean_cosine" else None
                 found[row.row] = {"row": row.row, "loss": score.loss, "utility": utility, "sketch": score.sketch}
-        records = [found[row] for row in sorted(found)]
-        path = table.folder / "anchors.parquet"
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        pq.write_table(pa.Table.from_pylist(records, schema=_SCHEMA), temporary)
-        os.replace(temporary, path)
+        scores = pa.Table.from_pylist([found[row] for row in sorted(found)], schema=_SCHEMA)
+        write_whole(table.folder / "anchors.parquet", lambda temporary: pq.write_table(scores, temporary))
     barrier()
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 from collections import Counter
 from collections.abc import Collection
@@ -21,6 +20,7 @@ from ost_hf.data.config import DuplicatesConfig, EncodingConfig
 from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
+from ost_hf.files import write_whole
 from ost_hf.models import load_processing_class
 from ost_hf.parallel import free_memory, state
 from ost_hf.proxy.config import ProxyConfig
@@ -140,10 +140,8 @@ def draw(pool: EncodedDataset, exclude: Collection[int], count: int, seed: int) 
 
 def write_diagnosis(diagnosis: Diagnosis, path: Path) -> None:
     """Writes strict JSON: a figure that is not finite becomes ``null``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(_finite(asdict(diagnosis)), indent=2, allow_nan=False) + "\n")
-    os.replace(temporary, path)
+    text = json.dumps(_finite(asdict(diagnosis)), indent=2, allow_nan=False) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text))
 
 
 def _finite(value: Any) -> Any:

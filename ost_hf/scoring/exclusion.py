@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -16,6 +15,7 @@ from ost_hf.data.config import DuplicatesConfig
 from ost_hf.data.duplicates import EXACT, NEAR, Copy, find_duplicates
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
+from ost_hf.files import write_whole
 from ost_hf.parallel import is_main
 
 logger = logging.getLogger(__name__)
@@ -71,10 +71,8 @@ def exclude_rows(
 
 def write_report(report: Record, path: Path) -> None:
     """Writes ``duplicates.json``, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    os.replace(temporary, path)
+    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text))
 
 
 def _settle_anchors(copies: Mapping[int, Copy], config: DuplicatesConfig, pool: Rows) -> Excluded:

@@ -86,8 +86,7 @@ def score_pool(
         RunDirectoryError: If the folder holds scores of another configuration or dataset.
     """
     scoring, encoding = scoring or ScoringConfig(), encoding or EncodingConfig()
-    needs = find_scorer(scoring.scorer).needs
-    if anchors is None and ANCHORS in needs:
+    if anchors is None and ANCHORS in find_scorer(scoring.scorer).needs:
         raise DataError(
             f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
         )
@@ -106,14 +105,7 @@ def score_pool(
         logger.info("all %d rows are scored already", len(pool))
         return table
     encoded = EncodedDataset(pool, Encoder(load_processing_class(proxy), encoding))
-    uses: dict[str, Any] = {"pool": encoded, "exclude": exclude}
-    if ANCHORS in needs:
-        assert anchors is not None
-        uses[ANCHORS] = EncodedDataset(anchors, encoded.encoder)
-    if PROXY in needs:
-        uses[PROXY] = prepare_proxy(Path(run_dir) / "proxy", proxy, encoded, exclude)
-    _run_with(uses, encoded, table, remaining, exclude, scoring)
-    del uses
+    _score_rows(Path(run_dir), encoded, anchors, proxy, table, remaining, exclude, scoring)
     free_memory()
     statuses = Counter(table.read()["status"].to_pylist())
     if is_main():
@@ -121,14 +113,24 @@ def score_pool(
     return table
 
 
-def _run_with(
-    uses: dict[str, Any],
+def _score_rows(
+    run_dir: Path,
     pool: EncodedDataset,
+    anchor_rows: Rows | None,
+    proxy: ProxyConfig,
     table: ScoreTable,
     remaining: list[int],
     exclude: Excluded,
     config: ScoringConfig,
 ) -> None:
+    """Makes what the scorer needs, and writes the missing rows with it."""
+    needs = find_scorer(config.scorer).needs
+    uses: dict[str, Any] = {"pool": pool, "exclude": exclude}
+    if ANCHORS in needs:
+        assert anchor_rows is not None
+        uses[ANCHORS] = EncodedDataset(anchor_rows, pool.encoder)
+    if PROXY in needs:
+        uses[PROXY] = prepare_proxy(run_dir / "proxy", proxy, pool, exclude)
     build = partial(build_scorer, config.scorer, **uses)
     if config.scorer == "one_step" and config.estimator == "cascade":
         run_cascade(build, pool, table, exclude, config)

@@ -11,7 +11,6 @@ pool appears exactly once; one without a utility has a status that says why.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ost_hf.errors import RunDirectoryError
+from ost_hf.files import write_whole
 
 SCHEMA = pa.schema(
     [
@@ -77,8 +77,7 @@ class ScoreTable:
 
     def write_manifest(self, identity: Mapping[str, Any], **more: Any) -> None:
         """Writes ``manifest.json``: the identity a resumed run must share, and facts beside it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _replace(
+        write_whole(
             self.folder / "manifest.json",
             lambda path: path.write_text(json.dumps({"identity": dict(identity), **more}, indent=2) + "\n"),
         )
@@ -89,7 +88,7 @@ class ScoreTable:
         types = dict.fromkeys(("sketch", "anchor_utilities"), pa.list_(pa.float32()))
         schema = pa.schema([*SCHEMA, *((name, types.get(name, pa.float64())) for name in extra)])
         table = pa.Table.from_pylist(records, schema=schema)
-        _replace(self.folder / self.part_name([r["row"] for r in records]), lambda path: pq.write_table(table, path))
+        write_whole(self.folder / self.part_name([r["row"] for r in records]), lambda path: pq.write_table(table, path))
 
     @staticmethod
     def part_name(rows: list[int]) -> str:
@@ -126,12 +125,6 @@ class ScoreTable:
 
     def _parts(self) -> Iterable[Path]:
         return sorted(self.folder.glob("part-*.parquet"))
-
-
-def _replace(path: Path, write: Any) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    write(temporary)
-    os.replace(temporary, path)
 
 
 def name_differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -28,24 +28,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from ost_hf.data.batching import cut_batches
-from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import DataError, ModelError
+from ost_hf.files import write_whole
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
 from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
-from ost_hf.scorers.base import Score, Scorer
-from ost_hf.scorers.inputs import forward_batch_tokens
+from ost_hf.scorers.base import Scorer
+from ost_hf.scorers.perplexity import LossScorer
 from ost_hf.scoring.anchor_scores import write_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer, score_within_memory
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.utility.loss import per_sample_loss
 
 logger = logging.getLogger(__name__)
 
@@ -54,24 +52,6 @@ Record = dict[str, Any]
 FOLDS = (0, 1)
 _MAX_GRAD_NORM = 1.0
 _LOWER = "lower scoring.second_look_learning_rate"
-
-
-class LossScorer:
-    """Ranks by the loss under a given model, lowest first."""
-
-    batch_size: int | None
-
-    def __init__(self, model: Any, pool: EncodedDataset, config: ScoringConfig):
-        self.model, self.batch_size = model, config.batch_size
-        self.batch_tokens = forward_batch_tokens(config)
-        self._collate = Collator.of(pool.encoder.processing_class)
-
-    def score(self, batch: list[Encoded]) -> list[Score]:
-        """Losses of a batch of rows."""
-        inputs = self._collate([row.features for row in batch if row.features is not None])
-        with torch.inference_mode():
-            losses = per_sample_loss(self.model, {key: value.to(state().device) for key, value in inputs.items()})
-        return [Score(-loss, loss) for loss in losses.tolist()]
 
 
 def run_second_look(
@@ -152,7 +132,7 @@ def fold(content_hash: str, seed: int) -> int:
 def best_rows(records: Sequence[Record], share: float) -> list[int]:
     """The rows to learn from, best first: those of highest one-step utility.
 
-    Low loss would choose what the proxy knows already; see docs/selection.md for what that costs.
+    Low loss would choose what the proxy knows already, and teach it little.
     """
     ordered = sorted(records, key=lambda record: (-record["utility"], record["example_id"]))
     return [record["row"] for record in ordered[: max(1, round(share * len(ordered)))]]
@@ -220,14 +200,14 @@ def _look(
         part.write_manifest({"look": "second"}, rows=0)
     barrier()
     if missing or not has_anchors:
-        scorer = LossScorer(_mature(number, best, pool, proxy, table, config), pool, config)
+        model = _mature(number, best, pool, proxy, table, config)
+        scorer = LossScorer(model, pool.encoder.processing_class, config)
         run_scorer(scorer, pool, part, missing, exclude, config)
         losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
         if is_main():
-            temporary = stored.with_suffix(".tmp")
-            temporary.write_text(json.dumps(losses) + "\n")
-            temporary.replace(stored)
-        del scorer
+            text = json.dumps(losses) + "\n"
+            write_whole(stored, lambda temporary: temporary.write_text(text))
+        del scorer, model
         free_memory()
     barrier()
     return json.loads(stored.read_text())

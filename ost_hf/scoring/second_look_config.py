@@ -11,7 +11,7 @@ from ost_hf.errors import require_choice, require_range
 class SecondLookOptions:
     """Fine-tune the proxy on what the first look ranks highest, and look at every row again with what it has learnt.
 
-    The defaults were chosen on development seeds of the handwritten arithmetic study.
+    The defaults were chosen on seeds of the handwritten arithmetic recipe that are not reported.
     """
 
     second_look: bool = field(

@@ -40,7 +40,7 @@ STRATEGIES: dict[str, dict[str, Section]] = {
     },
 }
 
-# First order ranks as the simulated step does, at a hundredth of its cost; docs/scoring.md has the agreement.
+# First order ranks as the simulated step does, at a small part of its cost; docs/scoring.md has both.
 _PAPER_LETS = "estimator"
 
 

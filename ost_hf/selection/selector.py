@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ost_hf.errors import DataError, RunDirectoryError
+from ost_hf.files import write_whole
 from ost_hf.selection.aggregation import aggregate
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.strata import rooms, strata_of
@@ -216,11 +216,7 @@ def _table(
 
 def write_selection(table: pa.Table, path: str | Path) -> None:
     """Writes a selection table; whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    pq.write_table(table, temporary)
-    os.replace(temporary, path)
+    write_whole(Path(path), lambda temporary: pq.write_table(table, temporary))
 
 
 def read_selection(path: str | Path) -> pa.Table:

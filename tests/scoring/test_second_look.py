@@ -17,11 +17,12 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.training import train
+from ost_hf.scorers.perplexity import LossScorer
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.second_look import LossScorer, best_rows, conformal_p, fold
+from ost_hf.scoring.second_look import best_rows, conformal_p, fold
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
 
@@ -121,7 +122,7 @@ def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processo
     from ost_hf.models import ModelConfig, load_model
 
     pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
-    scorer = LossScorer(load_model(ModelConfig(vlm_path, dtype="float32")).eval(), pool, ScoringConfig())
+    scorer = LossScorer(load_model(ModelConfig(vlm_path, dtype="float32")).eval(), processor, ScoringConfig())
     rows = [pool.encode(row) for row in range(8)]
     together = [score.loss for score in scorer.score(rows)]
     alone = [scorer.score([row])[0].loss for row in rows]

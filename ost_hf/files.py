@@ -1,0 +1,20 @@
+"""Files that are whole or absent, wherever a run is killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes under a temporary name beside ``path`` and renames; the folder is made.
+
+    Args:
+        path: The file, replaced if it is there.
+        write: Writes to the path it is given.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    write(temporary)
+    os.replace(temporary, path)
