@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import task
-import yaml
 
+from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
 from ost_hf.evaluation.answers import extract_answer
 
 
@@ -86,9 +86,9 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
         "3",
     ]
     recipe = root / "recipes" / "handwritten_arithmetic"
-    settings = yaml.safe_load((recipe / "run.yaml").read_text())
+    settings = parse_yaml((recipe / "run.yaml").read_text(), "run.yaml")
     settings["scoring"]["second_look_min_steps"] = 3
-    (tmp_path / "short.yaml").write_text(yaml.safe_dump(settings))
+    (tmp_path / "short.yaml").write_text(dump_yaml(settings))
     command = [sys.executable, str(recipe / "run.py"), "--config", str(tmp_path / "short.yaml"), *words]
     result = subprocess.run(
         [*command, "--run_dir", str(tmp_path / "demo"), "--seeds", "3", "4"],
