@@ -112,13 +112,13 @@ def test_dataset() -> datasets.Dataset:
 @pytest.fixture(scope="session")
 def pool(pool_dataset: datasets.Dataset, processor: Any) -> EncodedDataset:
     """The pool, encoded for the tiny Qwen3-VL."""
-    return EncodedDataset(Rows(pool_dataset), Encoder(processor), cache=True)
+    return EncodedDataset(Rows(pool_dataset), Encoder(processor))
 
 
 @pytest.fixture(scope="session")
 def anchors(anchor_dataset: datasets.Dataset, processor: Any) -> EncodedDataset:
     """The anchors, encoded for the tiny Qwen3-VL."""
-    return EncodedDataset(Rows(anchor_dataset), Encoder(processor), cache=True)
+    return EncodedDataset(Rows(anchor_dataset), Encoder(processor))
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ost_hf.errors import ConfigError, require_choice, require_range
 
@@ -90,10 +91,19 @@ class EncodingConfig:
     chat_template: str | None = field(
         default=None, metadata={"help": "file with a Jinja chat template to use in place of the model's own"}
     )
+    cache_mib: int = field(
+        default=512,
+        metadata={"help": "encoded rows of a pool kept in memory in each process, in MiB; 0: encode at every reading"},
+    )
 
     def __post_init__(self) -> None:
         require_range("max_length", self.max_length, at_least=2)
+        require_range("encoding.cache_mib", self.cache_mib, at_least=0)
         require_choice("overflow", self.overflow, ["skip", "truncate"])
+
+    def identity(self) -> dict[str, Any]:
+        """The fields that decide what a row becomes; memory does not."""
+        return {key: value for key, value in asdict(self).items() if key != "cache_mib"}
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -14,6 +15,7 @@ from torch.utils.data import Dataset
 
 from ost_hf.data.chat import find_answer_spans
 from ost_hf.data.config import EncodingConfig
+from ost_hf.data.encoding_cache import shared_cache
 from ost_hf.data.images import open_image
 from ost_hf.data.rows import Example, Message, RowError, Rows
 from ost_hf.errors import ConfigError, DataError, ModelError
@@ -74,6 +76,22 @@ class Encoder:
             self.chat_template: str | None = path.read_text()
         else:
             self.chat_template = getattr(processing_class, "chat_template", None) or self.tokenizer.chat_template
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash over all that an encoding depends on beside the row."""
+        parts = (
+            repr(self.processing_class),
+            self.tokenizer.backend_tokenizer.to_str(),
+            self.chat_template,
+            self.config.identity(),
+        )
+        return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
+
+    @property
+    def cache_bytes(self) -> int:
+        """What encoded rows of one dataset may take in memory."""
+        return self.config.cache_mib * 2**20
 
     def encode(self, rows: Rows, row: int) -> Encoded:
         """Encodes one row; what is wrong with it becomes its status, nothing is raised for it."""
@@ -292,28 +310,29 @@ class EncodedDataset(Dataset[Features]):
     Args:
         rows: The rows.
         encoder: The model's encoder.
-        cache: Keep encoded rows in memory; for small pools that are read many times.
+
+    Rows stay in memory once they are encoded, as far as ``encoding.cache_mib`` allows.
 
     Raises:
         ModelError: If the rows are tokenised for another model.
     """
 
-    def __init__(self, rows: Rows, encoder: Encoder, cache: bool = False):
+    def __init__(self, rows: Rows, encoder: Encoder):
         check_tokenizer(rows, encoder)
         self.rows = rows
         self.encoder = encoder
-        self._cache: dict[int, Encoded] | None = {} if cache else None
+        self._cache = shared_cache((rows.fingerprint, repr(rows.config), encoder.fingerprint), encoder.cache_bytes)
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def encode(self, row: int) -> Encoded:
         """The encoded row with its status."""
-        if self._cache is None:
-            return self.encoder.encode(self.rows, row)
-        if row not in self._cache:
-            self._cache[row] = self.encoder.encode(self.rows, row)
-        return self._cache[row]
+        encoded = self._cache.get(row)
+        if encoded is None:
+            encoded = self.encoder.encode(self.rows, row)
+            self._cache.put(row, encoded)
+        return encoded
 
     def __getitem__(self, row: int) -> Features:
         encoded = self.encode(row)
@@ -322,4 +341,4 @@ class EncodedDataset(Dataset[Features]):
                 f"row {row} ({encoded.example_id}) cannot be used: {encoded.status}, {encoded.detail}; "
                 "score or check the rows first, so that it is left out"
             )
-        return encoded.features
+        return dict(encoded.features)  # a collator may take fields out

@@ -75,7 +75,7 @@ def diagnose(
         )
     exclude, _ = exclude_rows(pool, anchors, overlap, duplicates or DuplicatesConfig(), evaluation)
     encoder = Encoder(load_processing_class(proxy), encoding or EncodingConfig())
-    candidates, anchor_set = EncodedDataset(pool, encoder), EncodedDataset(anchors, encoder, cache=True)
+    candidates, anchor_set = EncodedDataset(pool, encoder), EncodedDataset(anchors, encoder)
     # Not kept here: its memory is needed for the same proxy in another precision.
     diagnosis = examine(
         prepare_proxy(Path(run_dir) / "proxy", proxy, candidates, exclude),

@@ -174,7 +174,7 @@ def _identity(
         "scoring": {key: value for key, value in asdict(scoring).items() if key not in _NOT_IDENTITY}
         | prompt_digests(scoring),
         "proxy": asdict(proxy),
-        "encoding": asdict(encoding),
+        "encoding": encoding.identity(),
     }
     return json.loads(json.dumps(identity))
 
@@ -190,7 +190,7 @@ def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclu
             {
                 "proxy": asdict(config),
                 "pool": pool.rows.fingerprint,
-                "encoding": asdict(pool.encoder.config),
+                "encoding": pool.encoder.config.identity(),
                 "excluded_rows": sorted(exclude),
             }
         )

@@ -276,7 +276,7 @@ def _random_row(config: Any, length: int, images: bool, generator: torch.Generat
 
 
 def _encoded(dataset: datasets.Dataset, processing_class: Any) -> EncodedDataset:
-    return EncodedDataset(Rows(dataset), Encoder(processing_class), cache=True)
+    return EncodedDataset(Rows(dataset), Encoder(processing_class))
 
 
 def _case(

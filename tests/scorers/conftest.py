@@ -23,7 +23,7 @@ def sums() -> Rows:
 @pytest.fixture(scope="session")
 def text_pool(sums: Rows, text_path: str) -> EncodedDataset:
     """They, encoded for the tiny text model."""
-    return EncodedDataset(sums, Encoder(transformers.AutoTokenizer.from_pretrained(text_path)), cache=True)
+    return EncodedDataset(sums, Encoder(transformers.AutoTokenizer.from_pretrained(text_path)))
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def mixed(pool_dataset: datasets.Dataset, processor: Any) -> EncodedDataset:
     with_image[0]["content"].insert(0, {"type": "image"})
     rows = [(messages[:2], []), (messages, []), (with_image[:2], [image]), (with_image, [image])]
     table = {"messages": [list(m) for m, _ in rows], "images": [i for _, i in rows]}
-    return EncodedDataset(Rows(datasets.Dataset.from_list(_as_rows(table))), Encoder(processor), cache=True)
+    return EncodedDataset(Rows(datasets.Dataset.from_list(_as_rows(table))), Encoder(processor))
 
 
 def _as_rows(table: dict[str, list[Any]]) -> list[dict[str, Any]]:

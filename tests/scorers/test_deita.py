@@ -45,7 +45,7 @@ def as_rows(talks: list[list[tuple[str, str]]]) -> Rows:
 
 @pytest.fixture(scope="module")
 def pool(text_path: str) -> EncodedDataset:
-    return EncodedDataset(as_rows(TALKS), Encoder(transformers.AutoTokenizer.from_pretrained(text_path)), cache=True)
+    return EncodedDataset(as_rows(TALKS), Encoder(transformers.AutoTokenizer.from_pretrained(text_path)))
 
 
 @pytest.fixture(scope="module")

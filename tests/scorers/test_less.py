@@ -43,7 +43,7 @@ def text(text_path: str) -> tuple[Proxy, EncodedDataset, EncodedDataset]:
     encoder = Encoder(load_processing_class(proxy.config))
 
     def rows(table: dict[str, list[str]]) -> EncodedDataset:
-        return EncodedDataset(Rows(datasets.Dataset.from_dict(table)), encoder, cache=True)
+        return EncodedDataset(Rows(datasets.Dataset.from_dict(table)), encoder)
 
     pool = rows(
         {

@@ -42,7 +42,7 @@ def _timed_once() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def few_anchors(anchors: EncodedDataset) -> EncodedDataset:
-    return EncodedDataset(anchors.rows.select(range(4)), anchors.encoder, cache=True)
+    return EncodedDataset(anchors.rows.select(range(4)), anchors.encoder)
 
 
 @pytest.fixture(scope="module")
