@@ -34,8 +34,8 @@ class ScorerConfig(DeitaOptions, JudgeOptions, LessOptions):
         default="one_step",
         metadata={
             "help": "`one_step`; without anchors: `random`, `length` (longest answer first), `perplexity` (lowest loss "
-            "first), `ifd`, `judge` (a language model rates), `deita`; with anchors: `rds`, `less`; see "
-            "docs/baselines.md"
+            "first), `ifd`, `judge` (a language model rates), `deita`, `column` (your own scores); with anchors: "
+            "`rds`, `less`; see docs/baselines.md"
         },
     )
     estimator: str = field(
@@ -93,6 +93,9 @@ class ScorerConfig(DeitaOptions, JudgeOptions, LessOptions):
         metadata={
             "help": "store a sketch of each preconditioned gradient in so many numbers (column `sketch`; 0: none)"
         },
+    )
+    column: str | None = field(
+        default=None, metadata={"help": "of scorer `column`: the pool's column of numbers, higher is better"}
     )
     seed: int = field(default=0, metadata={"help": "seed of the random scorer, of sketches and of random samples"})
 
