@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import random
 import sys
 from pathlib import Path
 
@@ -160,20 +161,32 @@ def teach(model: torch.nn.Module, dataset: EncodedDataset, steps: int, batch_siz
             print(f"step {step:4d}  loss {loss.item():.3f}", flush=True)
 
 
+def taught_rows(operations: list[str], mostly: list[str], others_share: float, seed: int) -> list[task.Row]:
+    """4,000 rows to teach with; with ``mostly``, few of the other operations."""
+    if not mostly:
+        return task.clean_rows(4000, "pretraining", seed, operations)
+    generator = random.Random(seed)
+    rows = task.clean_rows(20_000, "pretraining", seed, operations)
+    return [row for row in rows if row["operation"] in mostly or generator.random() < others_share][:4000]
+
+
 def main() -> None:
     """Makes, teaches and saves."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="folder to write the checkpoint to")
     parser.add_argument("--steps", type=int, default=175, help="more steps teach a stronger base")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--operations", nargs="+", default=list(task.DEMO_OPERATIONS), choices=list(task.OPERATIONS))
+    parser.add_argument("--mostly", nargs="+", default=[], help="operations that it is taught: of the others ...")
+    parser.add_argument("--others_share", type=float, default=0.06, help="... only this share of the rows is left")
     args = parser.parse_args()
 
-    rows = task.clean_rows(4000, "pretraining", seed=args.seed)
+    rows = taught_rows(args.operations, args.mostly, args.others_share, args.seed)
     texts = [row[key] for row in rows for key in ("question", "answer")] + ["system user assistant\n"] * 100
     tokenizer = make_tokenizer(texts)
     processor = make_processor(tokenizer)
     model = make_model(tokenizer, args.seed)
-    dataset = EncodedDataset(Rows(task.as_dataset(rows)), Encoder(processor), cache=True)
+    dataset = EncodedDataset(Rows(task.as_dataset(rows)), Encoder(processor))
     example = dataset[0]
     parameters = sum(p.numel() for p in model.parameters())
     answer = int((example["labels"] != -100).sum())

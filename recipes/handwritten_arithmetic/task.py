@@ -7,7 +7,7 @@ behind the pretraining, pool, anchor and test rows are disjoint.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -24,7 +24,11 @@ OPERATIONS: dict[str, tuple[str, str, Callable[[int, int], int]]] = {
     "difference": ("What is the difference of the two digits?", "-", lambda a, b: abs(a - b)),
     "maximum": ("Which of the two digits is larger?", ">", max),
     "product": ("What is the product of the two digits?", "*", lambda a, b: a * b),
+    # For studies alone: no default was chosen on a pool that holds it.
+    "double": ("What is twice the left digit plus the right digit?", "* 2 +", lambda a, b: 2 * a + b),
 }
+# What the demo asks, and what settings were chosen on.
+DEMO_OPERATIONS = ("sum", "difference", "maximum", "product")
 
 _JUNK = "left right is so the then answer sum product 0 1 2 3 4 5 6 7 8 9 + - * = . ,"
 JUNK_WORDS = _JUNK.split(" ")
@@ -51,10 +55,14 @@ def scans_of(part: str) -> tuple[int, ...]:
     raise ValueError(f"part must be one of {', '.join(SCANS)}, got {part!r}")
 
 
-def picture(left: int, right: int) -> Image.Image:
-    """Two scans side by side, doubled to 32 x 16 pixels."""
+def picture(left: int, right: int, speckle: int | None = None) -> Image.Image:
+    """Two scans side by side, doubled to 32 x 16 pixels; ``speckle`` seeds noise of a few grey levels."""
     images = _digits()[0]
-    return Image.fromarray(np.kron(np.hstack([images[left], images[right]]), np.ones((2, 2), np.uint8))).convert("RGB")
+    pixels = np.kron(np.hstack([images[left], images[right]]), np.ones((2, 2), np.uint8))
+    if speckle is not None:
+        noise = np.random.default_rng(speckle).normal(0, 4, pixels.shape)
+        pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels).convert("RGB")
 
 
 def chain_of_thought(operation: str, a: int, b: int, result: int) -> str:
@@ -63,14 +71,14 @@ def chain_of_thought(operation: str, a: int, b: int, result: int) -> str:
     return f"left {a}, right {b}. {a} {sign} {b} = {result}. answer: {result}"
 
 
-def clean_rows(count: int, part: str, seed: int) -> list[Row]:
+def clean_rows(count: int, part: str, seed: int, operations: Sequence[str] = DEMO_OPERATIONS) -> list[Row]:
     """Correct rows; the right answer stands in ``solution`` whatever is done to the row later."""
     generator = random.Random(seed)
     scans, labels = scans_of(part), _digits()[1]
     rows = []
     for _ in range(count):
         left, right = generator.choice(scans), generator.choice(scans)
-        operation = generator.choice(list(OPERATIONS))
+        operation = generator.choice(operations)
         a, b = int(labels[left]), int(labels[right])
         question, _, compute = OPERATIONS[operation]
         result = compute(a, b)
@@ -115,31 +123,53 @@ def _wrong_bare_answer(row: Row, a: int, b: int, result: int, generator: random.
     row["answer"] = f"answer: {_other(generator, range(19), result)}"
 
 
+def _wrong_operation(row: Row, a: int, b: int, result: int, generator: random.Random) -> None:
+    """A right solution of another question; of one with another result where there is one (two zeros have none)."""
+    others = [name for name in OPERATIONS if name != row["operation"]]
+    differing = [name for name in others if OPERATIONS[name][2](a, b) != result]
+    name = generator.choice(differing or others)
+    row["answer"] = chain_of_thought(name, a, b, OPERATIONS[name][2](a, b))
+
+
 CORRUPTIONS = {
     "wrong_arithmetic": _wrong_arithmetic,
     "wrong_perception": _wrong_perception,
     "swapped_image": _swapped_image,
     "junk": _junk,
     "wrong_bare_answer": _wrong_bare_answer,
+    # For studies alone, as the fifth operation.
+    "wrong_operation": _wrong_operation,
 }
+DEMO_CORRUPTIONS = ("wrong_arithmetic", "wrong_perception", "swapped_image", "junk", "wrong_bare_answer")
 
 
-def pool_rows(count: int, seed: int, noise: float = 0.5) -> list[Row]:
+def pool_rows(
+    count: int,
+    seed: int,
+    noise: float = 0.5,
+    operations: Sequence[str] = DEMO_OPERATIONS,
+    corruptions: Sequence[str] = DEMO_CORRUPTIONS,
+) -> list[Row]:
     """Pool rows of which a share is corrupted in one of the named ways; ``kind`` says which."""
-    generator = random.Random(seed)
-    rows = clean_rows(count, "pool", seed + 1)
+    rows = clean_rows(count, "pool", seed + 1, operations)
+    corrupt(rows, noise, corruptions, random.Random(seed))
+    return rows
+
+
+def corrupt(rows: list[Row], noise: float, corruptions: Sequence[str], generator: random.Random) -> None:
+    """Corrupts each row with probability ``noise``, in place, in a way drawn from ``corruptions``."""
     labels = _digits()[1]
     for row in rows:
         if generator.random() < noise:
-            row["kind"] = generator.choice(list(CORRUPTIONS))
+            row["kind"] = generator.choice(corruptions)
             a, b = int(labels[row["left_scan"]]), int(labels[row["right_scan"]])
             CORRUPTIONS[row["kind"]](row, a, b, int(row["solution"]), generator)
-    return rows
 
 
 def as_dataset(rows: list[Row]) -> datasets.Dataset:
     """The rows with their pictures, in the question/answer layout."""
-    records = [{"image": picture(row["left_scan"], row["right_scan"]), **row} for row in rows]
+    records = [{"image": picture(row["left_scan"], row["right_scan"], row.get("speckle")), **row} for row in rows]
     columns: dict[str, Any] = {key: datasets.Value("string") for key in records[0]}
-    columns |= {"image": datasets.Image(), "left_scan": datasets.Value("int32"), "right_scan": datasets.Value("int32")}
+    whole = [key for key in records[0] if key in ("left_scan", "right_scan", "speckle", "is_clean", "is_copy")]
+    columns |= {"image": datasets.Image(), **{key: datasets.Value("int32") for key in whole}}
     return datasets.Dataset.from_list(records, features=datasets.Features(columns))
