@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status: 0, or 2 after an error that the user can mend.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    if argv[:1] == ["study"]:
+        return _study(argv[1:])
     asks_for_help = any(word in ("-h", "--help") for word in argv)
     parser = build_parser(training_help=asks_for_help and any(word in TRAINING_COMMANDS for word in argv))
     known, rest = parser.parse_known_args(argv)
@@ -79,6 +81,7 @@ def build_parser(training_help: bool = False) -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    commands.add_parser("study", help="compare ways of selecting, from one YAML to tables and a plot", add_help=False)
     for name, (summary, sections) in COMMANDS.items():
         command = commands.add_parser(
             name,
@@ -96,6 +99,18 @@ def build_parser(training_help: bool = False) -> argparse.ArgumentParser:
         if name in TRAINING_COMMANDS:
             _add_training(command, training_help)
     return parser
+
+
+def _study(argv: list[str]) -> int:
+    """A study has a YAML of its own: many runs, not one."""
+    from ost_hf.cli.study.main import main as study
+
+    try:
+        study(argv)
+    except OSTError as error:
+        print(f"ost-hf study: error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 def _add_section(command: argparse.ArgumentParser, section: str) -> None:

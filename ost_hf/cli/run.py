@@ -21,12 +21,17 @@ def run(config: RunConfig) -> None:
     config.require("pool", "proxy", "target")
     if config.evaluation is not None:
         config.require("evaluation")
-    for stage, run_stage in STAGES.items():
+    for stage in STAGES:
         if stage == "evaluate" and config.evaluation is None:
             logger.info("no evaluation section: done after training")
             continue
-        logger.info("stage: %s", stage)
-        if launcher.wants_launch(config, stage):
-            launcher.launch(config, stage)
-        else:
-            run_stage(config)
+        run_stage(config, stage)
+
+
+def run_stage(config: RunConfig, stage: str) -> None:
+    """Runs one stage, in processes of its own where the configuration asks for them."""
+    logger.info("stage: %s", stage)
+    if launcher.wants_launch(config, stage):
+        launcher.launch(config, stage)
+    else:
+        STAGES[stage](config)

@@ -1,0 +1,106 @@
+"""``StudyConfig``: the YAML of a study.
+
+A setting, a method and ``common`` are mappings of a run's sections (``pool``, ``proxy``, ``scoring``, ...), laid over
+one another, the method last. ``{seed}``, ``{setting}`` and ``{data}`` in texts are filled in.
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ost_hf.cli.yaml_values import parse_yaml
+from ost_hf.errors import ConfigError, require_choice, require_range, unknown_key
+
+Section = dict[str, Any]
+
+PROTOCOLS = ("A", "B")
+
+
+@dataclass(frozen=True)
+class StudyConfig:
+    """What is compared, where, and how often."""
+
+    run_dir: str = field(metadata={"help": "folder of all arms; what is done there already is not done again"})
+    seeds: list[int] = field(metadata={"help": "of data, proxy, selection and training: one repetition each"})
+    methods: dict[str, Section] = field(
+        metadata={"help": "sections by name; one that sets how much it keeps by itself is not crossed with keep_ratios"}
+    )
+    settings: dict[str, Section] = field(
+        metadata={"help": "sections by name, and `prepare`: a command (list of words) that makes the data in {data}"}
+    )
+    common: Section = field(default_factory=dict, metadata={"help": "sections of all arms"})
+    keep_ratios: list[float] = field(default_factory=lambda: [0.5], metadata={"help": "shares of the pool to keep"})
+    protocols: list[str] = field(
+        default_factory=lambda: ["B"],
+        metadata={
+            "help": "`B`: training.max_steps for every selection (fewer rows, more epochs); `A`: steps in proportion "
+            "to the kept share (same epochs)"
+        },
+    )
+    reference: str = field(default="auto", metadata={"help": "the method that all others are compared with"})
+    everything: str = field(default="everything", metadata={"help": "the method that trains on the whole pool"})
+    oracle: str = field(default="oracle", metadata={"help": "the method that knows the truth, if there is one"})
+    truth: Section | None = field(
+        default=None,
+        metadata={"help": "{column, clean}: a column of the pool and its value for clean rows; says what was kept"},
+    )
+    workers: int = field(
+        default=1, metadata={"help": "processes side by side, each with a setting and seed of its own"}
+    )
+    keep_targets: bool = field(default=False, metadata={"help": "leave the fine-tuned models on disk"})
+
+    def __post_init__(self) -> None:
+        require_range("workers", self.workers, at_least=1)
+        for name in ("seeds", "methods", "settings", "keep_ratios", "protocols"):
+            if not getattr(self, name):
+                raise ConfigError(f"{name} is empty: name at least one")
+        for protocol in self.protocols:
+            require_choice("protocols", protocol, PROTOCOLS)
+        for ratio in self.keep_ratios:
+            require_range("keep_ratios", ratio, above=0, at_most=1)
+        if self.reference not in self.methods:
+            raise ConfigError(unknown_key("method (reference)", self.reference, self.methods))
+        for name in (*self.methods, *self.settings):
+            if not name or set(name) & set("/\\ "):
+                raise ConfigError(f"names become folders: {name!r} may not hold spaces or slashes")
+        if self.truth is not None and set(self.truth) != {"column", "clean"}:
+            raise ConfigError(f"truth must hold column and clean, got {self.truth!r}")
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return Path(self.run_dir).expanduser()
+
+
+def load_study(path: str | Path, changes: Section | None = None) -> StudyConfig:
+    """Reads a study's YAML.
+
+    Args:
+        path: The file.
+        changes: Fields in place of the file's.
+
+    Raises:
+        ConfigError: For a file that is not there, an unknown field, or a value that is not allowed.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise ConfigError(f"there is no study {path}")
+    given = parse_yaml(file.read_text(), str(path))
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path} must hold fields such as run_dir, seeds, settings and methods")
+    given |= changes or {}
+    allowed = {item.name: item for item in fields(StudyConfig)}
+    for key in given:
+        if key not in allowed:
+            raise ConfigError(unknown_key("field of a study", str(key), allowed))
+    for name in ("run_dir", "seeds", "methods", "settings"):
+        if name not in given:
+            raise ConfigError(f"{name} is not set: {allowed[name].metadata['help']}")
+    for name in ("methods", "settings"):
+        if not isinstance(given[name], dict):
+            raise ConfigError(f"{name} must hold names and their sections, got {given[name]!r}")
+        given[name] = {str(key): value or {} for key, value in given[name].items()}
+    return StudyConfig(**given)

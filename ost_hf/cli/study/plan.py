@@ -1,0 +1,132 @@
+"""A study's arms: which run directories there are and the configuration of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ost_hf.cli.config import SECTIONS, RunConfig, build_config
+from ost_hf.cli.study.config import Section, StudyConfig
+from ost_hf.errors import ConfigError
+
+# Every seed of a run; a repetition repeats all that is random.
+_SEEDED = ("proxy", "scoring", "selection", "training")
+
+# With one of these a method says by itself how much it keeps.
+_CUTS = ("keep_ratio", "keep_count", "min_utility")
+
+
+@dataclass(frozen=True)
+class Group:
+    """One setting and one seed: all its arms share their data and run one after another in one process."""
+
+    setting: str
+    seed: int
+    folder: Path
+
+    @property
+    def data(self) -> Path:
+        """Where ``prepare`` writes."""
+        return self.folder / "data"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One cut of one method's scores and what is trained on it. Without a protocol nothing is trained."""
+
+    keep_ratio: float | None
+    protocol: str | None
+
+    @property
+    def name(self) -> str:
+        """Its folder beside the scores."""
+        if self.protocol is None:
+            return "untrained"
+        return f"keep-{'own' if self.keep_ratio is None else f'{self.keep_ratio:g}'}-{self.protocol}"
+
+
+def groups(study: StudyConfig) -> list[Group]:
+    """All settings with all seeds; seeds outermost, so that an interrupted study has whole repetitions."""
+    return [
+        Group(setting, seed, study.folder / setting / f"seed-{seed}")
+        for seed in study.seeds
+        for setting in study.settings
+    ]
+
+
+def arms(study: StudyConfig, method: str) -> Iterator[Arm]:
+    """The arms of a method."""
+    sections = study.methods[method]
+    if sections.get("untrained"):
+        yield Arm(None, None)
+        return
+    own_cut = any(key in (sections.get("selection") or {}) for key in _CUTS)
+    for protocol in study.protocols:
+        for ratio in [None] if own_cut else study.keep_ratios:
+            yield Arm(ratio, protocol)
+
+
+def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None = None) -> RunConfig:
+    """The configuration of a method's scores, or of one of its arms.
+
+    Raises:
+        ConfigError: For unknown sections, fields and values.
+    """
+    sections: Section = {}
+    for name, given in (
+        ("common", study.common),
+        (f"settings.{group.setting}", study.settings[group.setting]),
+        (f"methods.{method}", study.methods[method]),
+    ):
+        if not isinstance(given, dict):
+            raise ConfigError(f"{name} must hold sections, got {given!r}")
+        sections = _overlaid(sections, given)
+    sections.pop("prepare", None)
+    untrained = bool(sections.pop("untrained", False))
+    folder = group.folder / method
+    sections = filled(sections, group)
+    sections["run_dir"] = str(folder if arm is None else folder / arm.name)
+    for name in _SEEDED:
+        sections[name] = {**(sections.get(name) or {}), "seed": group.seed}
+    if arm is not None and arm.keep_ratio is not None:
+        sections["selection"]["keep_ratio"] = arm.keep_ratio
+    if untrained:
+        model = (sections.get("target") or {}).get("model")
+        sections["evaluation"] = {**(sections.get("evaluation") or {}), "model": model}
+    return build_config(sections)
+
+
+def prepare_command(study: StudyConfig, group: Group) -> list[str] | None:
+    """The words that make a group's data, if its setting has any.
+
+    Raises:
+        ConfigError: If they are not a list.
+    """
+    command = study.settings[group.setting].get("prepare", study.common.get("prepare"))
+    if command is None:
+        return None
+    if not isinstance(command, list) or not command:
+        raise ConfigError(f"settings.{group.setting}.prepare must be a list of words, got {command!r}")
+    return [str(filled(word, group)) for word in command]
+
+
+def filled(value: Any, group: Group) -> Any:
+    """``value`` with the group's names in place of ``{seed}``, ``{setting}`` and ``{data}``."""
+    if isinstance(value, dict):
+        return {key: filled(inner, group) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [filled(inner, group) for inner in value]
+    if isinstance(value, str):
+        for name, text in (("seed", group.seed), ("setting", group.setting), ("data", group.data)):
+            value = value.replace("{" + name + "}", str(text))
+    return value
+
+
+def _overlaid(below: Section, above: Section) -> Section:
+    result = dict(below)
+    for key, value in above.items():
+        both = key in SECTIONS or key == "training"
+        result[key] = {**(result.get(key) or {}), **(value or {})} if both else value
+    return result

@@ -1,0 +1,191 @@
+"""All arms of one setting and seed, one after another in one process.
+
+A method's scores are made once, in ``setting/seed-N/method``; each cut of them is a run directory inside it, with a
+link to the scores. ``scored.json`` and ``result.json`` are written last and mark what is done.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from ost_hf.cli.config import RunConfig
+from ost_hf.cli.run import run_stage
+from ost_hf.cli.study.config import StudyConfig
+from ost_hf.cli.study.description import describe_arm, describe_scores
+from ost_hf.cli.study.plan import Arm, Group, arms, configuration, prepare_command
+from ost_hf.cli.study.provenance import version_of_code
+from ost_hf.errors import OSTError, RunDirectoryError
+from ost_hf.files import write_whole
+
+Record = dict[str, Any]
+
+
+def run_group(study: StudyConfig, group: Group) -> list[str]:
+    """Runs what is missing of a group; its output goes to ``log.txt`` in its folder.
+
+    Returns:
+        One message for each method that failed.
+    """
+    group.folder.mkdir(parents=True, exist_ok=True)
+    console = os.fdopen(os.dup(2), "w", buffering=1)
+    with (group.folder / "log.txt").open("a", buffering=1) as log:
+        _write_to(log)
+        _share_cores(study.workers)
+        try:
+            _prepare(study, group)
+        except OSTError as error:
+            return [f"{group.setting}, seed {group.seed}: {error}"]
+        failures = []
+        for method in study.methods:
+            try:
+                _run_method(study, group, method, console)
+            except OSTError as error:
+                failures.append(f"{group.setting}, seed {group.seed}, {method}: {error}")
+                print(f"failed: {failures[-1]}", file=console)
+    return failures
+
+
+def _write_to(log: TextIO) -> None:
+    """Sends this process's output to a file: bars and libraries' chatter of many arms are not for a screen."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.dup2(log.fileno(), 1)
+    os.dup2(log.fileno(), 2)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+
+
+def _share_cores(workers: int) -> None:
+    if "OMP_NUM_THREADS" not in os.environ:
+        import torch
+
+        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+
+
+def _prepare(study: StudyConfig, group: Group) -> None:
+    command = prepare_command(study, group)
+    marker = group.folder / "prepared.json"
+    if command is None or (marker.exists() and json.loads(marker.read_text()) == command):
+        return
+    if marker.exists():
+        raise RunDirectoryError(
+            f"{group.data} was made by another command ({' '.join(json.loads(marker.read_text()))}); "
+            "choose another run_dir, or remove the folder"
+        )
+    group.data.mkdir(parents=True, exist_ok=True)
+    words = [sys.executable if word == "python" else word for word in command]
+    if subprocess.run(words, check=False).returncode != 0:
+        raise OSTError(f"prepare failed: {' '.join(command)}; see {group.folder / 'log.txt'}")
+    _write_json(marker, command)
+
+
+def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) -> None:
+    for arm in arms(study, method):
+        config = configuration(study, group, method, arm)
+        done = _read_done(config.folder / "result.json", config)
+        if done is None:
+            if arm.protocol is None:
+                result = _run_untrained(config)
+            else:
+                scored = _run_scoring(configuration(study, group, method))
+                result = _run_arm(study, config, arm, scored)
+            result |= {"method": method, "setting": group.setting, "seed": group.seed}
+            result |= {"keep_ratio": arm.keep_ratio, "protocol": arm.protocol} | version_of_code()
+            _write_json(config.folder / "result.json", {"config": _identity(config), "result": result})
+            where = f"{group.setting}, seed {group.seed}, {method}, {arm.name}"
+            print(f"{time.strftime('%H:%M:%S')} {where}: {result['score']:.1%}", file=console)
+
+
+def _run_scoring(config: RunConfig) -> Record:
+    """The pool's scores for a method, and what they cost."""
+    marker = config.folder / "scored.json"
+    done = _read_done(marker, config)
+    if done is not None:
+        return done
+    resumed = (config.folder / "scores").exists()
+    config.write()
+    started = time.perf_counter()
+    run_stage(config, "score")
+    # What an interrupted attempt took is not known.
+    seconds = None if resumed else time.perf_counter() - started
+    scored = {"seconds": seconds}
+    _write_json(marker, {"config": _identity(config), "result": scored})
+    return scored
+
+
+def _run_arm(study: StudyConfig, config: RunConfig, arm: Arm, scored: Record) -> Record:
+    """Select, train, evaluate."""
+    config.folder.mkdir(parents=True, exist_ok=True)
+    link = config.folder / "scores"
+    if not link.is_symlink():
+        link.symlink_to(Path("..") / "scores", target_is_directory=True)
+    config.write()
+    seconds = {"score": scored["seconds"]}
+    seconds["select"] = _timed(config, "select")
+    config = _with_steps(config, arm)
+    seconds["train"] = _timed(config, "train")
+    seconds["evaluate"] = _timed(config, "evaluate")
+    result = describe_arm(config, study.truth) | describe_scores(config, study.truth) | {"seconds": seconds}
+    if not study.keep_targets:
+        shutil.rmtree(config.folder / "target")
+    return result
+
+
+def _run_untrained(config: RunConfig) -> Record:
+    config.write()
+    seconds = {"evaluate": _timed(config, "evaluate")}
+    metrics = json.loads((config.folder / "metrics.json").read_text())
+    return {"score": metrics["exact_match"], "by_group": metrics.get("by_group", {}), "seconds": seconds}
+
+
+def _timed(config: RunConfig, stage: str) -> float:
+    started = time.perf_counter()
+    run_stage(config, stage)
+    return time.perf_counter() - started
+
+
+def _with_steps(config: RunConfig, arm: Arm) -> RunConfig:
+    """Protocol A's number of steps: in proportion to the kept share."""
+    if arm.protocol != "A":
+        return config
+    from ost_hf.selection.selector import read_selection
+
+    steps = config.training.get("max_steps")
+    if not isinstance(steps, int) or steps < 1:
+        raise OSTError("protocol A needs training.max_steps: the steps for the whole pool")
+    kept = read_selection(config.folder)["kept"].to_pylist()
+    wanted = max(1, round(steps * sum(kept) / len(kept)))
+    config = replace(config, training={**config.training, "max_steps": wanted})
+    config.write()
+    return config
+
+
+def _identity(config: RunConfig) -> Record:
+    """What an arm was made with; where the models lie on this machine is part of it."""
+    return json.loads(json.dumps({key: value for key, value in asdict(config).items() if key != "accelerate"}))
+
+
+def _read_done(marker: Path, config: RunConfig) -> Record | None:
+    if not marker.exists():
+        return None
+    stored = json.loads(marker.read_text())
+    wanted = _identity(config)
+    if stored["config"] != wanted:
+        changed = sorted(key for key in wanted if stored["config"].get(key) != wanted[key])
+        raise RunDirectoryError(
+            f"{marker.parent} was made with another configuration (section {', '.join(changed)} differs); "
+            "choose another run_dir, or remove the folder to make it again"
+        )
+    return stored["result"]
+
+
+def _write_json(path: Path, value: Any) -> None:
+    write_whole(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))

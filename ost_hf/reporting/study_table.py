@@ -1,0 +1,140 @@
+"""A study's results as Markdown: one table for each setting, keep ratio and protocol, and one over all settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ost_hf.reporting.statistics import Interval, mean_interval, paired_difference, recovered
+
+Record = dict[str, Any]
+Results = list[Record]
+
+
+def as_markdown(study: Record) -> str:
+    """The tables, and under them what they were made with.
+
+    Args:
+        study: What ``ost-hf study`` writes to ``results.json``.
+    """
+    results: Results = study["results"]
+    trained = [result for result in results if result["protocol"] is not None]
+    parts = []
+    for protocol in sorted({result["protocol"] for result in trained}):
+        ratios = sorted({r["keep_ratio"] for r in trained if r["protocol"] == protocol and r["keep_ratio"] is not None})
+        for ratio in ratios or [None]:
+            chosen = [r for r in trained if r["protocol"] == protocol and r["keep_ratio"] in (ratio, None)]
+            title = f"keep {ratio:.0%}, Protocol {protocol}" if ratio is not None else f"Protocol {protocol}"
+            settings = [name for name in study["settings"] if any(r["setting"] == name for r in chosen)]
+            for setting in settings:
+                parts += [f"### {setting}: {title}", "", *_setting_table(study, chosen, results, setting), ""]
+            if len(settings) > 1:
+                parts += [f"### All settings: {title}", "", *_overall_table(study, chosen, settings), ""]
+    return "\n".join([*parts, _source(study), ""])
+
+
+def _setting_table(study: Record, chosen: Results, results: Results, setting: str) -> list[str]:
+    here = [result for result in chosen if result["setting"] == setting]
+    scores = scores_by_method(here)
+    reference = scores.get(study["reference"], {})
+    lines = [
+        f"| method | exact match | {study['reference']} over it | clean of kept | AUC | select (s) | train (s) |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    untrained = scores_by_method(r for r in results if r["setting"] == setting and r["protocol"] is None)
+    lines += [f"| {name} | {_percent(_mean(values))} | | | | | |" for name, values in untrained.items()]
+    for method in (name for name in study["methods"] if name in scores):
+        mine = [result for result in here if result["method"] == method]
+        difference = None if method == study["reference"] else paired_difference(reference, scores[method])
+        name = f"**{method}**" if method == study["reference"] else method
+        seconds = [_seconds(mine, ("score", "select")), _seconds(mine, ("train",))]
+        shares = [_average(result.get("clean_share") for result in mine), _auc(mine)]
+        lines.append(
+            f"| {name} | {_percent(_mean(scores[method]))} | {_points(difference)} | "
+            f"{'' if shares[0] is None else f'{shares[0]:.1%}'} | {'' if shares[1] is None else f'{shares[1]:.3f}'} | "
+            f"{' | '.join('' if value is None else f'{value:.0f}' for value in seconds)} |"
+        )
+    share = gap_recovered(study, scores)
+    if share is not None:
+        lines += [
+            "",
+            f"Of the way from {study['everything']} to {study['oracle']}, {study['reference']} goes {_percent(share)}.",
+        ]
+    return lines
+
+
+def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[str]:
+    """Means over settings: of each seed first, so that the interval is over seeds."""
+    by_setting = {name: scores_by_method(r for r in chosen if r["setting"] == name) for name in settings}
+    overall: dict[str, dict[int, float]] = {}
+    for method in study["methods"]:
+        scores = [by_setting[name].get(method, {}) for name in settings]
+        seeds = set.intersection(*(set(values) for values in scores))
+        if seeds:
+            overall[method] = {seed: sum(v[seed] for v in scores) / len(scores) for seed in seeds}
+    reference = overall.get(study["reference"], {})
+    lines = [f"| method | mean of settings | {study['reference']} over it |", "|---|---|---|"]
+    for method, values in overall.items():
+        difference = None if method == study["reference"] else paired_difference(reference, values)
+        lines.append(f"| {method} | {_percent(_mean(values))} | {_points(difference)} |")
+    shares = [gap_recovered(study, by_setting[name]) for name in settings]
+    known = [share.mean for share in shares if share is not None]
+    if known:
+        lines += ["", f"Of the way to {study['oracle']}, mean of settings: {sum(known) / len(known):.1%}."]
+    return lines
+
+
+def scores_by_method(results: Iterable[Record]) -> dict[str, dict[int, float]]:
+    """Exact match by method and seed."""
+    found: dict[str, dict[int, float]] = {}
+    for result in results:
+        found.setdefault(result["method"], {})[result["seed"]] = result["score"]
+    return found
+
+
+def gap_recovered(study: Record, scores: dict[str, dict[int, float]]) -> Interval | None:
+    """How far the reference goes from training on everything to the oracle, where the study has both."""
+    reference, below, above = (scores.get(study[role]) for role in ("reference", "everything", "oracle"))
+    return None if reference is None or below is None or above is None else recovered(reference, below, above)
+
+
+def _mean(values: dict[int, float]) -> Interval:
+    return mean_interval(list(values.values()))
+
+
+def _percent(interval: Interval) -> str:
+    ends = "" if interval.low is None else f" [{100 * interval.low:.1f}, {100 * (interval.high or 0):.1f}]"
+    return f"{interval.mean:.1%}{ends}"
+
+
+def _points(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    ends = "" if interval.low is None else f" [{100 * interval.low:+.1f}, {100 * (interval.high or 0):+.1f}]"
+    return f"{100 * interval.mean:+.1f}{ends}"
+
+
+def _seconds(results: Results, stages: tuple[str, ...]) -> float | None:
+    known = [[result["seconds"][stage] for stage in stages] for result in results]
+    return _average(None if None in values else sum(values) for values in known)
+
+
+def _auc(results: Results) -> float | None:
+    return _average((result.get("auc") or {}).get("utility") for result in results)
+
+
+def _average(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _source(study: Record) -> str:
+    machine = study["machine"]
+    devices = ", ".join(machine["accelerators"]) or f"{machine['cores']} cores of {machine['processor']}"
+    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    seeds = sorted({result["seed"] for result in study["results"]})
+    return (
+        f"Means and 95 % intervals over seeds; differences in points, paired by seed; seconds are of one worker of "
+        f"{study['workers']} side by side. Seeds {', '.join(map(str, seeds))}. `{study['command']}` at "
+        f"{', '.join(study['commits'])}; {devices}; Python {machine['python']}, {libraries}."
+    )

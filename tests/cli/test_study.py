@@ -1,0 +1,185 @@
+"""A study: its arms, its resumption, and what it writes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ost_hf.cli.study.config import load_study
+from ost_hf.cli.study.description import area_under_curve
+from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command
+from ost_hf.cli.yaml_values import dump_yaml
+from ost_hf.errors import ConfigError
+
+Record = dict[str, Any]
+
+
+@pytest.fixture
+def given(tmp_path: Path, vlm_path: str) -> Record:
+    """A study of ten steps on forty rows."""
+    return {
+        "run_dir": str(tmp_path / "study"),
+        "seeds": [5, 6],
+        "workers": 2,
+        "keep_ratios": [0.25],
+        "protocols": ["A", "B"],
+        "reference": "one_step",
+        "truth": {"column": "kind", "clean": "clean"},
+        "settings": {"tiny": {"target": {"model": vlm_path}, "proxy": {"model": vlm_path}}},
+        "common": {
+            "prepare": [
+                "python", "recipes/handwritten_arithmetic/study_data.py", "--output", "{data}", "--seed", "{seed}",
+                "--pool_rows", 40, "--anchor_rows", 6, "--test_rows", 10,
+            ],
+            "pool": {"path": "{data}/pool.parquet"},
+            "anchors": {"path": "{data}/anchors.parquet"},
+            "proxy": {"warmup_min_steps": 2, "warmup_batch_size": 4},
+            "training": {"max_steps": 8, "per_device_train_batch_size": 4, "save_strategy": "no", "report_to": "none"},
+            "evaluation": {"path": "{data}/test.parquet", "reference_column": "solution", "max_new_tokens": 4},
+        },
+        "methods": {
+            "untrained": {"untrained": True},
+            "everything": {"scoring": {"scorer": "random"}, "selection": {"keep_ratio": 1.0}},
+            "one_step": {"strategy": "one_step", "scoring": {"per_anchor": True}},
+            "oracle": {"scoring": {"scorer": "column", "column": "is_clean"}, "selection": {"min_utility": 0.5}},
+        },
+    }  # fmt: skip
+
+
+def write(given: Record, folder: Path) -> Path:
+    path = folder / "study.yaml"
+    path.write_text(dump_yaml(given))
+    return path
+
+
+def study(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ost_hf.cli.main", "study", *words],
+        capture_output=True, text=True, check=False, cwd=root, env={**os.environ},
+    )  # fmt: skip
+
+
+def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: Path) -> None:
+    path = str(write(given, tmp_path))
+    first = study(root, "--config", path)
+    assert first.returncode == 0, first.stderr[-3000:]
+    results = json.loads((tmp_path / "study" / "results.json").read_text())
+    by_name = {(r["method"], r["seed"], r["protocol"]): r for r in results["results"]}
+    # Two protocols for three methods, and the base model, with two seeds.
+    assert len(by_name) == 14
+    assert all(0 <= result["score"] <= 1 for result in by_name.values())
+    assert by_name["one_step", 5, "A"]["steps"] == 2  # a quarter of the pool, a quarter of the steps
+    assert by_name["one_step", 5, "B"]["steps"] == 8
+    assert by_name["one_step", 5, "B"]["rows_kept"] == 10
+    assert by_name["everything", 6, "A"]["steps"] == 8
+    oracle = by_name["oracle", 6, "B"]
+    assert oracle["clean_share"] == oracle["auc"]["utility"] == oracle["kept_by"]["clean"] == 1
+    assert {"score", "select", "train", "evaluate"} == set(oracle["seconds"])
+    verdicts = by_name["one_step", 5, "B"]["verdicts"]
+    assert sum(sum(counts.values()) for counts in verdicts.values()) == 40
+
+    table = (tmp_path / "study" / "results.md").read_text()
+    assert "### tiny: keep 25%, Protocol A" in table
+    assert "| **one_step** |" in table
+    assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
+
+    # Nothing is done twice; a method that is new is all that is run.
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").rglob("result.json")}
+    given["methods"]["random"] = {"scoring": {"scorer": "random"}}
+    second = study(root, "--config", str(write(given, tmp_path)), "--workers", "1", "--seeds", "5")
+    assert second.returncode == 0, second.stderr[-3000:]
+    assert all(p.stat().st_mtime_ns == at for p, at in before.items())
+    assert "tiny, seed 5, random, keep-0.25-A" in second.stderr
+    assert "one_step" not in second.stderr
+
+    # An arm of other settings is refused by name, and the others are run all the same.
+    given["common"]["training"]["max_steps"] = 9
+    given["methods"]["length"] = {"scoring": {"scorer": "length"}}
+    third = study(root, "--config", str(write(given, tmp_path)), "--seeds", "5")
+    assert third.returncode == 2
+    assert "tiny, seed 5, oracle" in third.stderr
+    assert "section training differs" in third.stderr
+    assert "tiny, seed 5, length, keep-0.25-B" in third.stderr
+
+
+def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> None:
+    rows = [
+        {
+            "method": method, "setting": "one", "seed": seed, "keep_ratio": 0.5, "protocol": "B", "commit": "abc",
+            "score": score + 0.01 * seed, "seconds": {"score": None, "select": 0.0, "train": 2.0, "evaluate": 1.0},
+        }
+        for method, score in (("auto", 0.7), ("everything", 0.4), ("oracle", 0.8))
+        for seed in (0, 1, 2)
+    ]  # fmt: skip
+    machine = {
+        "processor": "a processor",
+        "cores": 2,
+        "accelerators": [],
+        "python": "3.11",
+        "libraries": {"torch": "2"},
+    }
+    given = {
+        "command": "ost-hf study --config x.yaml", "commits": ["abc"], "machine": machine, "workers": 1,
+        "reference": "auto", "everything": "everything", "oracle": "oracle", "settings": ["one"],
+        "methods": ["everything", "auto", "oracle"], "results": rows,
+    }  # fmt: skip
+    (tmp_path / "gate.json").write_text(json.dumps(given))
+    made = study(root, "--results", str(tmp_path / "gate.json"))
+    assert made.returncode == 0, made.stderr
+    assert "auto goes 75.0% [75.0, 75.0]" in made.stdout
+    assert "| everything | 41.0% [38.5, 43.5] | +30.0 [+30.0, +30.0] |" in made.stdout
+    assert (tmp_path / "gate.md").read_text() in made.stdout
+    assert study(root, "--results", str(tmp_path / "none.json")).returncode == 2
+
+
+def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tmp_path: Path) -> None:
+    given["settings"]["tiny"]["selection"] = {"length_strata": 2}
+    config = load_study(write(given, tmp_path))
+    group = groups(config)[1]
+    assert (group.setting, group.seed) == ("tiny", 6)
+    first, second = (configuration(config, group, "one_step", arm) for arm in arms(config, "one_step"))
+    assert first.run_dir.endswith("tiny/seed-6/one_step/keep-0.25-A")
+    assert second.selection.keep_ratio == 0.25
+    assert second.selection.length_strata == 2
+    assert second.pool is not None
+    assert second.pool.path == str(group.data / "pool.parquet")
+    assert [second.proxy.seed, second.scoring.seed, second.selection.seed] == [6, 6, 6]  # type: ignore[union-attr]
+    assert second.training["seed"] == 6
+    assert [arm.name for arm in arms(config, "everything")] == ["keep-own-A", "keep-own-B"]
+    command = prepare_command(config, group)
+    assert command is not None
+    assert command[-8:] == ["--seed", "6", "--pool_rows", "40", "--anchor_rows", "6", "--test_rows", "10"]
+    assert filled(["{setting}-{seed}", 3, None], group) == ["tiny-6", 3, None]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": []}, "seeds is empty"),
+        ({"protocols": ["C"]}, "protocols must be one of"),
+        ({"keep_ratios": [1.5]}, "keep_ratios must be"),
+        ({"reference": "autoo"}, "unknown method \\(reference\\) 'autoo'"),
+        ({"settings": {"a/b": {}}}, "names become folders"),
+        ({"truth": {"column": "kind"}}, "truth must hold column and clean"),
+        ({"worker": 2}, "did you mean 'workers'"),
+        ({"methods": ["auto"]}, "methods must hold names and their sections"),
+    ],
+)
+def test_what_is_wrong_is_said(given: Record, tmp_path: Path, change: Record, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(write({**given, **change}, tmp_path))
+
+
+def test_area_under_curve_counts_pairs() -> None:
+    generator = np.random.default_rng(3)
+    values, positive = generator.integers(0, 6, 60).astype(float), generator.random(60) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a in values[positive] for b in values[~positive]]
+    assert area_under_curve(values, positive) == pytest.approx(np.mean(pairs))
+    assert area_under_curve(np.array([1.0, np.nan]), np.array([True, False])) is None
