@@ -6,6 +6,7 @@ would hand every process batches of its own, and the proxy would depend on how m
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -14,10 +15,13 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
-from ost_hf.data.encoding import EncodedDataset
-from ost_hf.parallel import share, state, sum_over_processes
+from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.parallel import free_memory, share, state, sum_over_processes
 from ost_hf.utility.loss import per_sample_loss
+
+logger = logging.getLogger(__name__)
 
 
 def train(
@@ -26,7 +30,7 @@ def train(
     rows: EncodedDataset,
     batches: Sequence[Sequence[int]],
     learning_rates: Sequence[float],
-    micro_batch_size: int = 8,
+    micro_batch_tokens: int | None = None,
     max_grad_norm: float | None = None,
     name: str = "training",
     after_step: Callable[[torch.optim.Optimizer], None] | None = None,
@@ -39,7 +43,8 @@ def train(
         rows: Encoded rows.
         batches: Row numbers of each step.
         learning_rates: One for each step.
-        micro_batch_size: Samples per forward pass in one process.
+        micro_batch_tokens: Tokens per forward and backward pass in one process, padding included; by default 2,048 on a
+            CPU and 16,384 on an accelerator. Halved where a step does not fit into memory.
         max_grad_norm: Clip the gradient's norm to this.
         name: For the progress bar.
         after_step: Gets the optimizer after each step, to look at it and at the parameters.
@@ -52,18 +57,24 @@ def train(
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
     collate = Collator.of(rows.encoder.processing_class)
+    tokens = micro_batch_tokens or (2048 if state().device.type == "cpu" else 16384)
     losses = []
     schedule = zip(batches, learning_rates, strict=True)
     for batch, rate in tqdm(schedule, desc=name, unit="step", total=len(batches), disable=not state().is_main_process):
-        optimizer.zero_grad(set_to_none=False)
-        total = torch.zeros((), device=state().device)
-        mine = share(list(batch))
-        for start in range(0, len(mine), micro_batch_size):
-            features = collate([rows[row] for row in mine[start : start + micro_batch_size]])
-            inputs = {key: value.to(state().device) for key, value in features.items()}
-            loss = per_sample_loss(model, inputs).sum() / len(batch)
-            loss.backward()
-            total += loss.detach()
+        mine = [rows.encode(row) for row in share(list(batch))]
+        while True:
+            optimizer.zero_grad(set_to_none=False)
+            try:
+                total = _accumulate(model, rows, cut_batches(mine, tokens), len(batch), collate)
+                break
+            except torch.OutOfMemoryError:
+                longest = max(row.length for row in mine)
+                if tokens <= longest:
+                    raise
+                # Some of this step's gradients are there already: it starts again.
+                tokens = max(longest, tokens // 2)
+                free_memory()
+                logger.warning("out of memory while %s; going on with %d tokens at once", name, tokens)
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         sum_over_processes([total, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
@@ -79,6 +90,20 @@ def train(
         parameter.requires_grad_(False)
         parameter.grad = None
     return optimizer, losses
+
+
+def _accumulate(
+    model: Any, rows: EncodedDataset, micro_batches: list[list[Encoded]], samples: int, collate: Collator
+) -> torch.Tensor:
+    """Adds up the gradients of a step's mean loss; returns this process's part of that loss."""
+    total = torch.zeros((), device=state().device)
+    for batch in micro_batches:
+        features = collate([rows[row.row] for row in batch])
+        inputs = {key: value.to(state().device) for key, value in features.items()}
+        loss = per_sample_loss(model, inputs).sum() / samples
+        loss.backward()
+        total += loss.detach()
+    return total
 
 
 def shuffled_batches(rows: Sequence[int], size: int, steps: int, seed: int) -> list[list[int]]:

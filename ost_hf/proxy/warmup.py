@@ -19,7 +19,9 @@ from ost_hf.utility.step import AdamState
 logger = logging.getLogger(__name__)
 
 
-def warm_up(proxy: Proxy, pool: EncodedDataset, exclude: set[int], micro_batch_size: int = 8) -> list[float]:
+def warm_up(
+    proxy: Proxy, pool: EncodedDataset, exclude: set[int], micro_batch_tokens: int | None = None
+) -> list[float]:
     """Trains the adapter in place and stores the moments in ``proxy.adam``.
 
     There is no gradient clipping: the moments must be those of plain gradients.
@@ -28,7 +30,7 @@ def warm_up(proxy: Proxy, pool: EncodedDataset, exclude: set[int], micro_batch_s
         proxy: The proxy; nothing happens if its ``warmup_fraction`` is 0.
         pool: The candidates, encoded for the proxy.
         exclude: Rows not to use (anchors found in the pool).
-        micro_batch_size: Samples per forward pass in one process.
+        micro_batch_tokens: As in :func:`ost_hf.proxy.training.train`.
 
     Returns:
         Mean loss of each step.
@@ -48,7 +50,7 @@ def warm_up(proxy: Proxy, pool: EncodedDataset, exclude: set[int], micro_batch_s
         pool,
         batches,
         [config.warmup_learning_rate] * len(batches),
-        micro_batch_size,
+        micro_batch_tokens,
         name="warm-up",
     )
     proxy.adam = moments_of(proxy, optimizer)

@@ -35,7 +35,7 @@ class Checkpoint:
 
 
 def train_checkpoints(
-    proxy: Proxy, pool: EncodedDataset, exclude: Collection[int], count: int, micro_batch_size: int = 8
+    proxy: Proxy, pool: EncodedDataset, exclude: Collection[int], count: int, micro_batch_tokens: int | None = None
 ) -> list[Checkpoint]:
     """Trains a fresh adapter on the warm-up rows; the proxy's own adapter stays as it is.
 
@@ -47,7 +47,7 @@ def train_checkpoints(
         pool: The candidates, encoded for the proxy.
         exclude: Rows not to use (anchors found in the pool).
         count: How many epochs, each with a checkpoint.
-        micro_batch_size: Samples per forward pass in one process.
+        micro_batch_tokens: As in :func:`ost_hf.proxy.training.train`.
 
     Returns:
         The checkpoints in the order of training.
@@ -79,7 +79,14 @@ def train_checkpoints(
     parameters = proxy.parameters.values()
     with holding(proxy, fresh_weights(proxy)):
         losses = train(
-            proxy.model, parameters, pool, batches, rates, micro_batch_size, name="LESS warm-up", after_step=after_step
+            proxy.model,
+            parameters,
+            pool,
+            batches,
+            rates,
+            micro_batch_tokens,
+            name="LESS warm-up",
+            after_step=after_step,
         )[1]
     logger.info(
         "LESS: %d checkpoints, %d steps each, on %d rows, loss %.3f -> %.3f",

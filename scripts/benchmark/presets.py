@@ -134,7 +134,7 @@ def smollm2(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
         warmup_batch_size=8,
     )
     proxy = build_proxy(config)
-    warm_up(proxy, pool, exclude=set(range(32, len(pool))), micro_batch_size=4)
+    warm_up(proxy, pool, exclude=set(range(32, len(pool))))
     return _case(proxy, pool, anchors, sizes, layers)
 
 

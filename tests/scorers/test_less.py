@@ -179,7 +179,7 @@ def test_checkpoints_are_those_of_a_plain_loop(text: tuple[Proxy, EncodedDataset
     train = less_warmup.train
     monkeypatch.setattr(less_warmup, "train", spied)
     before = {name: parameter.detach().clone() for name, parameter in proxy.parameters.items()}
-    checkpoints = train_checkpoints(proxy, pool, {0, 1, 2}, count=3, micro_batch_size=3)
+    checkpoints = train_checkpoints(proxy, pool, {0, 1, 2}, count=3, micro_batch_tokens=150)
     assert len(checkpoints) == 3
     # Six rows in batches of four are two steps an epoch.
     assert [checkpoint.adam.step for checkpoint in checkpoints] == [2, 4, 6]
