@@ -60,7 +60,26 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
             "",
             f"Of the way from {study['everything']} to {study['oracle']}, {study['reference']} goes {_percent(share)}.",
         ]
-    return lines
+    called = _called_toxic([r for r in here if r["method"] == study["reference"]], study.get("truth"))
+    return [*lines, "", called] if called else lines
+
+
+def _called_toxic(results: Results, truth: Record | None) -> str:
+    """How often the reference's verdict "toxic" is wrong, and what it finds of each kind of row."""
+    counts = [result["verdicts"] for result in results if result.get("verdicts")]
+    if truth is None or not counts:
+        return ""
+    clean = truth["clean"]
+    wrong: list[float] = []
+    power: dict[str, list[float]] = {}
+    for found in counts:
+        toxic = {kind: verdicts.get("toxic", 0) for kind, verdicts in found.items()}
+        # Nothing called is nothing called wrongly: Benjamini and Hochberg's definition.
+        wrong.append(toxic.get(clean, 0) / max(1, sum(toxic.values())))
+        for kind in set(found) - {clean}:
+            power.setdefault(kind, []).append(toxic[kind] / sum(found[kind].values()))
+    shares = ", ".join(f"{_average(values):.0%} of {kind}" for kind, values in sorted(power.items()))
+    return f"Called toxic by {results[0]['method']}: wrong in {_percent(mean_interval(wrong))}; found: {shares}."
 
 
 def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[str]:

@@ -110,6 +110,7 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
         "reference": study.reference,
         "everything": study.everything,
         "oracle": study.oracle,
+        "truth": study.truth,
         "methods": list(study.methods),
         "settings": list(study.settings),
         "results": found,
