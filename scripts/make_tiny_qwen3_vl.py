@@ -49,13 +49,13 @@ CHAT_TEMPLATE = """\
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
 
 
-def make_tokenizer(texts: list[str]) -> transformers.PreTrainedTokenizerFast:
+def make_tokenizer(texts: list[str], vocabulary: int = 400) -> transformers.PreTrainedTokenizerFast:
     """A byte-level BPE of the task's words behind Qwen's tokenizer class and special tokens."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trained.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+        texts, trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
     )
     bpe = json.loads(trained.to_str())["model"]
     tokenizer = transformers.Qwen2Tokenizer(
@@ -90,18 +90,18 @@ def make_processor(tokenizer: transformers.PreTrainedTokenizerFast) -> transform
 
 
 def make_model(
-    tokenizer: transformers.PreTrainedTokenizerFast, seed: int
+    tokenizer: transformers.PreTrainedTokenizerFast, seed: int, hidden: int = 64, layers: int = 4
 ) -> transformers.Qwen3VLForConditionalGeneration:
-    """Qwen3-VL with random weights: 4 language layers, 2 vision layers, one DeepStack layer."""
+    """Qwen3-VL with random weights: heads of 16 numbers, 2 vision layers, one DeepStack layer."""
     special = {token: tokenizer.convert_tokens_to_ids(token) for token in SPECIAL_TOKENS}
     config = transformers.Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
-            "hidden_size": 64,
-            "intermediate_size": 192,
-            "num_hidden_layers": 4,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            "hidden_size": hidden,
+            "intermediate_size": 3 * hidden,
+            "num_hidden_layers": layers,
+            "num_attention_heads": hidden // 16,
+            "num_key_value_heads": hidden // 32,
             "head_dim": 16,
             "max_position_embeddings": 1024,
             "rope_parameters": {
@@ -117,10 +117,10 @@ def make_model(
         },
         vision_config={
             "depth": 2,
-            "hidden_size": 64,
-            "intermediate_size": 128,
-            "num_heads": 4,
-            "out_hidden_size": 64,
+            "hidden_size": hidden,
+            "intermediate_size": 2 * hidden,
+            "num_heads": hidden // 16,
+            "out_hidden_size": hidden,
             "patch_size": 4,
             "spatial_merge_size": 2,
             "temporal_patch_size": 2,
@@ -179,13 +179,17 @@ def main() -> None:
     parser.add_argument("--operations", nargs="+", default=list(task.DEMO_OPERATIONS), choices=list(task.OPERATIONS))
     parser.add_argument("--mostly", nargs="+", default=[], help="operations that it is taught: of the others ...")
     parser.add_argument("--others_share", type=float, default=0.06, help="... only this share of the rows is left")
+    parser.add_argument("--hidden_size", type=int, default=64, help="a multiple of 32")
+    parser.add_argument("--layers", type=int, default=4, help="of the language model")
+    parser.add_argument("--vocabulary", type=int, default=400, help="tokens, special ones not counted")
+    parser.add_argument("--peak", type=float, default=2e-3, help="highest learning rate")
     args = parser.parse_args()
 
     rows = taught_rows(args.operations, args.mostly, args.others_share, args.seed)
     texts = [row[key] for row in rows for key in ("question", "answer")] + ["system user assistant\n"] * 100
-    tokenizer = make_tokenizer(texts)
+    tokenizer = make_tokenizer(texts, args.vocabulary)
     processor = make_processor(tokenizer)
-    model = make_model(tokenizer, args.seed)
+    model = make_model(tokenizer, args.seed, args.hidden_size, args.layers)
     dataset = EncodedDataset(Rows(task.as_dataset(rows)), Encoder(processor))
     example = dataset[0]
     parameters = sum(p.numel() for p in model.parameters())
@@ -193,7 +197,7 @@ def main() -> None:
     print(
         f"{parameters:,} parameters, vocabulary {len(tokenizer)}, {len(example['input_ids'])} tokens, {answer} answer"
     )
-    teach(model, dataset, args.steps, batch_size=64, peak=2e-3, seed=args.seed)
+    teach(model, dataset, args.steps, batch_size=64, peak=args.peak, seed=args.seed)
     model.save_pretrained(args.output)
     processor.save_pretrained(args.output)
     size = sum(path.stat().st_size for path in args.output.iterdir())
