@@ -30,6 +30,8 @@ def as_markdown(study: Record) -> str:
                 parts += [f"### {setting}: {title}", "", *_setting_table(study, chosen, results, setting), ""]
             if len(settings) > 1:
                 parts += [f"### All settings: {title}", "", *_overall_table(study, chosen, settings), ""]
+    if study.get("datamodelling"):
+        parts += ["### Linear datamodelling score", "", *_datamodelling_table(study["datamodelling"]), ""]
     return "\n".join([*parts, _source(study), ""])
 
 
@@ -101,6 +103,30 @@ def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[
     if known:
         lines += ["", f"Of the way to {study['oracle']}, mean of settings: {sum(known) / len(known):.1%}."]
     return lines
+
+
+def _datamodelling_table(records: Results) -> list[str]:
+    """Correlations of summed scores with how low the anchors' loss is after real fine-tuning."""
+    settings = list(dict.fromkeys(record["setting"] for record in records))
+    found: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for record in records:
+        by_setting = found.setdefault((record["method"], record["column"]), {})
+        by_setting.setdefault(record["setting"], []).append(record["score"])
+    lines = [f"| scores | {' | '.join(settings)} |", "|---|" + "---|" * len(settings)]
+    for (method, column), by_setting in found.items():
+        name = method if column == "utility" else f"{method} ({column})"
+        cells = [_correlation(by_setting.get(setting)) for setting in settings]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    subsets = sorted({record["subsets"] for record in records})
+    return [*lines, "", f"Spearman correlation over {', '.join(map(str, subsets))} random subsets, means over seeds."]
+
+
+def _correlation(values: list[float] | None) -> str:
+    if not values:
+        return ""
+    interval = mean_interval(values)
+    ends = "" if interval.low is None else f" [{interval.low:.2f}, {interval.high:.2f}]"
+    return f"{interval.mean:.2f}{ends}"
 
 
 def scores_by_method(results: Iterable[Record]) -> dict[str, dict[int, float]]:

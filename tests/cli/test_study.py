@@ -32,6 +32,7 @@ def given(tmp_path: Path, vlm_path: str) -> Record:
         "protocols": ["A", "B"],
         "reference": "one_step",
         "truth": {"column": "kind", "clean": "clean"},
+        "datamodelling": {"subsets": 3, "share": 0.2, "max_steps": 2},
         "settings": {"tiny": {"target": {"model": vlm_path}, "proxy": {"model": vlm_path}}},
         "common": {
             "prepare": [
@@ -85,9 +86,14 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
     verdicts = by_name["one_step", 5, "B"]["verdicts"]
     assert sum(sum(counts.values()) for counts in verdicts.values()) == 40
 
+    scores = {(record["method"], record["seed"]): record["score"] for record in results["datamodelling"]}
+    assert set(scores) == {(name, seed) for name in ("everything", "one_step", "oracle") for seed in (5, 6)}
+    assert all(-1 <= score <= 1 for score in scores.values())
+
     table = (tmp_path / "study" / "results.md").read_text()
     assert "### tiny: keep 25%, Protocol A" in table
     assert "| **one_step** |" in table
+    assert "random subsets, means over seeds" in table
     assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
 
     # Nothing is done twice; a method that is new is all that is run.

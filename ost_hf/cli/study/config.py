@@ -47,6 +47,13 @@ class StudyConfig:
         default=None,
         metadata={"help": "{column, clean}: a column of the pool and its value for clean rows; says what was kept"},
     )
+    datamodelling: Section | None = field(
+        default=None,
+        metadata={
+            "help": "{subsets, share, max_steps}: fine-tune on so many random subsets of that share of the pool, and "
+            "say how well each method's summed utilities predict the anchors' loss (linear datamodelling score)"
+        },
+    )
     workers: int = field(
         default=1, metadata={"help": "processes side by side, each with a setting and seed of its own"}
     )
@@ -68,6 +75,9 @@ class StudyConfig:
                 raise ConfigError(f"names become folders: {name!r} may not hold spaces or slashes")
         if self.truth is not None and set(self.truth) != {"column", "clean"}:
             raise ConfigError(f"truth must hold column and clean, got {self.truth!r}")
+
+        if self.datamodelling is not None and set(self.datamodelling) != {"subsets", "share", "max_steps"}:
+            raise ConfigError(f"datamodelling must hold subsets, share and max_steps, got {self.datamodelling!r}")
 
     @property
     def folder(self) -> Path:

@@ -95,8 +95,11 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, and where they come from."""
     from ost_hf.cli.study.provenance import machine
 
-    found = []
+    found, datamodelling = [], []
     for group in groups(study):
+        scored = group.folder / "datamodelling.json"
+        if study.datamodelling is not None and scored.exists():
+            datamodelling += json.loads(scored.read_text())
         for method in study.methods:
             for arm in arms(study, method):
                 path = group.folder / method / arm.name / "result.json"
@@ -114,6 +117,7 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
         "methods": list(study.methods),
         "settings": list(study.settings),
         "results": found,
+        "datamodelling": datamodelling,
     }
 
 

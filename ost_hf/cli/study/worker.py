@@ -20,6 +20,7 @@ from typing import Any, TextIO
 from ost_hf.cli.config import RunConfig
 from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
+from ost_hf.cli.study.datamodelling import datamodelling_scores
 from ost_hf.cli.study.description import describe_arm, describe_scores
 from ost_hf.cli.study.plan import Arm, Group, arms, configuration, prepare_command
 from ost_hf.cli.study.provenance import version_of_code
@@ -51,6 +52,10 @@ def run_group(study: StudyConfig, group: Group) -> list[str]:
             except OSTError as error:
                 failures.append(f"{group.setting}, seed {group.seed}, {method}: {error}")
                 print(f"failed: {failures[-1]}", file=console)
+        if study.datamodelling is not None and not failures:
+            scores = datamodelling_scores(study, group)
+            _write_json(group.folder / "datamodelling.json", scores)
+            print(f"{time.strftime('%H:%M:%S')} {group.setting}, seed {group.seed}, datamodelling", file=console)
     return failures
 
 

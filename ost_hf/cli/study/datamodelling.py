@@ -1,0 +1,130 @@
+"""The linear datamodelling score: do summed utilities predict what real fine-tuning does?
+
+Random subsets of the pool are fine-tuned on, all from the same checkpoint and with the same steps. A method's score is
+the Spearman correlation, over the subsets, of the sum of its utilities over a subset with how low the anchors' mean
+loss is after that fine-tuning (Park et al. 2023, TRAK, arXiv 2303.14186).
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ost_hf.cli.config import RunConfig, build_config
+from ost_hf.cli.run import run_stage
+from ost_hf.cli.study.config import StudyConfig
+from ost_hf.cli.study.plan import Group, configuration
+from ost_hf.files import write_whole
+from ost_hf.utility.rank_correlation import spearman
+
+Record = dict[str, Any]
+
+# What of a score table predicts, and whether more of it should mean a lower loss.
+_PREDICTORS = {"utility": 1, "late_loss": -1}
+
+
+def datamodelling_scores(study: StudyConfig, group: Group) -> list[Record]:
+    """Fine-tunes on what subsets are missing, and holds every method's scores against all of them.
+
+    Returns:
+        A record for each method and column of its score table.
+
+    Raises:
+        OSTError: If a stage fails.
+    """
+    assert study.datamodelling is not None
+    outcomes = [_outcome(study, group, number) for number in range(study.datamodelling["subsets"])]
+    losses = np.asarray([outcome["loss"] for outcome in outcomes])
+    records = []
+    for method, sections in study.methods.items():
+        if sections.get("untrained"):
+            continue
+        for column, values in _predictors(configuration(study, group, method)).items():
+            sums = np.asarray([np.nansum(values[outcome["rows"]]) for outcome in outcomes])
+            if np.ptp(sums) > 0:
+                record = {"setting": group.setting, "seed": group.seed, "method": method, "column": column}
+                records.append(
+                    {**record, "score": spearman(sums.tolist(), (-losses).tolist()), "subsets": len(outcomes)}
+                )
+    return records
+
+
+def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
+    """A subset's rows and the anchors' loss after fine-tuning on it."""
+    settings = study.datamodelling
+    assert settings is not None
+    folder = group.folder / "datamodelling" / f"subset-{number}"
+    marker = folder / "outcome.json"
+    if marker.exists():
+        return json.loads(marker.read_text())
+    method = next(name for name, sections in study.methods.items() if not sections.get("untrained"))
+    config = configuration(study, group, method)
+    given: Record = {
+        "run_dir": str(folder),
+        "scoring": {"scorer": "random", "seed": 10_000 * group.seed + number},
+        "selection": {"keep_ratio": settings["share"]},
+        "training": {**config.training, "max_steps": settings["max_steps"]},
+    }
+    drawn = build_config(given)
+    config = replace(config, **{name: getattr(drawn, name) for name in given})
+    config.write()
+    for stage in ("score", "select", "train"):
+        run_stage(config, stage)
+    outcome = {"rows": _kept_rows(config), "loss": anchor_loss(config)}
+    shutil.rmtree(folder)
+    folder.mkdir()
+    write_whole(marker, lambda temporary: temporary.write_text(json.dumps(outcome) + "\n"))
+    return outcome
+
+
+def anchor_loss(config: RunConfig) -> float:
+    """The mean over the anchors of the fine-tuned target's loss, in nats per supervised token."""
+    import torch
+
+    from ost_hf.data.anchors import load_anchors
+    from ost_hf.data.batching import cut_batches
+    from ost_hf.data.collator import Collator
+    from ost_hf.data.encoding import EncodedDataset, Encoder
+    from ost_hf.models import load_model, load_processing_class
+    from ost_hf.parallel import state
+    from ost_hf.scorers.inputs import default_batch_tokens
+    from ost_hf.utility.loss import per_sample_loss
+
+    assert config.target is not None and config.anchors is not None
+    target = replace(config.target, model=str(config.folder / "target"), revision=None)
+    processing_class = load_processing_class(config.target)
+    anchors = EncodedDataset(load_anchors(config.anchors), Encoder(processing_class, config.encoding))
+    model = load_model(target).to(state().device).eval()
+    collate = Collator.of(processing_class)
+    total = 0.0
+    with torch.inference_mode():
+        for batch in cut_batches(map(anchors.encode, range(len(anchors))), default_batch_tokens()):
+            features = collate([anchors[row.row] for row in batch])
+            inputs = {key: value.to(state().device) for key, value in features.items()}
+            total += float(per_sample_loss(model, inputs).sum())
+    return total / len(anchors)
+
+
+def _predictors(config: RunConfig) -> dict[str, np.ndarray]:
+    """Columns of a method's score table by row of the pool, more meaning better."""
+    from ost_hf.scoring.score_table import ScoreTable
+
+    table = ScoreTable(config.folder / "scores").read()
+    rows = table["row"].to_numpy()
+    found = {}
+    for column, sign in _PREDICTORS.items():
+        if column in table.column_names:
+            found[column] = np.full(len(table), np.nan)
+            found[column][rows] = sign * table[column].to_numpy()
+    return found
+
+
+def _kept_rows(config: RunConfig) -> list[int]:
+    from ost_hf.selection.selector import read_selection
+
+    table = read_selection(config.folder)
+    return [row for row, kept in zip(table["row"].to_pylist(), table["kept"].to_pylist(), strict=True) if kept]
