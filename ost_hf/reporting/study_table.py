@@ -62,8 +62,22 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
             "",
             f"Of the way from {study['everything']} to {study['oracle']}, {study['reference']} goes {_percent(share)}.",
         ]
+    lines += _kept_shares(study, here)
     called = _called_toxic([r for r in here if r["method"] == study["reference"]], study.get("truth"))
     return [*lines, "", called] if called else lines
+
+
+def _kept_shares(study: Record, here: Results) -> list[str]:
+    """What share of each value's rows the methods keep, for the columns of ``count_by``."""
+    lines = []
+    for column in sorted({column for result in here for column in result.get("kept_share", {})}):
+        for method in study["methods"]:
+            shares = [r["kept_share"][column] for r in here if r["method"] == method and "kept_share" in r]
+            values = sorted({value for share in shares for value in share})
+            means = [f"{value} {_average(share.get(value) for share in shares) or 0:.0%}" for value in values]
+            if means:
+                lines.append(f"{method} keeps by {column}: {', '.join(means)}.")
+    return ["", "  \n".join(lines)] if lines else []
 
 
 def _called_toxic(results: Results, truth: Record | None) -> str:

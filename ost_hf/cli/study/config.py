@@ -29,7 +29,10 @@ class StudyConfig:
         metadata={"help": "sections by name; one that sets how much it keeps by itself is not crossed with keep_ratios"}
     )
     settings: dict[str, Section] = field(
-        metadata={"help": "sections by name, and `prepare`: a command (list of words) that makes the data in {data}"}
+        metadata={
+            "help": "sections by name, and `prepare`: a command (list of words) that makes the data in {data}, or "
+            "`prepare_options`: more words for the command of `common`"
+        }
     )
     common: Section = field(default_factory=dict, metadata={"help": "sections of all arms"})
     keep_ratios: list[float] = field(default_factory=lambda: [0.5], metadata={"help": "shares of the pool to keep"})
@@ -46,6 +49,9 @@ class StudyConfig:
     truth: Section | None = field(
         default=None,
         metadata={"help": "{column, clean}: a column of the pool and its value for clean rows; says what was kept"},
+    )
+    count_by: list[str] = field(
+        default_factory=list, metadata={"help": "columns of the pool of whose values the kept share is told"}
     )
     datamodelling: Section | None = field(
         default=None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,12 +20,13 @@ Record = dict[str, Any]
 _RANKING_COLUMNS = {"loss": -1, "late_loss": -1}
 
 
-def describe_arm(config: RunConfig, truth: Record | None) -> Record:
+def describe_arm(config: RunConfig, truth: Record | None, count_by: Sequence[str] = ()) -> Record:
     """Exact match, kept rows, and the log's words on how they were chosen.
 
     Args:
         config: The arm's.
         truth: ``column`` and its value for ``clean`` rows.
+        count_by: Columns of the pool of whose values the kept share is told.
     """
     metrics = json.loads((config.folder / "metrics.json").read_text())
     table = read_selection(config.folder)
@@ -38,6 +40,11 @@ def describe_arm(config: RunConfig, truth: Record | None) -> Record:
         "steps": config.training.get("max_steps"),
         "explanation": metadata.get(b"explanation", b"").decode(),
     }
+    for column in count_by:
+        assert config.pool is not None
+        values = list(map(str, Rows.load(config.pool).dataset[column]))
+        count, of_pool = Counter(values[row] for row in kept), Counter(values)
+        result.setdefault("kept_share", {})[column] = {value: count[value] / of_pool[value] for value in of_pool}
     kinds = _kinds(config, truth)
     if truth is not None and kinds is not None:
         count, of_pool = Counter(kinds[row] for row in kept), Counter(kinds)

@@ -83,7 +83,8 @@ def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None
         if not isinstance(given, dict):
             raise ConfigError(f"{name} must hold sections, got {given!r}")
         sections = _overlaid(sections, given)
-    sections.pop("prepare", None)
+    for name in ("prepare", "prepare_options"):
+        sections.pop(name, None)
     untrained = bool(sections.pop("untrained", False))
     folder = group.folder / method
     sections = filled(sections, group)
@@ -104,12 +105,14 @@ def prepare_command(study: StudyConfig, group: Group) -> list[str] | None:
     Raises:
         ConfigError: If they are not a list.
     """
-    command = study.settings[group.setting].get("prepare", study.common.get("prepare"))
+    setting = study.settings[group.setting]
+    command, options = setting.get("prepare", study.common.get("prepare")), setting.get("prepare_options", [])
     if command is None:
         return None
-    if not isinstance(command, list) or not command:
-        raise ConfigError(f"settings.{group.setting}.prepare must be a list of words, got {command!r}")
-    return [str(filled(word, group)) for word in command]
+    for name, words in (("prepare", command), ("prepare_options", options)):
+        if not isinstance(words, list):
+            raise ConfigError(f"{name} of setting {group.setting} must be a list of words, got {words!r}")
+    return [str(filled(word, group)) for word in [*command, *options]]
 
 
 def filled(value: Any, group: Group) -> Any:

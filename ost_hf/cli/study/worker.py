@@ -138,7 +138,9 @@ def _run_arm(study: StudyConfig, config: RunConfig, arm: Arm, scored: Record) ->
     config = _with_steps(config, arm)
     seconds["train"] = _timed(config, "train")
     seconds["evaluate"] = _timed(config, "evaluate")
-    result = describe_arm(config, study.truth) | describe_scores(config, study.truth) | {"seconds": seconds}
+    result = (
+        describe_arm(config, study.truth, study.count_by) | describe_scores(config, study.truth) | {"seconds": seconds}
+    )
     if not study.keep_targets:
         shutil.rmtree(config.folder / "target")
     return result
