@@ -84,6 +84,11 @@ def greedy(
         raise ValueError("strata and their room go together")
     anchor_Vk = unit(anchor_Vk)
     target = anchor_Vk.mean(0)
+    # Lengths once, gains many times: dividing a gain costs nothing beside dividing a sketch.
+    length_N = np.empty(count, dtype=np.float32)
+    for start, stop in _pieces(count):
+        length_N[start:stop] = np.linalg.norm(sketch_Nk[start:stop], axis=1)
+    length_N = np.maximum(length_N, np.finfo(np.float32).tiny)
     # Unit vectors: the trace of the anchors' matrix is one.
     damping = ridge / size
     left = np.ones(count, dtype=bool)
@@ -98,7 +103,7 @@ def greedy(
         mean = total / max(1, len(order))
         direction = _direction(target, anchor_Vk, mean, damping, step_share * len(order) / wanted)
         for start, stop in _pieces(count):
-            gain_N[start:stop] = unit(np.asarray(sketch_Nk[start:stop])) @ direction
+            gain_N[start:stop] = (np.asarray(sketch_Nk[start:stop]) @ direction) / length_N[start:stop]
         gain_N[~left] = -np.inf
         chosen = _best(gain_N, left, min(block, wanted - len(order)), stratum_N, room)
         if not chosen:
