@@ -47,8 +47,8 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
         f"{len(chosen.order):,} of {args.rows:,} rows with sketches of {args.size} numbers: {seconds:.0f} s; peak "
-        f"memory {peak:.1f} GiB, of which the sketches' file may be {4 * args.rows * args.size / 2**30:.1f} GiB; gains were "
-        f"positive for the first {chosen.positive:,}"
+        f"memory {peak:.1f} GiB, of which the sketches' file may be {4 * args.rows * args.size / 2**30:.1f} GiB; "
+        f"gains were positive for the first {chosen.positive:,}"
     )
 
 

@@ -17,7 +17,11 @@ class SelectionConfig:
     """Keep the best part of the pool; without any setting, half of it."""
 
     keep_ratio: float | None = field(
-        default=None, metadata={"help": "share of the pool to keep, in (0, 1]; 0.5 if nothing else is set"}
+        default=None,
+        metadata={
+            "help": "share of the pool to keep, in (0, 1]; 0.5 if nothing else is set; copies that were dropped are no "
+            "part of the pool"
+        },
     )
     keep_count: int | None = field(default=None, metadata={"help": "number of rows to keep"})
     min_utility: float | None = field(

@@ -58,7 +58,8 @@ def select(
     config = config or SelectionConfig()
     scored, verdict = _scored_rows(scores, config)
     usable = [place for place, record in enumerate(scored) if _refusal(record, config) is None]
-    quota = config.quota(len(scores))
+    # Copies that were dropped are no part of the pool of which a share is kept.
+    quota = config.quota(len(scores) - scores["status"].to_pylist().count("duplicate"))
     explanation = "no row can be kept"
     if usable:
         values = (

@@ -45,6 +45,16 @@ def test_best_rows_are_kept(config: SelectionConfig, expected: set[str]) -> None
     assert kept(select(scores(0.1, 0.2, -0.5, 0.9), config)) == expected
 
 
+def test_dropped_copies_are_no_part_of_the_pool() -> None:
+    table = scores(0.1, 0.2, 0.3, 0.4, None, None)
+    status = pa.array(["ok"] * 4 + ["duplicate", "bad_image"])
+    table = table.set_column(table.column_names.index("status"), "status", status)
+    assert len(kept(select(table, SelectionConfig(keep_ratio=0.7)))) == 4  # of five
+    status = pa.array(["ok"] * 4 + ["duplicate", "duplicate"])
+    table = table.set_column(table.column_names.index("status"), "status", status)
+    assert len(kept(select(table, SelectionConfig(keep_ratio=0.7)))) == 3  # of four
+
+
 def test_ties_are_broken_by_id_and_not_by_order() -> None:
     forward = select(scores(0.5, 0.5, 0.5, 0.5), SelectionConfig(keep_count=2))
     backward = select(scores(0.5, 0.5, 0.5, 0.5, order=[3, 1, 2, 0]), SelectionConfig(keep_count=2))
