@@ -79,7 +79,9 @@ def select(
 
 def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record], bool]:
     """The rows with a utility, sorted by id, with their aggregated utility and verdict; and whether there is one."""
-    table = scores.filter(pc.is_finite(scores["utility"]))
+    # Sketches are the bulk of a table: sorting need not copy them.
+    table = _without_sketches(scores)
+    table = table.filter(pc.is_finite(table["utility"]))
     table = table.append_column("place", pa.array(range(len(table)))).sort_by("example_id")
     utility = _aggregated(table, config)
     records = table.select(["example_id", "row", "status"]).to_pylist()
@@ -128,12 +130,31 @@ def _verdicts(table: pa.Table, config: SelectionConfig) -> NDArray[np.str_] | No
     return verdicts(config.false_discovery_rate, hurts, helps, corrupted)
 
 
-def _matrix(table: pa.Table, column: str) -> NDArray[np.float32] | None:
-    """A list column as ``[rows, numbers]``; ``None`` if there is none, or a row lacks it."""
-    if column not in table.column_names or table[column].null_count or not len(table):
+def _matrix(table: pa.Table, column: str, places: NDArray[np.int64] | None = None) -> NDArray[np.float32] | None:
+    """A list column as ``[rows, numbers]``, or the rows at ``places``; ``None`` if there is none, or one lacks it."""
+    if column not in table.column_names or not len(table):
         return None
-    lists = table[column].combine_chunks()
-    return lists.flatten().to_numpy(zero_copy_only=False).reshape(len(table), -1)
+    if places is None:
+        places = np.arange(len(table))
+    valid = table[column].is_valid().to_numpy()
+    if not len(places) or not valid[places].all():
+        return None
+    size = len(table[column][int(places[0])].values)
+    result = np.empty((len(places), size), dtype=np.float32)
+    target = np.full(len(table), -1, dtype=np.int64)
+    target[places] = np.arange(len(places))
+    start = 0
+    # Chunk by chunk, and from a chunk's own memory: a column of sketches should be in memory twice, not five times.
+    for chunk in table[column].chunks:
+        wanted = target[start : start + len(chunk)][valid[start : start + len(chunk)]]
+        numbers = chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(wanted), size)
+        result[wanted[wanted >= 0]] = numbers[wanted >= 0]
+        start += len(chunk)
+    return result
+
+
+def _without_sketches(table: pa.Table) -> pa.Table:
+    return table.drop_columns(["sketch"]) if "sketch" in table.column_names else table
 
 
 def _candidates(
@@ -147,7 +168,8 @@ def _candidates(
     if config.balance_by is not None and values is None:
         raise DataError(f"selection.balance_by: the values of {config.balance_by!r} were not given; run with the pool")
     place_of = {row: place for place, row in enumerate(scores["row"].to_pylist())}
-    table = scores.take([place_of[record["row"]] for record in records])
+    places = np.asarray([place_of[record["row"]] for record in records], dtype=np.int64)
+    table = _without_sketches(scores).take(places)
     if config.length_strata > 1:
         stratum = strata_of(table["tokens"].to_pylist(), config.length_strata)
     elif values is not None:
@@ -170,7 +192,7 @@ def _candidates(
         rooms(stratum, min(quota, len(records)), config.balance),
         numbers("corrupted_p"),
         numbers("late_loss"),
-        _matrix(table, "sketch"),
+        _matrix(scores, "sketch", places),
         _matrix(anchors, "sketch") if anchors is not None else None,
         config.diversity_threshold,
         pool_p,

@@ -9,7 +9,7 @@ Letters: N candidates, V anchors, k size of a sketch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,7 @@ def auto(candidates: Candidates) -> Order:
     unseen_last = np.nan_to_num(p[doubtful], nan=-1.0)
     doubtful = doubtful[np.lexsort((doubtful, late[doubtful], -unseen_last))]
     quota = candidates.quota - len(first.kept)
-    more = _take(_part(candidates, np.arange(len(p)), quota, room), doubtful, "")
+    more = _take(replace(candidates, quota=quota, room=room), doubtful, "")
     others = np.concatenate([first.others, more.others])
     explanation = f"{found}; {first.explanation}"
     if len(more.kept):
