@@ -13,7 +13,7 @@ from ost_hf._version import __version__
 if TYPE_CHECKING:
     from ost_hf.data.anchors import load_anchors
     from ost_hf.data.collator import Collator
-    from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
+    from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
     from ost_hf.data.encoding import EncodedDataset, Encoder
     from ost_hf.data.rows import Rows
     from ost_hf.errors import ConfigError, DataError, ModelError, OSTError, RunDirectoryError
@@ -45,6 +45,7 @@ _HOMES = {
     "ConfigError": "errors",
     "DataError": "errors",
     "DatasetConfig": "data.config",
+    "DuplicatesConfig": "data.config",
     "EncodedDataset": "data.encoding",
     "Encoder": "data.encoding",
     "EncodingConfig": "data.config",
@@ -97,6 +98,7 @@ __all__ = [
     "ConfigError",
     "DataError",
     "DatasetConfig",
+    "DuplicatesConfig",
     "EncodedDataset",
     "Encoder",
     "EncodingConfig",

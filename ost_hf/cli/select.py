@@ -24,7 +24,11 @@ def run(config: RunConfig) -> None:
         config.require("pool")
         assert config.pool is not None
         with main_process_first():
-            pool = Rows.load(config.pool).dataset
+            rows = Rows.load(config.pool)
+        pool = rows.dataset
+        # Values are matched with scores by their place: it must be the pool that was scored.
+        if scores.manifest()["identity"].get("pool") != rows.fingerprint:
+            raise DataError("selection.balance_by: the pool has changed since it was scored; score it again")
         if config.selection.balance_by not in pool.column_names:
             raise DataError(
                 f"selection.balance_by: the pool has no column {config.selection.balance_by!r}; "

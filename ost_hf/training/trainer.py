@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ost_hf.data.anchors import load_anchors
 from ost_hf.data.collator import Collator
-from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
+from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
@@ -103,6 +103,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         anchors: The anchor set: ``datasets.Dataset``, ``Rows`` or ``AnchorConfig``.
         scoring: How to score; by default as strategy ``auto`` does.
         encoding: How rows become tokens, for proxy and target.
+        duplicates: What is done about rows of the pool that repeat another or an anchor, when it is scored here.
         **kwargs: Everything else that ``Trainer`` takes.
 
     Raises:
@@ -125,12 +126,14 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         anchors: Rows | datasets.Dataset | AnchorConfig | None = None,
         scoring: ScoringConfig | None = None,
         encoding: EncodingConfig | None = None,
+        duplicates: DuplicatesConfig | None = None,
         **kwargs: Any,
     ):
         args = OSTConfig() if args is None else args
         table = resolve_selection(
             args, train_dataset, processing_class,
             scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
+            duplicates=duplicates,
         )  # fmt: skip
         if table is not None:
             sampling_order(args)
@@ -182,6 +185,7 @@ def resolve_selection(
     anchors: Rows | datasets.Dataset | AnchorConfig | None,
     scoring: ScoringConfig | None,
     encoding: EncodingConfig | None,
+    duplicates: DuplicatesConfig | None = None,
 ) -> pa.Table | None:
     """The selection table that a trainer was given, or makes it: from scores, or by scoring first.
 
@@ -200,6 +204,8 @@ def resolve_selection(
     if (proxy is None) != (anchors is None):
         lacking, present = ("anchors", "a proxy") if anchors is None else ("a proxy", "anchors")
         raise ConfigError(f"scoring needs a proxy and anchors; {present} came without {lacking}")
+    if duplicates is not None and proxy is None:
+        raise ConfigError("duplicates are looked for before scoring: give a proxy and anchors with them")
     wanted = selection_config(args)
     if not given:
         if wanted != SelectionConfig() or getattr(args, "sampling", "shuffled") != "shuffled":
@@ -219,7 +225,9 @@ def resolve_selection(
         return selection if isinstance(selection, pa.Table) else read_selection(selection)
     if proxy is not None:
         assert anchors is not None
-        return _score_first(args, wanted, train_dataset, processing_class, proxy, anchors, scoring, encoding)
+        return _score_first(
+            args, wanted, train_dataset, processing_class, proxy, anchors, scoring, encoding, duplicates
+        )
     if isinstance(scores, (str, Path)):
         folder = Path(scores)
         scores = ScoreTable(folder / "scores" if (folder / "scores").is_dir() else folder)
@@ -237,6 +245,7 @@ def _score_first(
     anchors: Rows | datasets.Dataset | AnchorConfig,
     scoring: ScoringConfig | None,
     encoding: EncodingConfig | None,
+    duplicates: DuplicatesConfig | None,
 ) -> pa.Table:
     """Scores into ``output_dir/ost`` and selects."""
     pool = _pool_of(train_dataset, processing_class)
@@ -249,7 +258,7 @@ def _score_first(
     proxy = ProxyConfig(model=proxy) if isinstance(proxy, str) else proxy
     scoring = scoring or ScoringConfig(**STRATEGIES[DEFAULT_STRATEGY]["scoring"])
     with outside_deepspeed():
-        table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap)
+        table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap, duplicates)
     free_memory()
     selection = select(table.read(), wanted, read_anchor_scores(table))
     if is_main():

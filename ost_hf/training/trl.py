@@ -29,7 +29,7 @@ class OSTSFTTrainer(SFTTrainer):
 
     Args:
         *args: As in ``SFTTrainer``.
-        scores, selection, proxy, anchors, scoring, encoding: As in ``OSTTrainer``.
+        scores, selection, proxy, anchors, scoring, encoding, duplicates: As in ``OSTTrainer``.
         **kwargs: As in ``SFTTrainer``; the training set is a ``datasets.Dataset``, or an iterable one whose
             rows have an ``example_id``.
     """
@@ -47,12 +47,14 @@ class OSTSFTTrainer(SFTTrainer):
         anchors: Any = None,
         scoring: Any = None,
         encoding: Any = None,
+        duplicates: Any = None,
         **kwargs: Any,
     ):
         args = OSTSFTConfig() if args is None else args
         table = resolve_selection(
             args, train_dataset, kwargs.get("processing_class"),
             scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
+            duplicates=duplicates,
         )  # fmt: skip
         if table is not None:
             if isinstance(train_dataset, datasets.Dataset):

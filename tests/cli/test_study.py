@@ -99,10 +99,12 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
     # Nothing is done twice; a method that is new is all that is run.
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").rglob("result.json")}
     given["methods"]["random"] = {"scoring": {"scorer": "random"}}
-    second = study(root, "--config", str(write(given, tmp_path)), "--workers", "1", "--seeds", "5")
+    second = study(root, "--config", str(write(given, tmp_path)), "--workers", "1")
     assert second.returncode == 0, second.stderr[-3000:]
     assert all(p.stat().st_mtime_ns == at for p, at in before.items())
+    # Both groups are one process's work, and both are heard of.
     assert "tiny, seed 5, random, keep-0.25-A" in second.stderr
+    assert "tiny, seed 6, random, keep-0.25-B" in second.stderr
     assert "one_step" not in second.stderr
 
     # An arm of other settings is refused by name, and the others are run all the same.

@@ -15,7 +15,7 @@ import torch
 import transformers
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
+from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
@@ -174,6 +174,26 @@ def test_proxy_and_anchors_score_first(
     assert not any("lora" in name for name, _ in trainer.model.named_parameters())
     trainer.train()
     assert trainer.evaluate()["eval_loss"] > 0
+
+
+def test_copies_are_dropped_where_that_is_asked_for(text_path: str, tmp_path: Path) -> None:
+    rows = [
+        {"question": row["question"] + str(n), "answer": row["answer"]} for n, row in enumerate(task.pool_rows(12, 3))
+    ]
+    anchors = datasets.Dataset.from_list([{**row, "answer": row["answer"] + "!"} for row in rows[:4]])
+    trainer = OSTTrainer(
+        load_model(ModelConfig(text_path)),
+        config(tmp_path, keep_ratio=1.0),
+        train_dataset=datasets.Dataset.from_list([*rows, rows[0], rows[5]]),
+        processing_class=transformers.AutoTokenizer.from_pretrained(text_path),
+        proxy=ProxyConfig(text_path, lora_r=2, warmup_min_steps=2, warmup_batch_size=4),
+        anchors=anchors,
+        scoring=ScoringConfig(),
+        duplicates=DuplicatesConfig(within_pool="drop"),
+    )
+    assert trainer.num_examples(trainer.get_train_dataloader()) == 12
+    with pytest.raises(ConfigError, match="duplicates are looked for before scoring"):
+        OSTTrainer(load_model(ModelConfig(text_path)), config(tmp_path), duplicates=DuplicatesConfig())
 
 
 def test_proxy_of_another_family_selects_for_the_target(text_path: str, vlm_path: str, tmp_path: Path) -> None:

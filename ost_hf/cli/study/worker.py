@@ -13,6 +13,8 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
@@ -37,9 +39,7 @@ def run_group(study: StudyConfig, group: Group) -> list[str]:
         One message for each method that failed.
     """
     group.folder.mkdir(parents=True, exist_ok=True)
-    console = os.fdopen(os.dup(2), "w", buffering=1)
-    with (group.folder / "log.txt").open("a", buffering=1) as log:
-        _write_to(log)
+    with _output_to(group.folder / "log.txt") as console:
         _share_cores(study.workers)
         try:
             _prepare(study, group)
@@ -59,13 +59,28 @@ def run_group(study: StudyConfig, group: Group) -> list[str]:
     return failures
 
 
-def _write_to(log: TextIO) -> None:
-    """Sends this process's output to a file: bars and libraries' chatter of many arms are not for a screen."""
+@contextmanager
+def _output_to(path: Path) -> Iterator[TextIO]:
+    """Sends this process's output to a file: bars and libraries' chatter of many arms are not for a screen.
+
+    Yields:
+        The screen, for what is.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    os.dup2(log.fileno(), 1)
-    os.dup2(log.fileno(), 2)
-    logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+    kept = [os.dup(1), os.dup(2)]
+    with path.open("a", buffering=1) as log, os.fdopen(os.dup(2), "w", buffering=1) as console:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", force=True)
+        try:
+            yield console
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for number, original in enumerate(kept, start=1):
+                os.dup2(original, number)
+                os.close(original)
 
 
 def _share_cores(workers: int) -> None:
