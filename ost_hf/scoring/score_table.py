@@ -4,8 +4,8 @@ Columns: ``example_id``, ``row`` (its place in the pool), ``utility`` (higher he
 ``loss`` (nats per token), ``tokens`` (supervised), ``status`` (``ok``, ``truncated``, ``too_long``,
 ``no_labels``, ``bad_image``, ``bad_row``, ``non_finite``, ``out_of_memory``, ``anchor_overlap``,
 ``evaluation_overlap``, ``duplicate``, ``no_score``, ``judge_unparsed``, ``judge_failed``), ``detail``, and what
-else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, the lists ``sketch`` and ``anchor_utilities``). Every
-row of the pool appears exactly once; one without a utility has a status that says why.
+else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, the lists ``sketch`` and ``anchor_utilities``).
+Every row of the pool appears exactly once; one without a utility has a status that says why.
 """
 
 from __future__ import annotations
