@@ -9,6 +9,6 @@ make() { # name, steps, further flags
 }
 make weak 200
 make middling 320
-make strong 440
+make strong 430
 # Two operations it has mastered, three it barely knows.
 make uneven 300 --mostly sum maximum
