@@ -93,7 +93,10 @@ class EncodingConfig:
     )
     cache_mib: int = field(
         default=512,
-        metadata={"help": "encoded rows of a pool kept in memory in each process, in MiB; 0: encode at every reading"},
+        metadata={
+            "help": "MiB of encoded rows kept in memory in each process (its loader workers keep none), for each of "
+            "the last three of pool, anchors and the like; 0: encode at every reading"
+        },
     )
 
     def __post_init__(self) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import jinja2
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from ost_hf.data.chat import find_answer_spans
 from ost_hf.data.config import EncodingConfig
-from ost_hf.data.encoding_cache import shared_cache
+from ost_hf.data.encoding_cache import EncodingCache, shared_cache
 from ost_hf.data.images import open_image
 from ost_hf.data.rows import Example, Message, RowError, Rows
 from ost_hf.errors import ConfigError, DataError, ModelError
@@ -321,18 +321,30 @@ class EncodedDataset(Dataset[Features]):
         check_tokenizer(rows, encoder)
         self.rows = rows
         self.encoder = encoder
-        self._cache = shared_cache((rows.fingerprint, repr(rows.config), encoder.fingerprint), encoder.cache_bytes)
 
     def __len__(self) -> int:
         return len(self.rows)
 
+    @cached_property
+    def _cache(self) -> EncodingCache:
+        key = (self.rows.fingerprint, repr(self.rows.config), self.encoder.fingerprint)
+        return shared_cache(key, self.encoder.cache_bytes)
+
     def encode(self, row: int) -> Encoded:
         """The encoded row with its status."""
+        # A loader's worker sends rows through shared memory, one open file for each tensor as long as it is kept.
+        if not self.encoder.cache_bytes or get_worker_info() is not None:
+            return self.encoder.encode(self.rows, row)
         encoded = self._cache.get(row)
         if encoded is None:
             encoded = self.encoder.encode(self.rows, row)
             self._cache.put(row, encoded)
         return encoded
+
+    def keep(self, row: int) -> bool:
+        """Encodes a row for later; false once the cache takes no more."""
+        self.encode(row)
+        return self.encoder.cache_bytes > 0 and self._cache.get(row) is not None
 
     def __getitem__(self, row: int) -> Features:
         encoded = self.encode(row)

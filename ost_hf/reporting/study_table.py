@@ -40,7 +40,8 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
     scores = scores_by_method(here)
     reference = scores.get(study["reference"], {})
     lines = [
-        f"| method | exact match | {study['reference']} over it | clean of kept | AUC | select (s) | train (s) |",
+        f"| method | exact match | {study['reference']} over it | clean of kept | AUC of utility | "
+        "select (s) | train (s) |",
         "|---|---|---|---|---|---|---|",
     ]
     untrained = scores_by_method(r for r in results if r["setting"] == setting and r["protocol"] is None)
@@ -85,7 +86,7 @@ def _called_toxic(results: Results, truth: Record | None) -> str:
     counts = [result["verdicts"] for result in results if result.get("verdicts")]
     if truth is None or not counts:
         return ""
-    clean = truth["clean"]
+    clean = str(truth["clean"])
     wrong: list[float] = []
     power: dict[str, list[float]] = {}
     for found in counts:

@@ -14,9 +14,10 @@ import pytest
 
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.description import area_under_curve
+from ost_hf.cli.study.markers import read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command
 from ost_hf.cli.yaml_values import dump_yaml
-from ost_hf.errors import ConfigError
+from ost_hf.errors import ConfigError, RunDirectoryError
 
 Record = dict[str, Any]
 
@@ -113,7 +114,7 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
     third = study(root, "--config", str(write(given, tmp_path)), "--seeds", "5")
     assert third.returncode == 2
     assert "tiny, seed 5, oracle" in third.stderr
-    assert "section training differs" in third.stderr
+    assert "(training differs)" in third.stderr
     assert "tiny, seed 5, length, keep-0.25-B" in third.stderr
 
 
@@ -191,3 +192,18 @@ def test_area_under_curve_counts_pairs() -> None:
     pairs = [(a > b) + 0.5 * (a == b) for a in values[positive] for b in values[~positive]]
     assert area_under_curve(values, positive) == pytest.approx(np.mean(pairs))
     assert area_under_curve(np.array([1.0, np.nan]), np.array([True, False])) is None
+
+
+def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp_path: Path) -> None:
+    study = load_study(write(given, tmp_path))
+    group = groups(study)[0]
+    config = configuration(study, group, "one_step")
+    group.data.mkdir(parents=True)
+    (group.data / "pool.parquet").write_bytes(b"rows")
+    marker = tmp_path / "result.json"
+    assert read_done(marker, config) is None
+    write_done(marker, config, {"score": 0.5})
+    assert read_done(marker, config) == {"score": 0.5}
+    (group.data / "pool.parquet").write_bytes(b"other rows")
+    with pytest.raises(RunDirectoryError, match=r"\(files differs\)"):
+        read_done(marker, config)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from PIL import Image
 
 from ost_hf.data.config import DatasetConfig, EncodingConfig
 from ost_hf.data.encoding import IGNORE_INDEX, Encoded, EncodedDataset, Encoder
-from ost_hf.data.encoding_cache import EncodingCache
 from ost_hf.data.rows import RowError, Rows
 from ost_hf.errors import ConfigError, DataError, ModelError
 
@@ -318,38 +316,6 @@ def test_encoded_dataset_refuses_a_bad_row_by_name_and_serves_the_others(tokeniz
     assert dataset[0]["labels"][-2] == tokenizer.eos_token_id
     with pytest.raises(DataError, match=rf"row 1 \({rows.example_ids[1]}\) cannot be used: bad_row, expected text"):
         dataset[1]
-
-
-def test_cached_rows_equal_fresh_ones(pool: EncodedDataset) -> None:
-    never = Encoder(pool.encoder.processing_class, replace(pool.encoder.config, cache_mib=0))
-    fresh = EncodedDataset(pool.rows, never)
-    assert pool.encode(3) is EncodedDataset(pool.rows, pool.encoder).encode(3)
-    assert fresh.encode(3) is not fresh.encode(3)
-    assert all(torch.equal(value, fresh[3][key]) for key, value in pool[3].items())
-
-
-def test_a_cached_row_survives_a_collator_that_takes_fields_out(pool: EncodedDataset) -> None:
-    pool[0].pop("labels")
-    assert "labels" in pool[0]
-
-
-def test_other_settings_and_other_rows_do_not_meet_in_the_cache(tokenizer: Any) -> None:
-    rows = make_rows({"question": "sum of 1 and 2 and 3 and 4?", "answer": "10"})
-    whole = EncodedDataset(rows, Encoder(tokenizer))
-    cut = EncodedDataset(rows, Encoder(tokenizer, EncodingConfig(max_length=4)))
-    other = EncodedDataset(make_rows({"question": "sum?", "answer": "7"}), Encoder(tokenizer))
-    assert [dataset.encode(0).status for dataset in (whole, cut, other)] == ["ok", "too_long", "ok"]
-    assert len(whole[0]["input_ids"]) > len(other[0]["input_ids"])
-
-
-def test_the_cache_stops_at_its_limit() -> None:
-    rows = [Encoded("a", row, features={"input_ids": torch.zeros(1000, dtype=torch.long)}) for row in range(3)]
-    cache = EncodingCache(limit_bytes=25_000)
-    for row, encoded in enumerate(rows):
-        cache.put(row, encoded)
-    assert cache.get(1) is rows[1]
-    assert cache.get(2) is None
-    assert cache.bytes <= 25_000
 
 
 def test_tokenised_rows_must_name_the_models_own_tokenizer(text_path: str, tokenizer: Any, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ loss is after that fine-tuning (Park et al. 2023, TRAK, arXiv 2303.14186).
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from typing import Any
@@ -17,8 +16,8 @@ import numpy as np
 from ost_hf.cli.config import RunConfig, build_config
 from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
+from ost_hf.cli.study.markers import read_done, write_done
 from ost_hf.cli.study.plan import Group, configuration
-from ost_hf.files import write_whole
 from ost_hf.utility.rank_correlation import spearman
 
 Record = dict[str, Any]
@@ -44,7 +43,8 @@ def datamodelling_scores(study: StudyConfig, group: Group) -> list[Record]:
         if sections.get("untrained"):
             continue
         for column, values in _predictors(configuration(study, group, method)).items():
-            sums = np.asarray([np.nansum(values[outcome["rows"]]) for outcome in outcomes])
+            # The mean of known scores times the subsets' common size: a row without a score is no row of score zero.
+            sums = np.asarray([np.nanmean(values[outcome["rows"]]) for outcome in outcomes])
             if np.ptp(sums) > 0:
                 record = {"setting": group.setting, "seed": group.seed, "method": method, "column": column}
                 records.append(
@@ -59,8 +59,6 @@ def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
     assert settings is not None
     folder = group.folder / "datamodelling" / f"subset-{number}"
     marker = folder / "outcome.json"
-    if marker.exists():
-        return json.loads(marker.read_text())
     method = next(name for name, sections in study.methods.items() if not sections.get("untrained"))
     config = configuration(study, group, method)
     given: Record = {
@@ -71,13 +69,16 @@ def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
     }
     drawn = build_config(given)
     config = replace(config, **{name: getattr(drawn, name) for name in given})
+    done = read_done(marker, config)
+    if done is not None:
+        return done
     config.write()
     for stage in ("score", "select", "train"):
         run_stage(config, stage)
     outcome = {"rows": _kept_rows(config), "loss": anchor_loss(config)}
     shutil.rmtree(folder)
     folder.mkdir()
-    write_whole(marker, lambda temporary: temporary.write_text(json.dumps(outcome) + "\n"))
+    write_done(marker, config, outcome)
     return outcome
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from ost_hf.cli.config import RunConfig
 from ost_hf.data.rows import Rows
+from ost_hf.errors import DataError
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.selector import read_selection
 
@@ -48,7 +49,7 @@ def describe_arm(config: RunConfig, truth: Record | None, count_by: Sequence[str
     kinds = _kinds(config, truth)
     if truth is not None and kinds is not None:
         count, of_pool = Counter(kinds[row] for row in kept), Counter(kinds)
-        result["clean_share"] = count[truth["clean"]] / len(kept)
+        result["clean_share"] = count[str(truth["clean"])] / len(kept)
         result["kept_by"] = {kind: count[kind] / number for kind, number in sorted(of_pool.items())}
         if "verdict" in table.column_names:
             pairs = zip(table["row"].to_pylist(), table["verdict"].to_pylist(), strict=True)
@@ -66,7 +67,7 @@ def describe_scores(config: RunConfig, truth: Record | None) -> Record:
     if truth is None or kinds is None:
         return {}
     table = ScoreTable(config.folder / "scores").read()
-    clean = np.asarray([kinds[row] == truth["clean"] for row in table["row"].to_pylist()])
+    clean = np.asarray([kinds[row] == str(truth["clean"]) for row in table["row"].to_pylist()])
     result = {}
     for column, sign in {"utility": 1, **_RANKING_COLUMNS}.items():
         if column in table.column_names:
@@ -90,7 +91,11 @@ def area_under_curve(values: np.ndarray, positive: np.ndarray) -> float | None:
     return float(1 - losses.mean() / (2 * len(above)))
 
 
-def _kinds(config: RunConfig, truth: Record | None) -> list[Any] | None:
+def _kinds(config: RunConfig, truth: Record | None) -> list[str] | None:
+    """What each row of the pool is, as text: JSON knows no other keys."""
     if truth is None or config.pool is None:
         return None
-    return list(Rows.load(config.pool).dataset[truth["column"]])
+    kinds = [str(value) for value in Rows.load(config.pool).dataset[truth["column"]]]
+    if str(truth["clean"]) not in kinds:
+        raise DataError(f"truth: no row of the pool has {truth['column']} {truth['clean']!r}; there are: {set(kinds)}")
+    return kinds

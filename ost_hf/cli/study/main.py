@@ -1,19 +1,22 @@
-"""The command's flags, its workers, and what it writes: ``results.json``, ``table.md``, ``cost.png``."""
+"""The command's flags, its workers, and what it writes: ``results.json``, ``results.md``, ``results.png``."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import multiprocessing
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ost_hf.cli.study.config import StudyConfig, load_study
-from ost_hf.cli.study.plan import arms, configuration, groups
-from ost_hf.errors import ConfigError, OSTError
+from ost_hf.cli.study.plan import Group, arms, configuration, groups
+from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
 
 
@@ -29,9 +32,9 @@ def build_parser() -> argparse.ArgumentParser:
     source.add_argument("--config", metavar="FILE", help="the study's YAML; runs what is missing")
     source.add_argument("--results", metavar="FILE", help="a results.json: only its table and plot are made")
     parser.add_argument("--workers", type=int, metavar="N", help="processes side by side, in place of the YAML's")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="in place of the YAML's")
-    parser.add_argument("--settings", nargs="+", metavar="NAME", help="some of the YAML's settings")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="some of the YAML's methods")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="run these alone, or more than the YAML's")
+    parser.add_argument("--settings", nargs="+", metavar="NAME", help="run these alone")
+    parser.add_argument("--methods", nargs="+", metavar="NAME", help="run these alone")
     parser.add_argument("--collect", action="store_true", help="run nothing: results of what is done so far")
     parser.add_argument("--output", metavar="FOLDER", help="for results, table and plot; by default run_dir")
     return parser
@@ -50,10 +53,17 @@ def main(argv: Sequence[str]) -> None:
             raise ConfigError(f"there is no {path}")
         report(json.loads(path.read_text()), Path(args.output) if args.output else path.parent, path.stem)
         return
-    changes = {name: getattr(args, name) for name in ("workers", "seeds") if getattr(args, name) is not None}
-    study = load_study(args.config, changes)
-    study = _some(study, args.settings, args.methods)
-    failures = [] if args.collect else run_study(study)
+    study = load_study(args.config, {} if args.workers is None else {"workers": args.workers})
+    seeds, settings, methods = args.seeds or study.seeds, args.settings or study.settings, args.methods or study.methods
+    for kind, names, known in (("setting", settings, study.settings), ("method", methods, study.methods)):
+        for name in names:
+            if name not in known:
+                raise ConfigError(unknown_key(kind, name, known))
+    # What is run may be a part; what is collected is all that is there.
+    study = replace(study, seeds=sorted({*study.seeds, *seeds}))
+    wanted = [group for group in groups(study) if group.seed in seeds and group.setting in settings]
+    _check_libraries()
+    failures = [] if args.collect else run_study(study, wanted, list(methods))
     results = collect(study, args.config)
     output = Path(args.output) if args.output else study.folder
     output.mkdir(parents=True, exist_ok=True)
@@ -65,8 +75,20 @@ def main(argv: Sequence[str]) -> None:
         raise OSTError(f"{len(failures)} of the study's methods failed:\n  " + "\n  ".join(failures))
 
 
-def run_study(study: StudyConfig) -> list[str]:
+def _check_libraries() -> None:
+    """Raises ``ConfigError`` now if the report could not be written after hours of work."""
+    missing = [name for name in ("scipy", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"a study's report needs {' and '.join(missing)}: pip install 'ost-hf[report]'")
+
+
+def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> list[str]:
     """Runs what is missing, groups side by side in processes of their own.
+
+    Args:
+        study: The whole study.
+        wanted: The groups to run.
+        methods: The methods to run.
 
     Returns:
         One message for each method that failed.
@@ -76,35 +98,48 @@ def run_study(study: StudyConfig) -> list[str]:
     """
     from ost_hf.cli.study.worker import run_group
 
-    wanted = groups(study)
     for group in wanted:
-        for method in study.methods:
+        for method in methods:
             for arm in arms(study, method):
                 configuration(study, group, method, arm)
     failures: list[str] = []
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(study.workers, len(wanted)), mp_context=context) as pool:
-        futures = [pool.submit(run_group, study, group) for group in wanted]
+        futures = [pool.submit(run_group, study, group, methods) for group in wanted]
         for done, future in enumerate(as_completed(futures), start=1):
-            failures += future.result()
+            try:
+                failures += future.result()
+            except BrokenProcessPool as error:
+                failures.append(f"a worker died (killed, or out of memory): {error}")
             print(f"{done} of {len(wanted)} settings and seeds done", file=sys.stderr)
     return failures
 
 
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, and where they come from."""
+    from ost_hf.cli.study.markers import read_done
     from ost_hf.cli.study.provenance import machine
 
-    found, datamodelling = [], []
+    found: list[dict[str, Any]] = []
+    datamodelling: list[dict[str, Any]] = []
+    others: list[str] = []
     for group in groups(study):
         scored = group.folder / "datamodelling.json"
         if study.datamodelling is not None and scored.exists():
             datamodelling += json.loads(scored.read_text())
         for method in study.methods:
             for arm in arms(study, method):
-                path = group.folder / method / arm.name / "result.json"
-                if path.exists():
-                    found.append(json.loads(path.read_text())["result"])
+                try:
+                    result = read_done(
+                        group.folder / method / arm.name / "result.json", configuration(study, group, method, arm)
+                    )
+                except RunDirectoryError as error:
+                    others.append(str(error))
+                    continue
+                if result is not None:
+                    found.append(result)
+    for message in others:
+        print(f"left out: {message}", file=sys.stderr)
     return {
         "command": f"ost-hf study --config {config_path}",
         "commits": sorted({result["commit"] or result["version"] for result in found}),
@@ -134,18 +169,3 @@ def report(results: dict[str, Any], folder: Path, stem: str) -> None:
     write_whole(folder / f"{stem}.md", lambda temporary: temporary.write_text(text))
     print(text)
     plot_cost(results, folder / f"{stem}.png")
-
-
-def _some(study: StudyConfig, settings: list[str] | None, methods: list[str] | None) -> StudyConfig:
-    from dataclasses import replace
-
-    from ost_hf.errors import unknown_key
-
-    for kind, names, known in (("setting", settings, study.settings), ("method", methods, study.methods)):
-        for name in names or []:
-            if name not in known:
-                raise ConfigError(unknown_key(kind, name, known))
-    chosen_settings = {name: study.settings[name] for name in settings or study.settings}
-    chosen_methods = {name: study.methods[name] for name in methods or study.methods}
-    reference = study.reference if study.reference in chosen_methods else next(iter(chosen_methods))
-    return replace(study, settings=chosen_settings, methods=chosen_methods, reference=reference)

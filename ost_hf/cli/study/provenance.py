@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ def machine() -> dict[str, Any]:
     }
 
 
+@lru_cache
 def _commit() -> str | None:
     folder = Path(__file__).parent
     try:

@@ -13,9 +13,10 @@ import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,38 +25,43 @@ from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
 from ost_hf.cli.study.datamodelling import datamodelling_scores
 from ost_hf.cli.study.description import describe_arm, describe_scores
+from ost_hf.cli.study.markers import read_done, write_done, write_json
 from ost_hf.cli.study.plan import Arm, Group, arms, configuration, prepare_command
 from ost_hf.cli.study.provenance import version_of_code
 from ost_hf.errors import OSTError, RunDirectoryError
-from ost_hf.files import write_whole
 
 Record = dict[str, Any]
 
 
-def run_group(study: StudyConfig, group: Group) -> list[str]:
+def run_group(study: StudyConfig, group: Group, methods: list[str]) -> list[str]:
     """Runs what is missing of a group; its output goes to ``log.txt`` in its folder.
 
     Returns:
         One message for each method that failed.
     """
     group.folder.mkdir(parents=True, exist_ok=True)
+    version_of_code()  # as it is imported now, whatever is committed while arms run
     with _output_to(group.folder / "log.txt") as console:
         _share_cores(study.workers)
         try:
             _prepare(study, group)
-        except OSTError as error:
+            _encode_pool(study, group, methods)
+        except (OSTError, OSError) as error:
             return [f"{group.setting}, seed {group.seed}: {error}"]
         failures = []
-        for method in study.methods:
+        for method in methods:
             try:
                 _run_method(study, group, method, console)
-            except OSTError as error:
-                failures.append(f"{group.setting}, seed {group.seed}, {method}: {error}")
+            except Exception as error:  # whatever it is, the other methods are still to be run
+                traceback.print_exc()
+                failures.append(f"{group.setting}, seed {group.seed}, {method}: {type(error).__name__}: {error}")
                 print(f"failed: {failures[-1]}", file=console)
-        if study.datamodelling is not None and not failures:
-            scores = datamodelling_scores(study, group)
-            _write_json(group.folder / "datamodelling.json", scores)
-            print(f"{time.strftime('%H:%M:%S')} {group.setting}, seed {group.seed}, datamodelling", file=console)
+        if study.datamodelling is not None and not failures and len(methods) == len(study.methods):
+            try:
+                write_json(group.folder / "datamodelling.json", datamodelling_scores(study, group))
+            except Exception as error:
+                traceback.print_exc()
+                failures.append(f"{group.setting}, seed {group.seed}, datamodelling: {type(error).__name__}: {error}")
     return failures
 
 
@@ -104,13 +110,28 @@ def _prepare(study: StudyConfig, group: Group) -> None:
     words = [sys.executable if word == "python" else word for word in command]
     if subprocess.run(words, check=False).returncode != 0:
         raise OSTError(f"prepare failed: {' '.join(command)}; see {group.folder / 'log.txt'}")
-    _write_json(marker, command)
+    write_json(marker, command)
+
+
+def _encode_pool(study: StudyConfig, group: Group, methods: list[str]) -> None:
+    """Encodes the pool (as far as the cache takes it) off the clock: else the first method would pay for all."""
+    from ost_hf.data.encoding import EncodedDataset, Encoder
+    from ost_hf.data.rows import Rows
+    from ost_hf.models import load_processing_class
+
+    config = configuration(study, group, methods[-1])
+    if config.pool is None or config.proxy is None:
+        return
+    pool = EncodedDataset(Rows.load(config.pool), Encoder(load_processing_class(config.proxy), config.encoding))
+    for row in range(len(pool)):
+        if not pool.keep(row):
+            break
 
 
 def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) -> None:
     for arm in arms(study, method):
         config = configuration(study, group, method, arm)
-        done = _read_done(config.folder / "result.json", config)
+        done = read_done(config.folder / "result.json", config)
         if done is None:
             if arm.protocol is None:
                 result = _run_untrained(config)
@@ -119,7 +140,7 @@ def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) 
                 result = _run_arm(study, config, arm, scored)
             result |= {"method": method, "setting": group.setting, "seed": group.seed}
             result |= {"keep_ratio": arm.keep_ratio, "protocol": arm.protocol} | version_of_code()
-            _write_json(config.folder / "result.json", {"config": _identity(config), "result": result})
+            write_done(config.folder / "result.json", config, result)
             where = f"{group.setting}, seed {group.seed}, {method}, {arm.name}"
             print(f"{time.strftime('%H:%M:%S')} {where}: {result['score']:.1%}", file=console)
 
@@ -127,7 +148,7 @@ def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) 
 def _run_scoring(config: RunConfig) -> Record:
     """The pool's scores for a method, and what they cost."""
     marker = config.folder / "scored.json"
-    done = _read_done(marker, config)
+    done = read_done(marker, config)
     if done is not None:
         return done
     resumed = (config.folder / "scores").exists()
@@ -137,7 +158,7 @@ def _run_scoring(config: RunConfig) -> Record:
     # What an interrupted attempt took is not known.
     seconds = None if resumed else time.perf_counter() - started
     scored = {"seconds": seconds}
-    _write_json(marker, {"config": _identity(config), "result": scored})
+    write_done(marker, config, scored)
     return scored
 
 
@@ -188,26 +209,3 @@ def _with_steps(config: RunConfig, arm: Arm) -> RunConfig:
     config = replace(config, training={**config.training, "max_steps": wanted})
     config.write()
     return config
-
-
-def _identity(config: RunConfig) -> Record:
-    """What an arm was made with; where the models lie on this machine is part of it."""
-    return json.loads(json.dumps({key: value for key, value in asdict(config).items() if key != "accelerate"}))
-
-
-def _read_done(marker: Path, config: RunConfig) -> Record | None:
-    if not marker.exists():
-        return None
-    stored = json.loads(marker.read_text())
-    wanted = _identity(config)
-    if stored["config"] != wanted:
-        changed = sorted(key for key in wanted if stored["config"].get(key) != wanted[key])
-        raise RunDirectoryError(
-            f"{marker.parent} was made with another configuration (section {', '.join(changed)} differs); "
-            "choose another run_dir, or remove the folder to make it again"
-        )
-    return stored["result"]
-
-
-def _write_json(path: Path, value: Any) -> None:
-    write_whole(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
