@@ -88,11 +88,6 @@ class Encoder:
         )
         return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
-    @property
-    def cache_bytes(self) -> int:
-        """What encoded rows of one dataset may take in memory."""
-        return self.config.cache_mib * 2**20
-
     def encode(self, rows: Rows, row: int) -> Encoded:
         """Encodes one row; what is wrong with it becomes its status, nothing is raised for it."""
         example_id = rows.example_ids[row]
@@ -305,13 +300,11 @@ def check_tokenizer(rows: Rows, encoder: Encoder) -> None:
 
 
 class EncodedDataset(Dataset[Features]):
-    """Rows encoded on access, for a ``Trainer`` or a ``DataLoader``.
+    """Rows encoded on access, for a ``Trainer`` or a ``DataLoader``, and kept as ``encoding.cache_mib`` allows.
 
     Args:
         rows: The rows.
         encoder: The model's encoder.
-
-    Rows stay in memory once they are encoded, as far as ``encoding.cache_mib`` allows.
 
     Raises:
         ModelError: If the rows are tokenised for another model.
@@ -328,12 +321,12 @@ class EncodedDataset(Dataset[Features]):
     @cached_property
     def _cache(self) -> EncodingCache:
         key = (self.rows.fingerprint, repr(self.rows.config), self.encoder.fingerprint)
-        return shared_cache(key, self.encoder.cache_bytes)
+        return shared_cache(key, self.encoder.config.cache_mib * 2**20)
 
     def encode(self, row: int) -> Encoded:
         """The encoded row with its status."""
         # A loader's worker sends rows through shared memory, one open file for each tensor as long as it is kept.
-        if not self.encoder.cache_bytes or get_worker_info() is not None:
+        if not self.encoder.config.cache_mib or get_worker_info() is not None:
             return self.encoder.encode(self.rows, row)
         encoded = self._cache.get(row)
         if encoded is None:
@@ -344,7 +337,7 @@ class EncodedDataset(Dataset[Features]):
     def keep(self, row: int) -> bool:
         """Encodes a row for later; false once the cache takes no more."""
         self.encode(row)
-        return self.encoder.cache_bytes > 0 and self._cache.get(row) is not None
+        return self.encoder.config.cache_mib > 0 and self._cache.get(row) is not None
 
     def __getitem__(self, row: int) -> Features:
         encoded = self.encode(row)

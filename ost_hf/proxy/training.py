@@ -59,20 +59,15 @@ def train(
     collate = Collator.of(rows.encoder.processing_class)
     tokens = micro_batch_tokens or (2048 if state().device.type == "cpu" else 16384)
     losses = []
-    schedule = zip(batches, learning_rates, strict=True)
-    for batch, rate in tqdm(schedule, desc=name, unit="step", total=len(batches), disable=not state().is_main_process):
-        mine = [rows.encode(row) for row in share(list(batch))]
-        while True:
+    schedule = list(zip(batches, learning_rates, strict=True))
+    for batch, rate in tqdm(schedule, desc=name, unit="step", disable=not state().is_main_process):
+        mine, total = [rows.encode(row) for row in share(list(batch))], None
+        while total is None:
+            # Again from the start: a part that did not fit has left some of its gradients.
             optimizer.zero_grad(set_to_none=False)
-            try:
-                total = _accumulate(model, rows, cut_batches(mine, tokens), len(batch), collate)
-                break
-            except torch.OutOfMemoryError:
-                longest = max(row.length for row in mine)
-                if tokens <= longest:
-                    raise
-                # Some of this step's gradients are there already: it starts again.
-                tokens = max(longest, tokens // 2)
+            total = _accumulate(model, rows, cut_batches(mine, tokens), len(batch), collate)
+            if total is None:
+                tokens //= 2  # a row that is longer is a batch of its own
                 free_memory()
                 logger.warning("out of memory while %s; going on with %d tokens at once", name, tokens)
         for parameter in parameters:
@@ -87,21 +82,29 @@ def train(
         if after_step is not None:
             after_step(optimizer)
     for parameter in parameters:
-        parameter.requires_grad_(False)
-        parameter.grad = None
+        parameter.requires_grad_(False).grad = None
     return optimizer, losses
 
 
 def _accumulate(
     model: Any, rows: EncodedDataset, micro_batches: list[list[Encoded]], samples: int, collate: Collator
-) -> torch.Tensor:
-    """Adds up the gradients of a step's mean loss; returns this process's part of that loss."""
+) -> torch.Tensor | None:
+    """Adds up the gradients of a step's mean loss.
+
+    Returns:
+        This process's part of that loss; ``None`` if a batch of several rows does not fit into memory.
+    """
     total = torch.zeros((), device=state().device)
     for batch in micro_batches:
         features = collate([rows[row.row] for row in batch])
         inputs = {key: value.to(state().device) for key, value in features.items()}
-        loss = per_sample_loss(model, inputs).sum() / samples
-        loss.backward()
+        try:
+            loss = per_sample_loss(model, inputs).sum() / samples
+            loss.backward()
+        except torch.OutOfMemoryError:
+            if len(batch) == 1:
+                raise
+            return None
         total += loss.detach()
     return total
 

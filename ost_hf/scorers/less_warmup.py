@@ -88,14 +88,8 @@ def train_checkpoints(
             name="LESS warm-up",
             after_step=after_step,
         )[1]
-    logger.info(
-        "LESS: %d checkpoints, %d steps each, on %d rows, loss %.3f -> %.3f",
-        count,
-        epoch,
-        len(rows),
-        losses[0],
-        losses[-1],
-    )
+    size = f"{count} checkpoints, {epoch} steps each, on {len(rows)} rows"
+    logger.info("LESS: %s, loss %.3f -> %.3f", size, losses[0], losses[-1])
     return checkpoints
 
 

@@ -85,10 +85,7 @@ def greedy(
     anchor_Vk = unit(anchor_Vk)
     target = anchor_Vk.mean(0)
     # Lengths once, gains many times: dividing a gain costs nothing beside dividing a sketch.
-    length_N = np.empty(count, dtype=np.float32)
-    for start, stop in _pieces(count):
-        length_N[start:stop] = np.linalg.norm(sketch_Nk[start:stop], axis=1)
-    length_N = np.maximum(length_N, np.finfo(np.float32).tiny)
+    length_N, wanted = _lengths(sketch_Nk), min(quota, count)
     # Unit vectors: the trace of the anchors' matrix is one.
     damping = ridge / size
     left = np.ones(count, dtype=bool)
@@ -96,7 +93,6 @@ def greedy(
     total = np.zeros(size, dtype=np.float64)
     order: list[int] = []
     gains: list[float] = []
-    wanted = min(quota, count)
     block = max(1, -(-wanted // blocks))
     while len(order) < wanted:
         gain_N = np.full(count, -np.inf, dtype=np.float32)
@@ -148,6 +144,13 @@ def _best(
             room[stratum_N[row]] -= 1
             chosen.append(int(row))
     return chosen
+
+
+def _lengths(sketch_Nk: Array) -> Array:
+    length_N = np.empty(len(sketch_Nk), dtype=np.float32)
+    for start, stop in _pieces(len(sketch_Nk)):
+        length_N[start:stop] = np.linalg.norm(sketch_Nk[start:stop], axis=1)
+    return np.maximum(length_N, np.finfo(np.float32).tiny)
 
 
 def _pieces(count: int) -> Iterator[tuple[int, int]]:

@@ -177,6 +177,7 @@ def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tm
         ({"reference": "autoo"}, "unknown method \\(reference\\) 'autoo'"),
         ({"settings": {"a/b": {}}}, "names become folders"),
         ({"truth": {"column": "kind"}}, "truth must hold column and clean"),
+        ({"methods": {"auto": {"prepare": ["true"]}}, "reference": "auto"}, "methods.auto.prepare would do nothing"),
         ({"worker": 2}, "did you mean 'workers'"),
         ({"methods": ["auto"]}, "methods must hold names and their sections"),
     ],

@@ -79,6 +79,14 @@ class StudyConfig:
         for name in (*self.methods, *self.settings):
             if not name or set(name) & set("/\\ "):
                 raise ConfigError(f"names become folders: {name!r} may not hold spaces or slashes")
+        for place, sections, wrong in (
+            ("common", self.common, ("prepare_options", "untrained")),
+            *((f"settings.{name}", given, ("untrained",)) for name, given in self.settings.items()),
+            *((f"methods.{name}", given, ("prepare", "prepare_options")) for name, given in self.methods.items()),
+        ):
+            for key in wrong:
+                if key in sections:
+                    raise ConfigError(f"{place}.{key} would do nothing there: see docs/studies.md for where it belongs")
         if self.truth is not None and set(self.truth) != {"column", "clean"}:
             raise ConfigError(f"truth must hold column and clean, got {self.truth!r}")
 

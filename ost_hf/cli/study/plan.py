@@ -91,6 +91,8 @@ def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None
     sections["run_dir"] = str(folder if arm is None else folder / arm.name)
     for name in _SEEDED:
         sections[name] = {**(sections.get(name) or {}), "seed": group.seed}
+    if (sections.get("anchors") or {}).get("size") is not None:
+        sections["anchors"] = {**sections["anchors"], "seed": group.seed}  # another draw of the anchors
     if arm is not None and arm.keep_ratio is not None:
         sections["selection"]["keep_ratio"] = arm.keep_ratio
     if untrained:
