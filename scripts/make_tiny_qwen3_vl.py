@@ -11,22 +11,19 @@ has something to add. Takes about one minute on two cores.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from pathlib import Path
 
 import torch
 import transformers
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tiny_models import make_tokenizer, teach
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "handwritten_arithmetic"))
 import task
 
-from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
-from ost_hf.utility.loss import per_sample_loss
 
 SPECIAL_TOKENS = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|vision_start|>", "<|vision_end|>",
@@ -47,28 +44,6 @@ CHAT_TEMPLATE = """\
 {{- '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
-
-
-def make_tokenizer(texts: list[str], vocabulary: int = 400) -> transformers.PreTrainedTokenizerFast:
-    """A byte-level BPE of the task's words behind Qwen's tokenizer class and special tokens."""
-    trained = Tokenizer(models.BPE())
-    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trained.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=vocabulary, initial_alphabet=alphabet, show_progress=False)
-    )
-    bpe = json.loads(trained.to_str())["model"]
-    tokenizer = transformers.Qwen2Tokenizer(
-        vocab=bpe["vocab"],
-        merges=[tuple(pair) for pair in bpe["merges"]],
-        pad_token="<|endoftext|>",
-        eos_token="<|im_end|>",
-        unk_token=None,
-        extra_special_tokens=SPECIAL_TOKENS,
-        model_max_length=1024,
-    )
-    tokenizer.chat_template = CHAT_TEMPLATE
-    return tokenizer
 
 
 def make_processor(tokenizer: transformers.PreTrainedTokenizerFast) -> transformers.Qwen3VLProcessor:
@@ -140,27 +115,6 @@ def make_model(
     return model
 
 
-def teach(model: torch.nn.Module, dataset: EncodedDataset, steps: int, batch_size: int, peak: float, seed: int) -> None:
-    """Plain AdamW with a short warm-up and linear decay."""
-    generator = torch.Generator().manual_seed(seed)
-    collate = Collator.of(dataset.encoder.processing_class)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, weight_decay=0.0)
-    order: list[int] = []
-    for step in range(steps):
-        if len(order) < batch_size:
-            order = torch.randperm(len(dataset), generator=generator).tolist()
-        batch = collate([dataset[order.pop()] for _ in range(batch_size)])
-        for group in optimizer.param_groups:
-            group["lr"] = peak * min(1.0, (step + 1) / 20) * max(0.02, 1 - step / steps)
-        loss = per_sample_loss(model, batch).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        if step % 20 == 0 or step == steps - 1:
-            print(f"step {step:4d}  loss {loss.item():.3f}", flush=True)
-
-
 def taught_rows(operations: list[str], mostly: list[str], others_share: float, seed: int) -> list[task.Row]:
     """4,000 rows to teach with; with ``mostly``, few of the other operations."""
     if not mostly:
@@ -187,7 +141,7 @@ def main() -> None:
 
     rows = taught_rows(args.operations, args.mostly, args.others_share, args.seed)
     texts = [row[key] for row in rows for key in ("question", "answer")] + ["system user assistant\n"] * 100
-    tokenizer = make_tokenizer(texts, args.vocabulary)
+    tokenizer = make_tokenizer(texts, SPECIAL_TOKENS, CHAT_TEMPLATE, args.vocabulary)
     processor = make_processor(tokenizer)
     model = make_model(tokenizer, args.seed, args.hidden_size, args.layers)
     dataset = EncodedDataset(Rows(task.as_dataset(rows)), Encoder(processor))
