@@ -1,6 +1,6 @@
 """Makes a tiny, half-taught Qwen3 for the text study.
 
-    python recipes/reasoning_gym/make_tiny_qwen3.py --output runs/bases/text --steps 400 --seed 0
+    python recipes/reasoning_gym/make_tiny_qwen3.py --output runs/bases/text --steps 720 --seed 0
 
 The model has the real class and configuration of Qwen3 and a byte-level BPE tokenizer trained on the tasks' own words.
 It is taught on problems that no pool, anchor or test row asks, and stopped while it still gets many answers wrong, so
