@@ -86,14 +86,14 @@ def score_pool(
         RunDirectoryError: If the folder holds scores of another configuration or dataset.
     """
     scoring, encoding = scoring or ScoringConfig(), encoding or EncodingConfig()
+    duplicates = duplicates or DuplicatesConfig()
     if anchors is None and ANCHORS in find_scorer(scoring.scorer).needs:
         raise DataError(
             f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
         )
-    duplicates = duplicates or DuplicatesConfig()
-    pool.hash_together()
-    if evaluation is not None:
-        evaluation.hash_together()
+    for rows in (pool, evaluation):
+        if rows is not None:
+            rows.hash_together()
     exclude, report = exclude_rows(pool, anchors, overlap, duplicates, evaluation)
     table = ScoreTable(Path(run_dir) / "scores")
     _open(table, _identity(pool, anchors, proxy, scoring, encoding, overlap, duplicates, evaluation), len(pool))
@@ -107,8 +107,8 @@ def score_pool(
     encoded = EncodedDataset(pool, Encoder(load_processing_class(proxy), encoding))
     _score_rows(Path(run_dir), encoded, anchors, proxy, table, remaining, exclude, scoring)
     free_memory()
-    statuses = Counter(table.read()["status"].to_pylist())
     if is_main():
+        statuses = Counter(table.read()["status"].to_pylist())
         logger.info("scored %d rows: %s", len(pool), ", ".join(f"{n} {s}" for s, n in statuses.most_common()))
     return table
 

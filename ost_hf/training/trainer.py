@@ -140,11 +140,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             if data_collator is None and processing_class is not None:
                 encoder = Encoder(processing_class, encoding)
                 train_dataset = _encoded(train_dataset, encoder)
-                eval_dataset = (
-                    {name: _encoded(dataset, encoder) for name, dataset in eval_dataset.items()}
-                    if isinstance(eval_dataset, dict)
-                    else _encoded(eval_dataset, encoder)
-                )
+                eval_dataset = _encoded(eval_dataset, encoder)
                 if isinstance(train_dataset, EncodedDataset):
                     data_collator = Collator.of(processing_class)
                     # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
@@ -289,7 +285,9 @@ def rows_of(dataset: datasets.Dataset, processing_class: Any = None) -> Rows:
 
 
 def _encoded(dataset: Any, encoder: Encoder) -> Any:
-    """The dataset encoded on access if its rows are text or messages; any other as it is."""
+    """The dataset, or each of several by name, encoded on access if its rows are text; any other as it is."""
+    if isinstance(dataset, dict):
+        return {name: _encoded(one, encoder) for name, one in dataset.items()}
     if isinstance(dataset, Rows):
         return EncodedDataset(dataset, encoder)
     if not isinstance(dataset, datasets.Dataset) or "input_ids" in dataset.column_names:

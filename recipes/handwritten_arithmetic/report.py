@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
-from statistics import mean, stdev
 from typing import Any
 
-from scipy.stats import t
+from ost_hf.reporting.statistics import mean_interval
 
 RAW = ("auc_raw_adamw", "auc_raw_sgd")
 ARMS = {"base": "base model", "full": "trained on everything", "random": "random half", "ost": "OST half"}
@@ -14,11 +12,9 @@ ARMS = {"base": "base model", "full": "trained on everything", "random": "random
 
 def mean_and_interval(name: str, values: list[float]) -> dict[str, Any]:
     """``name`` and, from two values on, ``name_interval``: the 95 % t interval of the mean."""
-    result: dict[str, Any] = {name: mean(values)}
-    if len(values) > 1:
-        half = float(t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
-        result[f"{name}_interval"] = [mean(values) - half, mean(values) + half]
-    return result
+    interval = mean_interval(values)
+    ends = {} if interval.low is None else {f"{name}_interval": [interval.low, interval.high]}
+    return {name: interval.mean, **ends}
 
 
 def as_table(summary: dict[str, Any]) -> str:

@@ -46,8 +46,9 @@ def run_group(study: StudyConfig, group: Group, methods: list[str]) -> list[str]
         try:
             _prepare(study, group)
             _encode_pool(study, group, methods)
-        except (OSTError, OSError) as error:
-            return [f"{group.setting}, seed {group.seed}: {error}"]
+        except Exception as error:  # whatever it is, the other groups are still to be run
+            traceback.print_exc()
+            return [f"{group.setting}, seed {group.seed}: {type(error).__name__}: {error}"]
         failures = []
         for method in methods:
             try:
@@ -59,7 +60,7 @@ def run_group(study: StudyConfig, group: Group, methods: list[str]) -> list[str]
         if study.datamodelling is not None and not failures and len(methods) == len(study.methods):
             try:
                 write_json(group.folder / "datamodelling.json", datamodelling_scores(study, group))
-            except Exception as error:
+            except Exception as error:  # as above: what was trained is still to be reported
                 traceback.print_exc()
                 failures.append(f"{group.setting}, seed {group.seed}, datamodelling: {type(error).__name__}: {error}")
     return failures
