@@ -55,7 +55,9 @@ def plot_cost(study: Record, path: Path) -> None:
             handles[method] = axis.errorbar(
                 seconds, 100 * interval.mean, yerr=half, capsize=3, markersize=large, linestyle="", **style[method]
             )
-        axis.set_title(f"{setting} ({arm[1]})", fontsize=10)
+        lacking = _without_cost(trained, setting, arm)
+        note = f"\ncost not known: {', '.join(lacking)}" if lacking else ""
+        axis.set_title(f"{setting} ({arm[1]}){note}", fontsize=10)
         axis.set_xlabel("seconds of selection and training")
         axis.set_ylabel("exact match (%)")
         axis.grid(alpha=0.3)
@@ -78,6 +80,13 @@ def _arms(trained: list[Record]) -> list[tuple[float | None, str]]:
     """Keep ratio and protocol of each arm with a ratio; methods with a cut of their own join every one."""
     with_ratio = {(r["keep_ratio"], r["protocol"]) for r in trained if r["keep_ratio"] is not None}
     return sorted(with_ratio) or sorted({(None, r["protocol"]) for r in trained})
+
+
+def _without_cost(trained: list[Record], setting: str, arm: tuple[float | None, str]) -> list[str]:
+    """Methods of the panel that are not shown: every one of their scorings was interrupted and went on."""
+    here = [r for r in trained if r["setting"] == setting and r["protocol"] == arm[1]]
+    names = dict.fromkeys(r["method"] for r in here if r["keep_ratio"] in (arm[0], None))
+    return [name for name in names if name not in _points(trained, setting, arm)]
 
 
 def _points(trained: list[Record], setting: str, arm: tuple[float | None, str]) -> dict[str, tuple[float, list[float]]]:

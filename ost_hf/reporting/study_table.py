@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ost_hf.reporting.statistics import Interval, mean_interval, paired_difference, recovered
+from ost_hf.reporting.statistics import Interval, mean_interval, mean_recovered, paired_difference, recovered
 
 Record = dict[str, Any]
 Results = list[Record]
+Scores = dict[int, float]  # by seed
 
 
 def as_markdown(study: Record) -> str:
@@ -40,22 +41,23 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
     scores = scores_by_method(here)
     reference = scores.get(study["reference"], {})
     lines = [
-        f"| method | exact match | {study['reference']} over it | clean of kept | AUC of utility | "
+        f"| method | exact match | {study['reference']} over it | kept | clean of kept | AUC of utility | steps | "
         "select (s) | train (s) |",
-        "|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     untrained = scores_by_method(r for r in results if r["setting"] == setting and r["protocol"] is None)
-    lines += [f"| {name} | {_percent(_mean(values))} | | | | | |" for name, values in untrained.items()]
+    lines += [f"| {name} | {_percent(_mean(values))} | | | | | | | |" for name, values in untrained.items()]
     for method in (name for name in study["methods"] if name in scores):
         mine = [result for result in here if result["method"] == method]
         difference = None if method == study["reference"] else paired_difference(reference, scores[method])
         name = f"**{method}**" if method == study["reference"] else method
         seconds = [_seconds(mine, ("score", "select")), _seconds(mine, ("train",))]
-        shares = [_average(result.get("clean_share") for result in mine), _auc(mine)]
+        kept, steps = _average(map(_kept_share, mine)), _average(result.get("steps") for result in mine)
+        clean, auc = _average(result.get("clean_share") for result in mine), _auc(mine)
         lines.append(
-            f"| {name} | {_percent(_mean(scores[method]))} | {_points(difference)} | "
-            f"{'' if shares[0] is None else f'{shares[0]:.1%}'} | {'' if shares[1] is None else f'{shares[1]:.3f}'} | "
-            f"{' | '.join('' if value is None else f'{value:.0f}' for value in seconds)} |"
+            f"| {name} | {_percent(_mean(scores[method]))} | {_points(difference)} | {_cell(kept, '.0%')} | "
+            f"{_cell(clean, '.1%')} | {_cell(auc, '.3f')} | {_cell(steps, '.0f')} | "
+            f"{' | '.join(_cell(value, '.0f') for value in seconds)} |"
         )
     share = gap_recovered(study, scores)
     if share is not None:
@@ -102,7 +104,7 @@ def _called_toxic(results: Results, truth: Record | None) -> str:
 def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[str]:
     """Means over settings: of each seed first, so that the interval is over seeds."""
     by_setting = {name: scores_by_method(r for r in chosen if r["setting"] == name) for name in settings}
-    overall: dict[str, dict[int, float]] = {}
+    overall: dict[str, Scores] = {}
     for method in study["methods"]:
         scores = [by_setting[name].get(method, {}) for name in settings]
         seeds = set.intersection(*(set(values) for values in scores))
@@ -113,11 +115,15 @@ def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[
     for method, values in overall.items():
         difference = None if method == study["reference"] else paired_difference(reference, values)
         lines.append(f"| {method} | {_percent(_mean(values))} | {_points(difference)} |")
-    shares = [gap_recovered(study, by_setting[name]) for name in settings]
-    known = [share.mean for share in shares if share is not None]
-    if known:
-        lines += ["", f"Of the way to {study['oracle']}, mean of settings: {sum(known) / len(known):.1%}."]
+    if all(study[role] in overall for role in ("reference", "everything", "oracle")):
+        share = mean_recovered([_roles(study, by_setting[name]) for name in settings])
+        if share is not None:
+            lines += ["", f"Of the way to {study['oracle']}, mean of settings: {_percent(share)}."]
     return lines
+
+
+def _roles(study: Record, scores: dict[str, Scores]) -> tuple[Scores, Scores, Scores]:
+    return scores[study["reference"]], scores[study["everything"]], scores[study["oracle"]]
 
 
 def _datamodelling_table(records: Results) -> list[str]:
@@ -144,21 +150,21 @@ def _correlation(values: list[float] | None) -> str:
     return f"{interval.mean:.2f}{ends}"
 
 
-def scores_by_method(results: Iterable[Record]) -> dict[str, dict[int, float]]:
+def scores_by_method(results: Iterable[Record]) -> dict[str, Scores]:
     """Exact match by method and seed."""
-    found: dict[str, dict[int, float]] = {}
+    found: dict[str, Scores] = {}
     for result in results:
         found.setdefault(result["method"], {})[result["seed"]] = result["score"]
     return found
 
 
-def gap_recovered(study: Record, scores: dict[str, dict[int, float]]) -> Interval | None:
+def gap_recovered(study: Record, scores: dict[str, Scores]) -> Interval | None:
     """How far the reference goes from training on everything to the oracle, where the study has both."""
     reference, below, above = (scores.get(study[role]) for role in ("reference", "everything", "oracle"))
     return None if reference is None or below is None or above is None else recovered(reference, below, above)
 
 
-def _mean(values: dict[int, float]) -> Interval:
+def _mean(values: Scores) -> Interval:
     return mean_interval(list(values.values()))
 
 
@@ -179,6 +185,14 @@ def _seconds(results: Results, stages: tuple[str, ...]) -> float | None:
     return _average(None if None in values else sum(values) for values in known)
 
 
+def _kept_share(result: Record) -> float | None:
+    return result["rows_kept"] / result["rows_pool"] if "rows_kept" in result else None
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
 def _auc(results: Results) -> float | None:
     return _average((result.get("auc") or {}).get("utility") for result in results)
 
@@ -189,12 +203,15 @@ def _average(values: Iterable[float | None]) -> float | None:
 
 
 def _source(study: Record) -> str:
-    machine = study["machine"]
-    devices = ", ".join(machine["accelerators"]) or f"{machine['cores']} cores of {machine['processor']}"
-    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
     seeds = sorted({result["seed"] for result in study["results"]})
     return (
-        f"Means and 95 % intervals over seeds; differences in points, paired by seed; seconds are of one worker of "
-        f"{study['workers']} side by side. Seeds {', '.join(map(str, seeds))}. `{study['command']}` at "
-        f"{', '.join(study['commits'])}; {devices}; Python {machine['python']}, {libraries}."
+        f"Means and 95 % intervals over seeds; differences in points, paired by seed. "
+        f"Seeds {', '.join(map(str, seeds))}. `{study['command']}` at {', '.join(study['commits'])}; "
+        f"{'; '.join(map(_machine, study['machines']))}."
     )
+
+
+def _machine(machine: Record) -> str:
+    devices = ", ".join(machine["accelerators"]) or f"{machine['cores']} cores of {machine['processor']}"
+    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
+    return f"one of {machine['workers']} workers on {devices}, Python {machine['python']}, {libraries}"

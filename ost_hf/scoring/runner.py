@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import platform
@@ -176,6 +177,10 @@ def _identity(
         "proxy": asdict(proxy),
         "encoding": encoding.identity(),
     }
+    if scoring.column is not None and scoring.column in pool.dataset.column_names:
+        # Not among what a model reads, so the pool's own fingerprint does not cover it.
+        values = json.dumps(list(pool.dataset[scoring.column]), default=str)
+        identity["column_digest"] = hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
     return json.loads(json.dumps(identity))
 
 

@@ -128,6 +128,7 @@ def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> No
         for seed in (0, 1, 2)
     ]  # fmt: skip
     machine = {
+        "workers": 1,
         "processor": "a processor",
         "cores": 2,
         "accelerators": [],
@@ -135,7 +136,7 @@ def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> No
         "libraries": {"torch": "2"},
     }
     given = {
-        "command": "ost-hf study --config x.yaml", "commits": ["abc"], "machine": machine, "workers": 1,
+        "command": "ost-hf study --config x.yaml", "commits": ["abc"], "machines": [machine],
         "reference": "auto", "everything": "everything", "oracle": "oracle", "settings": ["one"],
         "methods": ["everything", "auto", "oracle"], "results": rows,
     }  # fmt: skip

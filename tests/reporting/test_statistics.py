@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ost_hf.reporting.statistics import mean_interval, paired_difference, recovered
+from ost_hf.reporting.statistics import mean_interval, mean_recovered, paired_difference, recovered
 
 
 def test_the_interval_is_students() -> None:
@@ -32,17 +32,53 @@ def test_differences_are_paired_by_seed() -> None:
     assert paired_difference({1: 0.5}, {2: 0.5}) is None
 
 
-def test_recovered_is_a_ratio_of_means_and_the_same_every_time() -> None:
-    below = {seed: 0.2 + 0.01 * seed for seed in range(6)}
-    above = {seed: value + 0.4 for seed, value in below.items()}
-    method = {seed: value + 0.3 + 0.02 * (-1) ** seed for seed, value in below.items()}
+def test_recovered_is_a_ratio_of_means_with_fiellers_interval() -> None:
+    noise = np.random.default_rng(0).normal(scale=0.02, size=(3, 6))
+    below = {seed: 0.2 + noise[0, seed] for seed in range(6)}
+    above = {seed: 0.6 + noise[1, seed] for seed in range(6)}
+    method = {seed: 0.5 + noise[2, seed] for seed in range(6)}
     found = recovered(method, below, above)
     assert found is not None
-    assert found.mean == pytest.approx(0.75)
     assert found.low is not None
     assert found.high is not None
-    assert found.low < 0.75 < found.high
+    gains = np.asarray([method[seed] - below[seed] for seed in range(6)])
+    gaps = np.asarray([above[seed] - below[seed] for seed in range(6)])
+    assert found.mean == pytest.approx(gains.mean() / gaps.mean())
+    # At its ends, and only there, the t test of gain - share * gap is just significant.
+    for end in (found.low, found.high):
+        assert stats.ttest_1samp(gains - end * gaps, 0).pvalue == pytest.approx(0.05)
+    assert stats.ttest_1samp(gains - found.mean * gaps, 0).pvalue > 0.99
     assert found == recovered(method, below, above)
+
+
+def test_a_gap_that_may_be_none_bounds_no_share() -> None:
+    found = recovered({0: 0.5, 1: 0.6}, {0: 0.4, 1: 0.5}, {0: 0.9, 1: 0.4})
+    assert found is not None
+    assert (found.low, found.high) == (-np.inf, np.inf)
+    alone = recovered({0: 0.5}, {0: 0.4}, {0: 0.6})
+    assert alone is not None
+    assert (alone.low, alone.high) == (None, None)
+
+
+def test_the_mean_share_is_over_settings_and_its_interval_over_seeds() -> None:
+    noise = np.random.default_rng(1).normal(scale=0.02, size=(2, 3, 8))
+    settings = [
+        tuple({seed: level + noise[place, kind, seed] for seed in range(8)} for kind, level in enumerate(levels))
+        for place, levels in enumerate(((0.5, 0.2, 0.6), (0.7, 0.6, 0.8)))
+    ]
+    found = mean_recovered(settings)  # type: ignore[arg-type]
+    assert found is not None
+    assert found.low is not None
+    assert found.high is not None
+    each = [recovered(*setting) for setting in settings]
+    assert found.mean == pytest.approx(sum(share.mean for share in each if share) / 2)
+    assert found.low < found.mean < found.high
+    # One setting alone: the jackknife and Fieller's interval agree to first order.
+    alone, fieller = mean_recovered(settings[:1]), recovered(*settings[0])  # type: ignore[arg-type]
+    assert alone is not None
+    assert fieller is not None
+    assert [alone.low, alone.high] == [pytest.approx(fieller.low, abs=0.02), pytest.approx(fieller.high, abs=0.02)]
+    assert mean_recovered([({0: 0.5}, {0: 0.4}, {0: 0.4})]) is None
 
 
 def test_without_room_nothing_is_recovered() -> None:

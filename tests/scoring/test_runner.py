@@ -254,3 +254,17 @@ def test_table_is_parquet_with_a_manifest_that_names_versions(vlm_path: str, poo
     manifest = json.loads((table.folder / "manifest.json").read_text())
     assert manifest["rows"] == 60
     assert set(manifest["versions"]) >= {"ost-hf", "torch", "transformers", "peft"}
+
+
+def test_scores_of_a_column_that_changed_are_refused(pool: EncodedDataset, tmp_path: Path, vlm_path: str) -> None:
+    config = ScoringConfig(scorer="column", column="rating")
+
+    def score(ratings: list[float]) -> None:
+        rated = Rows(pool.rows.dataset.add_column("rating", ratings), pool.rows.config)  # type: ignore[call-arg]
+        score_pool(tmp_path, rated, None, quick_proxy(vlm_path), config, pool.encoder.config)
+
+    ratings = [float(row) for row in range(len(pool))]
+    score(ratings)
+    score(ratings)
+    with pytest.raises(RunDirectoryError, match="column_digest"):
+        score(ratings[::-1])

@@ -118,7 +118,6 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, and where they come from."""
     from ost_hf.cli.study.markers import read_done
-    from ost_hf.cli.study.provenance import machine
 
     found: list[dict[str, Any]] = []
     datamodelling: list[dict[str, Any]] = []
@@ -140,11 +139,14 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
                     found.append(result)
     for message in others:
         print(f"left out: {message}", file=sys.stderr)
+    command = f"ost-hf study --config {config_path}"
+    seeds = sorted({result["seed"] for result in found})
+    if seeds != sorted(load_study(config_path).seeds):
+        command += f" --seeds {' '.join(map(str, seeds))}"
     return {
-        "command": f"ost-hf study --config {config_path}",
+        "command": command,
         "commits": sorted({result["commit"] or result["version"] for result in found}),
-        "machine": machine(),
-        "workers": study.workers,
+        "machines": [json.loads(text) for text in sorted({json.dumps(result.pop("machine")) for result in found})],
         "reference": study.reference,
         "everything": study.everything,
         "oracle": study.oracle,

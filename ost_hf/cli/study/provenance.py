@@ -20,12 +20,17 @@ def version_of_code() -> dict[str, Any]:
     return {"version": __version__, "commit": _commit()}
 
 
-def machine() -> dict[str, Any]:
-    """What ran it, in words that mean something elsewhere."""
+def machine(workers: int = 1) -> dict[str, Any]:
+    """What ran it, in words that mean something elsewhere.
+
+    Args:
+        workers: How many processes shared it.
+    """
     import torch
 
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
+        "workers": workers,
         "processor": _processor(),
         "cores": len(os.sched_getaffinity(0)),
         "accelerators": devices,

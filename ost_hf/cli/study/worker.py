@@ -27,7 +27,7 @@ from ost_hf.cli.study.datamodelling import datamodelling_scores
 from ost_hf.cli.study.description import describe_arm, describe_scores
 from ost_hf.cli.study.markers import read_done, write_done, write_json
 from ost_hf.cli.study.plan import Arm, Group, arms, configuration, prepare_command
-from ost_hf.cli.study.provenance import version_of_code
+from ost_hf.cli.study.provenance import machine, version_of_code
 from ost_hf.errors import OSTError, RunDirectoryError
 
 Record = dict[str, Any]
@@ -141,6 +141,7 @@ def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) 
                 result = _run_arm(study, config, arm, scored)
             result |= {"method": method, "setting": group.setting, "seed": group.seed}
             result |= {"keep_ratio": arm.keep_ratio, "protocol": arm.protocol} | version_of_code()
+            result["machine"] = machine(study.workers)
             write_done(config.folder / "result.json", config, result)
             where = f"{group.setting}, seed {group.seed}, {method}, {arm.name}"
             print(f"{time.strftime('%H:%M:%S')} {where}: {result['score']:.1%}", file=console)
@@ -158,7 +159,7 @@ def _run_scoring(config: RunConfig) -> Record:
     run_stage(config, "score")
     # What an interrupted attempt took is not known.
     seconds = None if resumed else time.perf_counter() - started
-    scored = {"seconds": seconds}
+    scored = {"seconds": seconds, **version_of_code()}
     write_done(marker, config, scored)
     return scored
 
