@@ -153,13 +153,16 @@ def build_config(given: dict[str, Any]) -> RunConfig:
     return RunConfig(**built)
 
 
+# What a strategy has defaults for.
+_OF_STRATEGIES = ("duplicates", "scoring", "selection")
+
+
 def _with_strategy(given: dict[str, Any]) -> dict[str, Any]:
     """The sections with the strategy's fields where nothing else was given."""
-    sections = [given.get(name) or {} for name in ("scoring", "selection")]
-    if not all(isinstance(section, dict) for section in sections):
+    sections = {name: given.get(name) or {} for name in _OF_STRATEGIES}
+    if not all(isinstance(section, dict) for section in sections.values()):
         return given  # refused where sections are built
-    scoring, selection = apply_strategy(str(given.get("strategy", DEFAULT_STRATEGY)), *sections)
-    return {**given, "scoring": scoring, "selection": selection}
+    return {**given, **apply_strategy(str(given.get("strategy", DEFAULT_STRATEGY)), sections)}
 
 
 def _without_strategy(given: dict[str, Any], wanted: str) -> dict[str, Any]:
@@ -171,9 +174,10 @@ def _without_strategy(given: dict[str, Any], wanted: str) -> dict[str, Any]:
     if old == wanted or old not in STRATEGIES:
         return given
     result = dict(given)
-    for section in ("scoring", "selection"):
+    for section in _OF_STRATEGIES:
         values = given.get(section) or {}
-        written = {item.name: item.default for item in section_fields(section)} | STRATEGIES[old][section]
+        written = {item.name: item.default for item in section_fields(section)}
+        written |= STRATEGIES[old].get(section, {})
         if isinstance(values, dict):
             # A field with no value here was not given: its default is None.
             result[section] = {key: value for key, value in values.items() if value != written.get(key, value)}

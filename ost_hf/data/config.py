@@ -116,9 +116,9 @@ class DuplicatesConfig:
     within_pool: str = field(
         default="report",
         metadata={
-            "help": "rows that repeat another row of the pool: `report` counts and lists them in duplicates.json, and "
-            "is the default because repetition may be meant and no row is dropped unasked; `drop` keeps of each group "
-            "the row with the smallest example_id; `error`; `off`"
+            "help": "rows that repeat another row of the pool: `report` counts and lists them in duplicates.json; "
+            "`drop` keeps of each group the row with the smallest example_id, and is what strategy auto does with the "
+            "one-step scorer unless told otherwise; `error`; `off`"
         },
     )
     anchors: str | None = field(

@@ -1,7 +1,8 @@
-"""Whole ways of selecting, by one name: defaults for the sections ``scoring`` and ``selection``.
+"""Whole ways of selecting, by one name: defaults for the sections ``duplicates``, ``scoring`` and ``selection``.
 
 * ``auto``      one-step utilities choose what two proxies learn from, a second look with those tells clean rows from
-                corrupted ones, and among rows as clean as the anchors a set is chosen that fits the anchors together
+                corrupted ones, and among rows as clean as the anchors a set is chosen that fits the anchors together;
+                of exact copies one is scored: a copy of a clean row is as clean, and nothing else keeps it out
 * ``one_step``  the one-step utility alone (mean cosine, AdamW), highest first
 * ``paper``     the paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step,
                 simulated for each row, highest first
@@ -11,6 +12,7 @@ Standard library only: ``--help`` reads this.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from ost_hf.errors import ConfigError, require_choice
@@ -20,7 +22,11 @@ Section = dict[str, Any]
 DEFAULT_STRATEGY = "auto"
 
 STRATEGIES: dict[str, dict[str, Section]] = {
-    "auto": {"scoring": {"second_look": True, "sketch_size": 512}, "selection": {"strategy": "auto"}},
+    "auto": {
+        "duplicates": {"within_pool": "drop"},
+        "scoring": {"second_look": True, "sketch_size": 512},
+        "selection": {"strategy": "auto"},
+    },
     "one_step": {"scoring": {"second_look": False}, "selection": {"strategy": "top"}},
     "paper": {
         "scoring": {
@@ -44,34 +50,34 @@ STRATEGIES: dict[str, dict[str, Section]] = {
 _PAPER_LETS = "estimator"
 
 
-def apply_strategy(name: str, scoring: Section, selection: Section) -> tuple[Section, Section]:
+def apply_strategy(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
     """Lays what was given over a strategy's defaults.
 
     Args:
         name: One of ``STRATEGIES``.
-        scoring: Fields that were given.
-        selection: Fields that were given.
+        given: Fields that were given, by section.
 
     Returns:
-        Both sections with the strategy's fields where nothing else was given. Another scorer than ``one_step`` is
-        left as it is: there is no one-step utility to look at.
+        The sections that the strategy speaks of, with its fields where nothing else was given. Beside another scorer
+        than ``one_step`` nothing is changed: there is no one-step utility to look at.
 
     Raises:
         ConfigError: For an unknown name, or where ``paper`` would not be the paper's method any more.
     """
     require_choice("strategy", name, STRATEGIES)
     defaults = STRATEGIES[name]
+    scoring = given.get("scoring", {})
     if scoring.get("scorer", "one_step") != "one_step" and name != "paper":
-        return scoring, selection
+        return {section: given.get(section, {}) for section in defaults}
     if name == "paper":
-        _refuse_changes("scoring", scoring, defaults["scoring"])
-        _refuse_changes("selection", selection, defaults["selection"])
-    wanted = dict(defaults["scoring"])
+        for section, fixed in defaults.items():
+            _refuse_changes(section, given.get(section, {}), fixed)
+    wanted = {section: dict(fields) for section, fields in defaults.items()}
     if scoring.get("estimator", "reverse") != "reverse":
-        wanted.pop("sketch_size", None)  # no gradients, no sketches
+        wanted["scoring"].pop("sketch_size", None)  # no gradients, no sketches
     if scoring.get("estimator") == "cascade":
-        wanted.pop("second_look", None)
-    return {**wanted, **scoring}, {**defaults["selection"], **selection}
+        wanted["scoring"].pop("second_look", None)
+    return {section: {**fields, **given.get(section, {})} for section, fields in wanted.items()}
 
 
 def _refuse_changes(section: str, given: Section, fixed: Section) -> None:

@@ -103,7 +103,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         anchors: The anchor set: ``datasets.Dataset``, ``Rows`` or ``AnchorConfig``.
         scoring: How to score; by default as strategy ``auto`` does.
         encoding: How rows become tokens, for proxy and target.
-        duplicates: What is done about rows of the pool that repeat another or an anchor, when it is scored here.
+        duplicates: What is done about rows of the pool that repeat another or an anchor, when it is scored here; by
+            default exact copies within the pool are dropped, or with a ``scoring`` of one's own reported.
         **kwargs: Everything else that ``Trainer`` takes.
 
     Raises:
@@ -252,7 +253,10 @@ def _score_first(
         anchors = rows_of(anchors, processing_class)
     run_dir = Path(args.output_dir) / "ost"
     proxy = ProxyConfig(model=proxy) if isinstance(proxy, str) else proxy
-    scoring = scoring or ScoringConfig(**STRATEGIES[DEFAULT_STRATEGY]["scoring"])
+    if scoring is None:
+        defaults = STRATEGIES[DEFAULT_STRATEGY]
+        scoring = ScoringConfig(**defaults["scoring"])
+        duplicates = duplicates or DuplicatesConfig(**defaults["duplicates"])
     with outside_deepspeed():
         table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap, duplicates)
     free_memory()

@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--noise", type=float, default=0.5, help="share of corrupted rows in the pool")
     parser.add_argument("--pool_rows", type=int, default=3000)
     parser.add_argument("--anchor_rows", type=int, default=100)
-    parser.add_argument("--test_rows", type=int, default=600)
+    parser.add_argument("--test_rows", type=int, default=400)
     return parser.parse_args()
 
 

@@ -13,9 +13,9 @@ from ost_hf.selection.config import SelectionConfig
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_every_strategy_is_a_valid_configuration(name: str) -> None:
-    scoring, selection = apply_strategy(name, {}, {})
-    ScoringConfig(**scoring)
-    SelectionConfig(**selection)
+    sections = apply_strategy(name, {})
+    ScoringConfig(**sections["scoring"])
+    SelectionConfig(**sections["selection"])
 
 
 def test_auto_is_the_default() -> None:
@@ -24,6 +24,13 @@ def test_auto_is_the_default() -> None:
     assert config.scoring.second_look
     assert config.scoring.sketch_size == 512
     assert config.selection.strategy == "auto"
+
+
+def test_auto_drops_exact_copies_unless_told_otherwise() -> None:
+    assert build_config({"run_dir": "run", "duplicates": {"near": True}}).duplicates.within_pool == "drop"
+    assert build_config({"run_dir": "run", "duplicates": {"within_pool": "report"}}).duplicates.within_pool == "report"
+    for sections in ({"strategy": "one_step"}, {"strategy": "paper"}, {"scoring": {"scorer": "random"}}):
+        assert build_config({"run_dir": "run", **sections}).duplicates.within_pool == "report"
 
 
 def test_what_is_given_outweighs_the_strategy() -> None:

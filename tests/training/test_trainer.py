@@ -176,7 +176,14 @@ def test_proxy_and_anchors_score_first(
     assert trainer.evaluate()["eval_loss"] > 0
 
 
-def test_copies_are_dropped_where_that_is_asked_for(text_path: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "left"),
+    [({"scoring": ScoringConfig(), "duplicates": DuplicatesConfig(within_pool="drop")}, 12), ({}, 12),
+     ({"scoring": ScoringConfig()}, 14)],
+)  # fmt: skip
+def test_copies_are_dropped_where_that_is_asked_for_and_by_default(
+    settings: dict, left: int, text_path: str, tmp_path: Path
+) -> None:
     rows = [
         {"question": row["question"] + str(n), "answer": row["answer"]} for n, row in enumerate(task.pool_rows(12, 3))
     ]
@@ -188,10 +195,9 @@ def test_copies_are_dropped_where_that_is_asked_for(text_path: str, tmp_path: Pa
         processing_class=transformers.AutoTokenizer.from_pretrained(text_path),
         proxy=ProxyConfig(text_path, lora_r=2, warmup_min_steps=2, warmup_batch_size=4),
         anchors=anchors,
-        scoring=ScoringConfig(),
-        duplicates=DuplicatesConfig(within_pool="drop"),
+        **settings,
     )
-    assert trainer.num_examples(trainer.get_train_dataloader()) == 12
+    assert trainer.num_examples(trainer.get_train_dataloader()) == left
     with pytest.raises(ConfigError, match="duplicates are looked for before scoring"):
         OSTTrainer(load_model(ModelConfig(text_path)), config(tmp_path), duplicates=DuplicatesConfig())
 
