@@ -169,6 +169,22 @@ def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tm
     assert filled(["{setting}-{seed}", 3, None], group) == ["tiny-6", 3, None]
 
 
+def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None:
+    whole = load_study(write(given, tmp_path))
+    common = given["common"]
+    (tmp_path / "shared.yaml").write_text(dump_yaml({**common, "scoring": {"batch_size": 1, "part_size": 2}}))
+    given["common"] = {"include": "shared.yaml", "scoring": {"batch_size": 5}}
+    shared = load_study(write(given, tmp_path))
+    assert shared.common == {**whole.common, "scoring": {"batch_size": 5, "part_size": 2}}
+    for text, message in (("include: other.yaml", "include no other"), ("- 1", "must hold sections")):
+        (tmp_path / "shared.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_study(write(given, tmp_path))
+    given["common"] = {"include": "none.yaml"}
+    with pytest.raises(ConfigError, match=r"there is no .*none\.yaml"):
+        load_study(write(given, tmp_path))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

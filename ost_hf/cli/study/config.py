@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ost_hf.cli.config import SECTIONS
 from ost_hf.cli.yaml_values import parse_yaml
 from ost_hf.errors import ConfigError, require_choice, require_range, unknown_key
 
@@ -34,7 +35,12 @@ class StudyConfig:
             "`prepare_options`: more words for the command of `common`"
         }
     )
-    common: Section = field(default_factory=dict, metadata={"help": "sections of all arms"})
+    common: Section = field(
+        default_factory=dict,
+        metadata={
+            "help": "sections of all arms; `include`: a YAML of sections below these, by its path from the study"
+        },
+    )
     keep_ratios: list[float] = field(default_factory=lambda: [0.5], metadata={"help": "shares of the pool to keep"})
     protocols: list[str] = field(
         default_factory=lambda: ["B"],
@@ -127,4 +133,28 @@ def load_study(path: str | Path, changes: Section | None = None) -> StudyConfig:
         if not isinstance(given[name], dict):
             raise ConfigError(f"{name} must hold names and their sections, got {given[name]!r}")
         given[name] = {str(key): value or {} for key, value in given[name].items()}
+    given["common"] = _with_included(given.get("common") or {}, file)
     return StudyConfig(**given)
+
+
+def overlaid(below: Section, above: Section) -> Section:
+    """Sections of ``above`` laid over those of ``below``, field by field; what is no section is replaced."""
+    result = dict(below)
+    for key, value in above.items():
+        both = key in SECTIONS or key == "training"
+        result[key] = {**(result.get(key) or {}), **(value or {})} if both else value
+    return result
+
+
+def _with_included(common: Any, study: Path) -> Section:
+    if not isinstance(common, dict):
+        raise ConfigError(f"common must hold sections, got {common!r}")
+    if "include" not in common:
+        return common
+    file = study.parent / str(common["include"])
+    if not file.is_file():
+        raise ConfigError(f"common.include: there is no {file} (a path is read from the folder of {study})")
+    below = parse_yaml(file.read_text(), str(file))
+    if not isinstance(below, dict) or "include" in below:
+        raise ConfigError(f"common.include: {file} must hold sections such as pool and training, and include no other")
+    return overlaid(below, {key: value for key, value in common.items() if key != "include"})

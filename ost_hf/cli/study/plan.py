@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ost_hf.cli.config import SECTIONS, RunConfig, build_config
-from ost_hf.cli.study.config import Section, StudyConfig
+from ost_hf.cli.config import RunConfig, build_config
+from ost_hf.cli.study.config import Section, StudyConfig, overlaid
 from ost_hf.errors import ConfigError
 
 # Every seed of a run; a repetition repeats all that is random.
@@ -82,7 +82,7 @@ def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None
     ):
         if not isinstance(given, dict):
             raise ConfigError(f"{name} must hold sections, got {given!r}")
-        sections = _overlaid(sections, given)
+        sections = overlaid(sections, given)
     for name in ("prepare", "prepare_options"):
         sections.pop(name, None)
     untrained = bool(sections.pop("untrained", False))
@@ -127,11 +127,3 @@ def filled(value: Any, group: Group) -> Any:
         for name, text in (("seed", group.seed), ("setting", group.setting), ("data", group.data)):
             value = value.replace("{" + name + "}", str(text))
     return value
-
-
-def _overlaid(below: Section, above: Section) -> Section:
-    result = dict(below)
-    for key, value in above.items():
-        both = key in SECTIONS or key == "training"
-        result[key] = {**(result.get(key) or {}), **(value or {})} if both else value
-    return result
