@@ -4,8 +4,15 @@
 set -euo pipefail
 operations=(sum difference maximum product double)
 make() { # name, steps, further flags
-  [ -f "runs/bases/$1/model.safetensors" ] && return
-  python scripts/make_tiny_qwen3_vl.py --output "runs/bases/$1" --steps "$2" --operations "${operations[@]}" "${@:3}"
+  local folder="runs/bases/$1" flags="--steps $2 --operations ${operations[*]} ${*:3}"
+  if [ -f "$folder/model.safetensors" ]; then
+    # Beside the folder: studies take what is in it for the model.
+    [ "$(cat "$folder.flags")" = "$flags" ] && return
+    echo "$folder was made with other flags ($folder.flags): remove it to make it again" >&2
+    exit 1
+  fi
+  python scripts/make_tiny_qwen3_vl.py --output "$folder" --steps "$2" --operations "${operations[@]}" "${@:3}"
+  echo "$flags" > "$folder.flags"
 }
 make weak 200
 make middling 320
