@@ -7,6 +7,7 @@ import logging
 
 from ost_hf.cli.config import RunConfig
 from ost_hf.errors import RunDirectoryError
+from ost_hf.models import ModelConfig
 
 logger = logging.getLogger(__name__)
 
@@ -16,18 +17,12 @@ def run(config: RunConfig) -> None:
     from ost_hf.data.encoding import Encoder
     from ost_hf.data.rows import Rows
     from ost_hf.evaluation.evaluator import evaluate_model, write_metrics
-    from ost_hf.models import ModelConfig, load_model, load_processing_class
+    from ost_hf.models import load_model, load_processing_class
     from ost_hf.parallel import is_main, main_process_first, outside_deepspeed, state
 
     config.require("evaluation")
     assert config.evaluation is not None
-    name = config.evaluation.model
-    if name is None:
-        name = str(config.folder / "target")
-        if not (config.folder / "target" / "config.json").exists():
-            raise RunDirectoryError(f"no fine-tuned model in {name}: run the train stage, or set evaluation.model")
-    trusted = config.target.trust_remote_code if config.target is not None else False
-    model_config = ModelConfig(model=name, trust_remote_code=trusted)
+    model_config = evaluated_model(config)
     with main_process_first():
         rows = Rows.load(config.evaluation)
     # A model that generates must be whole, also in a process that has trained under ZeRO-3.
@@ -35,8 +30,26 @@ def run(config: RunConfig) -> None:
         model = load_model(model_config).to(state().device)
     encoder = Encoder(load_processing_class(model_config), config.encoding)
     metrics, records = evaluate_model(model, encoder, rows, config.evaluation)
-    write_metrics({"model": name, **metrics}, config.folder / "metrics.json")
+    write_metrics({"model": model_config.model, **metrics}, config.folder / "metrics.json")
     if is_main():
         lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
         (config.folder / "predictions.jsonl").write_text("".join(lines))
         logger.info("exact match %.1f %% of %d rows", 100 * metrics["exact_match"], metrics["rows"])
+
+
+def evaluated_model(config: RunConfig) -> ModelConfig:
+    """The model that is evaluated: ``evaluation.model``, or what the train stage has written.
+
+    Raises:
+        RunDirectoryError: If it has written nothing yet.
+    """
+    name = config.evaluation.model if config.evaluation is not None else None
+    if name is None:
+        name = str(config.folder / "target")
+        if not (config.folder / "target" / "config.json").exists():
+            raise RunDirectoryError(f"no fine-tuned model in {name}: run the train stage, or set evaluation.model")
+    if config.target is None:
+        return ModelConfig(model=name)
+    # The target's revision is one of its own repository, not of another model's and not of what was made of it.
+    revision = config.target.revision if name == config.target.model else None
+    return ModelConfig(model=name, revision=revision, trust_remote_code=config.target.trust_remote_code)

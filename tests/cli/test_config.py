@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ost_hf.cli.config import SECTIONS, build_config, load_config, section_fields
+from ost_hf.cli.evaluate import evaluated_model
 from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
 from ost_hf.errors import ConfigError
 
@@ -92,3 +93,10 @@ def test_every_field_has_a_help_text() -> None:
 
 def test_empty_section_is_the_default() -> None:
     assert build_config({"run_dir": "r", "scoring": None}) == build_config({"run_dir": "r"})
+
+
+@pytest.mark.parametrize(("model", "revision"), [("org/base", "v2"), ("org/other", None)])
+def test_the_targets_revision_is_for_the_target_alone(model: str, revision: str | None) -> None:
+    target = {"model": "org/base", "revision": "v2"}
+    config = build_config({"run_dir": "run", "target": target, "evaluation": {"path": "test.parquet", "model": model}})
+    assert evaluated_model(config).revision == revision

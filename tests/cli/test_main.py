@@ -115,7 +115,9 @@ def test_refused_command_leaves_the_run_directory_as_it_was(config: Path, tmp_pa
     assert main(["score", "--config", str(config), "--run_dir", run_dir, "--scoring.scorer", "random"]) == 0
     before = (tmp_path / "run" / "config.yaml").read_text()
     assert main(["score", "--config", str(config), "--run_dir", run_dir]) == 2
-    assert "holds scores of another run: scoring.scorer was 'random', now 'one_step'" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "holds scores of another run: duplicates.within_pool was 'report', now 'drop'; " in message
+    assert "scoring.scorer was 'random', now 'one_step'" in message
     assert (tmp_path / "run" / "config.yaml").read_text() == before
 
 
