@@ -116,7 +116,7 @@ def load_config(path: str | None, overrides: dict[str, str], run_dir: str | None
     if path is None and run_dir is not None and (Path(run_dir).expanduser() / "config.yaml").exists():
         path = str(Path(run_dir).expanduser() / "config.yaml")
     given = _read(path) if path is not None else {}
-    if "strategy" in overrides:
+    if "strategy" in overrides and path is not None and _is_written(path, given):
         given = _without_strategy(given, overrides["strategy"])
     for name, text in overrides.items():
         section, _, key = name.partition(".")
@@ -165,8 +165,14 @@ def _with_strategy(given: dict[str, Any]) -> dict[str, Any]:
     return {**given, **apply_strategy(str(given.get("strategy", DEFAULT_STRATEGY)), sections)}
 
 
+def _is_written(path: str, given: dict[str, Any]) -> bool:
+    """Whether a file is the ``config.yaml`` of its own run directory: all fields of a file by hand were meant."""
+    own = Path(str(given.get("run_dir") or ".")).expanduser() / "config.yaml"
+    return own.resolve() == Path(path).expanduser().resolve()
+
+
 def _without_strategy(given: dict[str, Any], wanted: str) -> dict[str, Any]:
-    """The sections of a file without what its own strategy has written there, if another one is wanted.
+    """The sections of a run directory's file without what its own strategy has written, if another one is wanted.
 
     A run directory's ``config.yaml`` holds every field; as given ones they would outweigh the new strategy's.
     """

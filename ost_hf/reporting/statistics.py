@@ -81,7 +81,8 @@ def mean_recovered(settings: Sequence[tuple[dict[int, float], dict[int, float], 
     """The mean over settings of what :func:`recovered` says of each, with the interval of a jackknife over seeds.
 
     Args:
-        settings: ``(method, below, above)`` of each setting, each by seed; seeds that one lacks are left out.
+        settings: ``(method, below, above)`` of each setting, each by seed; seeds that one lacks are left out. An
+            interval may be finite though one setting's own, Fieller's, is not: ends are of the mean, to first order.
 
     Returns:
         ``None`` without common seeds, or if a setting has no room between ``below`` and ``above``.

@@ -115,11 +115,22 @@ def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[
     for method, values in overall.items():
         difference = None if method == study["reference"] else paired_difference(reference, values)
         lines.append(f"| {method} | {_percent(_mean(values))} | {_points(difference)} |")
-    if all(study[role] in overall for role in ("reference", "everything", "oracle")):
-        share = mean_recovered([_roles(study, by_setting[name]) for name in settings])
-        if share is not None:
-            lines += ["", f"Of the way to {study['oracle']}, mean of settings: {_percent(share)}."]
-    return lines
+    return [*lines, *_overall_share(study, {name: by_setting[name] for name in settings})]
+
+
+def _overall_share(study: Record, by_setting: dict[str, dict[str, Scores]]) -> list[str]:
+    """The mean share of the gap over the settings that have one, and which those are."""
+    roles = [study[role] for role in ("reference", "everything", "oracle")]
+    shares = {
+        name: _roles(study, scores)
+        for name, scores in by_setting.items()
+        if all(role in scores for role in roles) and gap_recovered(study, scores) is not None
+    }
+    share = mean_recovered(list(shares.values())) if shares else None
+    if share is None:
+        return []
+    which = "settings" if len(shares) == len(by_setting) else f"{', '.join(shares)} (no room in the others)"
+    return ["", f"Of the way to {study['oracle']}, mean of {which} over {share.count} common seeds: {_percent(share)}."]
 
 
 def _roles(study: Record, scores: dict[str, Scores]) -> tuple[Scores, Scores, Scores]:
@@ -207,7 +218,7 @@ def _source(study: Record) -> str:
     return (
         f"Means and 95 % intervals over seeds; differences in points, paired by seed. "
         f"Seeds {', '.join(map(str, seeds))}. `{study['command']}` at {', '.join(study['commits'])}; "
-        f"{'; '.join(map(_machine, study['machines']))}."
+        f"{'; '.join(map(_machine, study['machines'])) or 'machine not known'}."
     )
 
 

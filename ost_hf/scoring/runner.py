@@ -177,10 +177,11 @@ def _identity(
         "proxy": asdict(proxy),
         "encoding": encoding.identity(),
     }
-    if scoring.column is not None and scoring.column in pool.dataset.column_names:
-        # Not among what a model reads, so the pool's own fingerprint does not cover it.
-        values = json.dumps(list(pool.dataset[scoring.column]), default=str)
-        identity["column_digest"] = hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
+    # Not among what a model reads, so the rows' own fingerprints do not cover these.
+    for name, rows, column in (("column", pool, scoring.column), ("group_by", anchors, scoring.group_by)):
+        if rows is not None and column is not None and column in rows.dataset.column_names:
+            values = json.dumps(list(rows.dataset[column]), default=str)
+            identity[f"{name}_digest"] = hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
     return json.loads(json.dumps(identity))
 
 

@@ -104,7 +104,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         scoring: How to score; by default as strategy ``auto`` does.
         encoding: How rows become tokens, for proxy and target.
         duplicates: What is done about rows of the pool that repeat another or an anchor, when it is scored here; by
-            default exact copies within the pool are dropped, or with a ``scoring`` of one's own reported.
+            default exact copies within the pool are dropped, or with a ``scoring`` of one's own reported. A
+            ``DuplicatesConfig`` of one's own reports them unless it says ``within_pool="drop"``.
         **kwargs: Everything else that ``Trainer`` takes.
 
     Raises:

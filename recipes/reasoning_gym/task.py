@@ -2,7 +2,7 @@
 
 reasoning-gym makes the problems; question and chain are worded here from its metadata, short enough for a model of half
 a million parameters. Everything is made by seeded code; the problems behind the pretraining, pool, anchor and test rows
-are disjoint, and so are those that tasks and base were chosen on (``development``).
+are disjoint. Tasks and base were chosen on test rows that are now in ``pool``, ``anchors`` and ``development``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import datasets
 import reasoning_gym
 
 # Shares of all problems; no problem is in two of them.
-SHARES = {"pretraining": 0.4, "pool": 0.4, "anchors": 0.05, "development": 0.05, "test": 0.1}
+SHARES = {"pretraining": 0.4, "test": 0.1, "pool": 0.4, "anchors": 0.05, "development": 0.05}
 
 # So many draws in a row without a new problem mean that a part is used up.
 _PATIENCE = 20_000
@@ -158,7 +158,7 @@ def part_of(question: str) -> str:
         if place < share:
             return name
         place -= share
-    return "test"
+    return list(SHARES)[-1]  # the shares' sum may be a little below one
 
 
 def problems(count: int, part: str, seed: int, tasks: Sequence[str] = tuple(TASKS)) -> list[Problem]:

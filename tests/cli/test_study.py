@@ -176,7 +176,11 @@ def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None
     given["common"] = {"include": "shared.yaml", "scoring": {"batch_size": 5}}
     shared = load_study(write(given, tmp_path))
     assert shared.common == {**whole.common, "scoring": {"batch_size": 5, "part_size": 2}}
-    for text, message in (("include: other.yaml", "include no other"), ("- 1", "must hold sections")):
+    for text, message in (
+        ("include: other.yaml", "include no other"),
+        ("- 1", "must hold sections"),
+        ("scoring: x", "section scoring must hold fields, got 'x'"),
+    ):
         (tmp_path / "shared.yaml").write_text(text)
         with pytest.raises(ConfigError, match=message):
             load_study(write(given, tmp_path))

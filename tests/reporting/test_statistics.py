@@ -81,6 +81,19 @@ def test_the_mean_share_is_over_settings_and_its_interval_over_seeds() -> None:
     assert mean_recovered([({0: 0.5}, {0: 0.4}, {0: 0.4})]) is None
 
 
+def test_the_jackknife_by_hand() -> None:
+    method, below, above = {0: 0.5, 1: 0.6, 2: 0.7}, dict.fromkeys(range(3), 0.4), {0: 0.6, 1: 0.8, 2: 0.8}
+    found = mean_recovered([(method, below, above)])
+    assert found is not None
+    without = np.asarray([(0.2 + 0.3) / (0.4 + 0.4), (0.1 + 0.3) / (0.2 + 0.4), (0.1 + 0.2) / (0.2 + 0.4)])
+    half = stats.t.ppf(0.975, 2) * np.sqrt(2 / 3 * ((without - without.mean()) ** 2).sum())
+    assert (found.mean, found.high) == (pytest.approx(0.6), pytest.approx(0.6 + half))
+    # Without the first seed there is no room left.
+    alone = mean_recovered([({0: 0.5, 1: 0.4}, {0: 0.4, 1: 0.4}, {0: 0.6, 1: 0.4})])
+    assert alone is not None
+    assert (alone.low, alone.high) == (-np.inf, np.inf)
+
+
 def test_without_room_nothing_is_recovered() -> None:
     assert recovered({0: 0.5}, {0: 0.5}, {0: 0.5}) is None
     assert recovered({0: 0.5}, {1: 0.5}, {0: 0.6}) is None

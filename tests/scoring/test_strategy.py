@@ -93,6 +93,14 @@ def test_another_strategy_replaces_what_the_first_has_written(tmp_path, first: s
     assert load_config(path, {"strategy": then}) == build_config({**given, "strategy": then})
 
 
+def test_what_a_file_by_hand_gives_outweighs_another_strategy_too(tmp_path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(f"run_dir: {tmp_path}\nstrategy: auto\nduplicates: {{within_pool: drop}}\n")
+    assert load_config(str(path), {"strategy": "one_step"}).duplicates.within_pool == "drop"
+    path.write_text(f"run_dir: {tmp_path}\nstrategy: one_step\nduplicates: {{within_pool: report}}\n")
+    assert load_config(str(path), {"strategy": "auto"}).duplicates.within_pool == "report"
+
+
 def test_an_unknown_strategy_is_named() -> None:
     with pytest.raises(ConfigError, match="strategy must be one of 'auto', 'one_step', 'paper', got 'papers'"):
         build_config({"run_dir": "run", "strategy": "papers"})

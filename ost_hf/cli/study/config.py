@@ -142,6 +142,9 @@ def overlaid(below: Section, above: Section) -> Section:
     result = dict(below)
     for key, value in above.items():
         both = key in SECTIONS or key == "training"
+        for section in (value, result.get(key)) if both else ():
+            if section is not None and not isinstance(section, dict):
+                raise ConfigError(f"section {key} must hold fields, got {section!r}")
         result[key] = {**(result.get(key) or {}), **(value or {})} if both else value
     return result
 

@@ -145,8 +145,9 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
         command += f" --seeds {' '.join(map(str, seeds))}"
     return {
         "command": command,
-        "commits": sorted({result["commit"] or result["version"] for result in found}),
-        "machines": [json.loads(text) for text in sorted({json.dumps(result.pop("machine")) for result in found})],
+        "commits": sorted({commit for result in found for commit in _commits(result)}),
+        # Results of before machines were told have none.
+        "machines": [json.loads(text) for text in sorted({json.dumps(r["machine"]) for r in found if "machine" in r})],
         "reference": study.reference,
         "everything": study.everything,
         "oracle": study.oracle,
@@ -156,6 +157,11 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
         "results": found,
         "datamodelling": datamodelling,
     }
+
+
+def _commits(result: dict[str, Any]) -> set[str]:
+    """Of the arm and of its scores, which may be of another day."""
+    return {known for known in (result["commit"] or result["version"], result.get("scored_at")) if known}
 
 
 def report(results: dict[str, Any], folder: Path, stem: str) -> None:

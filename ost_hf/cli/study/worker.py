@@ -139,6 +139,7 @@ def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) 
             else:
                 scored = _run_scoring(configuration(study, group, method))
                 result = _run_arm(study, config, arm, scored)
+                result["scored_at"] = scored.get("commit") or scored.get("version")
             result |= {"method": method, "setting": group.setting, "seed": group.seed}
             result |= {"keep_ratio": arm.keep_ratio, "protocol": arm.protocol} | version_of_code()
             result["machine"] = machine(study.workers)

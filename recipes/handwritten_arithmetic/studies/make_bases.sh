@@ -7,8 +7,8 @@ make() { # name, steps, further flags
   local folder="runs/bases/$1" flags="--steps $2 --operations ${operations[*]} ${*:3}"
   if [ -f "$folder/model.safetensors" ]; then
     # Beside the folder: studies take what is in it for the model.
-    [ "$(cat "$folder.flags")" = "$flags" ] && return
-    echo "$folder was made with other flags ($folder.flags): remove it to make it again" >&2
+    [ "$(cat "$folder.flags" 2>/dev/null)" = "$flags" ] && return
+    echo "$folder was made with other flags, or $folder.flags is not there to tell: remove it to make it again" >&2
     exit 1
   fi
   python scripts/make_tiny_qwen3_vl.py --output "$folder" --steps "$2" --operations "${operations[@]}" "${@:3}"
