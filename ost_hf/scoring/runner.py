@@ -64,8 +64,7 @@ def score_pool(
 ) -> ScoreTable:
     """Scores every row of a pool and writes ``run_dir/scores`` (and ``run_dir/proxy``).
 
-    Called on every process of the run. What the folder holds already is kept: a run that was killed
-    continues, with any number of processes.
+    Called on every process of the run; what was killed goes on from what is there, with any number of processes.
 
     Args:
         run_dir: The run directory.
