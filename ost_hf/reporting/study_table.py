@@ -217,9 +217,20 @@ def _source(study: Record) -> str:
     seeds = sorted({result["seed"] for result in study["results"]})
     return (
         f"Means and 95 % intervals over seeds; differences in points, paired by seed. "
-        f"Seeds {', '.join(map(str, seeds))}. `{study['command']}` at {', '.join(study['commits'])}; "
-        f"{'; '.join(map(_machine, study['machines'])) or 'machine not known'}."
+        f"Seeds {', '.join(map(str, seeds))}. {'; '.join(f'`{command}`' for command in study['commands'])} "
+        f"at {', '.join(study['commits'])}; "
+        f"{'; '.join(map(_machine, study['machines'])) or 'machine not known'}.{_made_anew(study)}"
     )
+
+
+def _made_anew(study: Record) -> str:
+    """Settings whose models had other weights for some of the results, as when a script made them on two machines."""
+    lines = []
+    for setting in study["settings"]:
+        found = {str(r["weights"]) for r in study["results"] if r["setting"] == setting and r.get("weights")}
+        if len(found) > 1:
+            lines.append(f" Models of {setting}: {len(found)} sets of weights, as they were made anew.")
+    return "".join(lines)
 
 
 def _machine(machine: Record) -> str:

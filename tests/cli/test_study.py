@@ -136,7 +136,7 @@ def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> No
         "libraries": {"torch": "2"},
     }
     given = {
-        "command": "ost-hf study --config x.yaml", "commits": ["abc"], "machines": [machine],
+        "commands": ["ost-hf study --config x.yaml"], "commits": ["abc"], "machines": [machine],
         "reference": "auto", "everything": "everything", "oracle": "oracle", "settings": ["one"],
         "methods": ["everything", "auto", "oracle"], "results": rows,
     }  # fmt: skip
@@ -147,6 +147,47 @@ def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> No
     assert "| everything | 41.0% [38.5, 43.5] | +30.0 [+30.0, +30.0] |" in made.stdout
     assert (tmp_path / "gate.md").read_text() in made.stdout
     assert study(root, "--results", str(tmp_path / "none.json")).returncode == 2
+
+
+def test_machines_share_a_study(tmp_path: Path, root: Path) -> None:
+    def part(seeds: tuple[int, ...], commit: str, weights: str) -> Record:
+        rows = [
+            {
+                "method": "auto", "setting": "one", "seed": seed, "keep_ratio": 0.5, "protocol": "B", "commit": commit,
+                "score": 0.1 * seed, "seconds": {"score": 1.0, "select": 0.0, "train": 2.0, "evaluate": 1.0},
+                "weights": {"target.model": weights},
+            }
+            for seed in seeds
+        ]  # fmt: skip
+        return {
+            "commands": [f"ost-hf study --config x.yaml --seeds {' '.join(map(str, seeds))}"], "commits": [commit],
+            "machines": [], "reference": "auto", "everything": "everything", "oracle": "oracle", "settings": ["one"],
+            "truth": None, "methods": ["auto"], "study": {"keep_ratios": [0.5]}, "results": rows, "datamodelling": [],
+        }  # fmt: skip
+
+    here, there = tmp_path / "here.json", tmp_path / "there.json"
+    here.write_text(json.dumps(part((3, 4), "abc", "x")))
+    there.write_text(json.dumps(part((1, 2), "def", "y")))
+    whole = tmp_path / "whole"
+    made = study(root, "--results", str(here), str(there), "--output", str(whole))
+    assert made.returncode == 0, made.stderr
+    results = json.loads((whole / "results.json").read_text())
+    assert [row["seed"] for row in results["results"]] == [1, 2, 3, 4]
+    assert results["commits"] == ["abc", "def"]
+    table = (whole / "results.md").read_text()
+    assert "25.0%" in table
+    assert "`ost-hf study --config x.yaml --seeds 1 2`; `ost-hf study --config x.yaml --seeds 3 4`" in table
+    assert "Models of one: 2 sets of weights" in table
+
+    # The same results twice would count twice, and results of another study are no repetition of this one.
+    assert "--output" in study(root, "--results", str(here), str(there)).stderr
+    again = study(root, "--results", str(here), str(whole / "results.json"), "--output", str(tmp_path / "twice"))
+    assert again.returncode == 2
+    assert "both hold setting one, method auto, keep_ratio 0.5, protocol B, seed 3" in again.stderr
+    there.write_text(json.dumps({**part((1, 2), "def", "y"), "study": {"keep_ratios": [0.2]}}))
+    other = study(root, "--results", str(here), str(there), "--output", str(tmp_path / "other"))
+    assert other.returncode == 2
+    assert "of different studies (study differs)" in other.stderr
 
 
 def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tmp_path: Path) -> None:

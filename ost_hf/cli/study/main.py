@@ -15,9 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from ost_hf.cli.study.config import StudyConfig, load_study
+from ost_hf.cli.study.merge import merged
 from ost_hf.cli.study.plan import Group, arms, configuration, groups
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
+
+# What of a study's YAML its results depend on.
+_DEFINING = ("common", "settings", "methods", "keep_ratios", "protocols", "count_by", "datamodelling")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -30,7 +34,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", metavar="FILE", help="the study's YAML; runs what is missing")
-    source.add_argument("--results", metavar="FILE", help="a results.json: only its table and plot are made")
+    source.add_argument(
+        "--results", metavar="FILE", nargs="+", help="results.json: only table and plot are made; several: put together"
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes side by side, in place of the YAML's")
     parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="run these alone, or more than the YAML's")
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="run these alone")
@@ -48,10 +54,7 @@ def main(argv: Sequence[str]) -> None:
     """
     args = build_parser().parse_args(argv)
     if args.results is not None:
-        path = Path(args.results)
-        if not path.is_file():
-            raise ConfigError(f"there is no {path}")
-        report(json.loads(path.read_text()), Path(args.output) if args.output else path.parent, path.stem)
+        _report_again([Path(path) for path in args.results], args.output)
         return
     study = load_study(args.config, {} if args.workers is None else {"workers": args.workers})
     seeds, settings, methods = args.seeds or study.seeds, args.settings or study.settings, args.methods or study.methods
@@ -65,14 +68,36 @@ def main(argv: Sequence[str]) -> None:
     _check_libraries()
     failures = [] if args.collect else run_study(study, wanted, list(methods))
     results = collect(study, args.config)
-    output = Path(args.output) if args.output else study.folder
-    output.mkdir(parents=True, exist_ok=True)
     if results["results"]:
-        text = json.dumps(results, indent=1) + "\n"
-        write_whole(output / "results.json", lambda temporary: temporary.write_text(text))
-        report(results, output, "results")
+        write_results(results, Path(args.output) if args.output else study.folder)
     if failures:
         raise OSTError(f"{len(failures)} of the study's methods failed:\n  " + "\n  ".join(failures))
+
+
+def _report_again(paths: list[Path], output: str | None) -> None:
+    """Tables and plot of what is in files; of several also the ``results.json`` that has them all.
+
+    Raises:
+        ConfigError: For files that are not there or do not belong together.
+    """
+    for path in paths:
+        if not path.is_file():
+            raise ConfigError(f"there is no {path}")
+    parts = {str(path): json.loads(path.read_text()) for path in paths}
+    if len(paths) == 1:
+        report(parts[str(paths[0])], Path(output) if output else paths[0].parent, paths[0].stem)
+        return
+    if output is None:
+        raise ConfigError("several results need --output: the folder for the results.json that has them all")
+    write_results(merged(parts), Path(output))
+
+
+def write_results(results: dict[str, Any], folder: Path) -> None:
+    """``results.json``, table and plot."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(results, indent=1) + "\n"
+    write_whole(folder / "results.json", lambda temporary: temporary.write_text(text))
+    report(results, folder, "results")
 
 
 def _check_libraries() -> None:
@@ -117,7 +142,7 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
 
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, and where they come from."""
-    from ost_hf.cli.study.markers import read_done
+    from ost_hf.cli.study.markers import identity, read_done, weights_of
 
     found: list[dict[str, Any]] = []
     datamodelling: list[dict[str, Any]] = []
@@ -128,15 +153,14 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
             datamodelling += json.loads(scored.read_text())
         for method in study.methods:
             for arm in arms(study, method):
+                config = configuration(study, group, method, arm)
                 try:
-                    result = read_done(
-                        group.folder / method / arm.name / "result.json", configuration(study, group, method, arm)
-                    )
+                    result = read_done(config.folder / "result.json", config)
                 except RunDirectoryError as error:
                     others.append(str(error))
                     continue
                 if result is not None:
-                    found.append(result)
+                    found.append({**result, "weights": weights_of(identity(config))})
     for message in others:
         print(f"left out: {message}", file=sys.stderr)
     command = f"ost-hf study --config {config_path}"
@@ -144,7 +168,8 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     if seeds != sorted(load_study(config_path).seeds):
         command += f" --seeds {' '.join(map(str, seeds))}"
     return {
-        "command": command,
+        "commands": [command],
+        "study": {name: getattr(study, name) for name in _DEFINING},
         "commits": sorted({commit for result in found for commit in _commits(result)}),
         # Results of before machines were told have none.
         "machines": [json.loads(text) for text in sorted({json.dumps(r["machine"]) for r in found if "machine" in r})],

@@ -35,6 +35,11 @@ def identity(config: RunConfig) -> Record:
     return json.loads(json.dumps({**asdict(config), "files": named}))
 
 
+def weights_of(identity: Record) -> dict[str, str]:
+    """The hashes of proxy and target, where they lie here."""
+    return {name: digest for name, digest in identity["files"].items() if name.endswith(".model") and digest}
+
+
 def _digest(path: Path) -> str | None:
     """A hash of a file, or of a folder's files; ``None`` for what is not here, such as a name on the Hub."""
     if path.is_file():
