@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.description import area_under_curve
 from ost_hf.cli.study.markers import read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command
+from ost_hf.cli.study.worker import run_group
 from ost_hf.cli.yaml_values import dump_yaml
 from ost_hf.errors import ConfigError, RunDirectoryError
 
@@ -255,6 +257,16 @@ def test_area_under_curve_counts_pairs() -> None:
     pairs = [(a > b) + 0.5 * (a == b) for a in values[positive] for b in values[~positive]]
     assert area_under_curve(values, positive) == pytest.approx(np.mean(pairs))
     assert area_under_curve(np.array([1.0, np.nan]), np.array([True, False])) is None
+
+
+def test_two_studies_do_not_write_to_one_folder(given: Record, tmp_path: Path) -> None:
+    config = load_study(write(given, tmp_path))
+    group = groups(config)[0]
+    group.folder.mkdir(parents=True)
+    with FileLock(group.folder / "lock"):
+        (message,) = run_group(config, group, ["untrained"])
+    assert "tiny, seed 5: another `ost-hf study` is at work in" in message
+    assert not (group.folder / "log.txt").exists()
 
 
 def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from filelock import FileLock, Timeout
+
 from ost_hf.cli.config import RunConfig
 from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
@@ -41,6 +43,14 @@ def run_group(study: StudyConfig, group: Group, methods: list[str]) -> list[str]
     """
     group.folder.mkdir(parents=True, exist_ok=True)
     version_of_code()  # as it is imported now, whatever is committed while arms run
+    try:
+        with FileLock(group.folder / "lock", timeout=0):
+            return _run_locked(study, group, methods)
+    except Timeout:
+        return [f"{group.setting}, seed {group.seed}: another `ost-hf study` is at work in {group.folder}"]
+
+
+def _run_locked(study: StudyConfig, group: Group, methods: list[str]) -> list[str]:
     with _output_to(group.folder / "log.txt") as console:
         _share_cores(study.workers)
         try:
