@@ -1,4 +1,4 @@
-"""A second look at every row, with proxies that have learnt from what the first look ranked highest.
+"""A second look at every row, with proxies that have learnt from what was found before.
 
 The one-step utility of a young proxy finds much of the noise, but not what the proxy cannot tell yet: to it, a
 wrong sum looks like a right one. So two copies of the base model are fine-tuned, each on the rows that the first
@@ -10,7 +10,10 @@ look ranks highest in one half of the pool, and each looks at the *other* half a
   row was trained on, so for a clean row of the anchors' distribution it is close to uniform. Not exactly: the
   anchors had a say in what was trained on, which can lower their losses; the fewer anchors, the more.
 
-Three tables: ``first_look/`` holds the one-step scores, ``second_look/`` the losses, the score table both.
+Then a second round: two more copies learn from the rows of their half that the first round did not find corrupted.
+They have seen more of what is clean and hard, and less of what is corrupted; their losses are the ones that count.
+
+Tables: ``first_look/`` holds the one-step scores, ``second_look/round-N/`` the losses, the score table both.
 """
 
 from __future__ import annotations
@@ -50,6 +53,11 @@ logger = logging.getLogger(__name__)
 Record = dict[str, Any]
 
 FOLDS = (0, 1)
+# After a round its p-values say what the next learns from. Chosen on development seeds: with 0.2 the proxies lose
+# many hard clean rows, and then take such rows for corrupted ones.
+FOUND_CORRUPTED = 0.05
+# Where next to nothing looks clean (anchors that are not like the pool), this share of a half is learnt from.
+_LEAST_SHARE = 0.1
 _MAX_GRAD_NORM = 1.0
 _LOWER = "lower scoring.second_look_learning_rate"
 
@@ -63,7 +71,7 @@ def run_second_look(
     exclude: Any,
     config: ScoringConfig,
 ) -> None:
-    """Scores the whole pool twice into ``table``, and what leads there into two tables beside its parts.
+    """Scores the whole pool twice into ``table``, and what leads there into tables beside its parts.
 
     Args:
         build: Makes the scorer of the first look from a configuration.
@@ -78,45 +86,53 @@ def run_second_look(
     usable = first.filter(pc.is_valid(first["utility"])).select(["row", "example_id", "utility"]).to_pylist()
     hashes = pool.rows.content_hashes
     fold_of = {record["row"]: fold(hashes[record["row"]], config.seed) for record in usable}
-    best = {
-        k: best_rows([record for record in usable if fold_of[record["row"]] == k], config.second_look_share)
-        for k in FOLDS
-    }
-    if not all(best.values()):
+    halves = {k: [record for record in usable if fold_of[record["row"]] == k] for k in FOLDS}
+    learnt_from = {k: best_rows(half, config.second_look_share) for k, half in halves.items()}
+    if not all(learnt_from.values()):
         raise DataError(
             f"a half of the pool has no row that could be scored ({len(usable)} of {len(pool)} could): nothing can be "
             "learnt from it. Look at the statuses, or set scoring.second_look to false for so small a pool"
         )
-    losses = {}
-    for k in FOLDS:
-        others = sorted(row for row, half in fold_of.items() if half != k)
-        losses[k] = _look(k, best[k], others, pool, anchors, proxy, table, exclude, config)
+    rounds: list[Record] = []
+    for number in range(1, config.second_look_rounds + 1):
+        seen = ScoreTable(table.folder / "second_look" / f"round-{number}")
+        losses = {}
+        for k in FOLDS:
+            others = sorted(row for row, half in fold_of.items() if half != k)
+            losses[k] = _look(number, k, learnt_from[k], others, pool, anchors, proxy, seen, exclude, config)
+        rounds.append({"rows_trained_on": [len(learnt_from[k]) for k in FOLDS]})
+        second = _with_p_values(seen, fold_of, losses)
+        learnt_from = {k: not_corrupted([second[record["row"]] for record in half]) for k, half in halves.items()}
     if is_main():
         manifest = table.manifest()
-        report = {"anchor_losses": [losses[k] for k in FOLDS], "rows_trained_on": [len(best[k]) for k in FOLDS]}
+        report = {"anchor_losses": [losses[k] for k in FOLDS], "rounds": rounds}
         table.write_manifest(manifest.pop("identity"), **{**manifest, "second_look": report})
-        _merge(first, fold_of, losses, table, config)
-        for k in FOLDS:
-            shutil.rmtree(_folder(table, k), ignore_errors=True)
+        _merge(first, second, table, config)
+        for path in (table.folder / "second_look").glob("round-*/proxy-*"):
+            shutil.rmtree(path, ignore_errors=True)
     barrier()
 
 
-def _merge(
-    first: pa.Table, fold_of: dict[int, int], losses: dict[int, list[float]], table: ScoreTable, config: ScoringConfig
-) -> None:
-    """Writes what is missing in the score table; a part at a time is made Python objects."""
-    late = ScoreTable(table.folder / "second_look").read(complete=False)
-    second = {row["row"]: row for row in late.select(["row", "loss", "status", "detail"]).to_pylist()}
-    p_values: dict[int, float] = {}
+def _with_p_values(seen: ScoreTable, fold_of: dict[int, int], losses: dict[int, list[float]]) -> dict[int, Record]:
+    """What a round found of each row that it looked at."""
+    columns = ["row", "example_id", "loss", "status", "detail"]
+    found = {record["row"]: record for record in seen.read(complete=False).select(columns).to_pylist()}
     for k in FOLDS:
-        rows = [row for row, record in second.items() if record["loss"] is not None and fold_of[row] != k]
-        p_values |= dict(zip(rows, conformal_p([second[row]["loss"] for row in rows], losses[k]), strict=True))
+        rows = [row for row, record in found.items() if record["loss"] is not None and fold_of[row] != k]
+        for row, p_value in zip(rows, conformal_p([found[row]["loss"] for row in rows], losses[k]), strict=True):
+            # No p-value is below 1 / (1 + anchors): with few of them, the least there can be.
+            found[row] |= {"p_value": p_value, "level": max(FOUND_CORRUPTED, 1 / (1 + len(losses[k])))}
+    return found
+
+
+def _merge(first: pa.Table, second: dict[int, Record], table: ScoreTable, config: ScoringConfig) -> None:
+    """Writes what is missing in the score table; a part at a time is made Python objects."""
     done = table.rows_done()
     for start in range(0, len(first), config.part_size):
         records = first.slice(start, config.part_size).to_pylist()
         for record in records:
-            found = second.get(record["row"])
-            record |= {"late_loss": found["loss"] if found else None, "corrupted_p": p_values.get(record["row"])}
+            found = second.get(record["row"], {})
+            record |= {"late_loss": found.get("loss"), "corrupted_p": found.get("p_value")}
             if found and found["loss"] is None:
                 record["detail"] = f"second look: {found['status']}, {found['detail']}"
         missing = [record for record in records if record["row"] not in done]
@@ -136,6 +152,19 @@ def best_rows(records: Sequence[Record], share: float) -> list[int]:
     """
     ordered = sorted(records, key=lambda record: (-record["utility"], record["example_id"]))
     return [record["row"] for record in ordered[: max(1, round(share * len(ordered)))]]
+
+
+def not_corrupted(records: Sequence[Record]) -> list[int]:
+    """The rows that a round did not find corrupted, lowest loss first, and at least a tenth of all.
+
+    Args:
+        records: ``row``, ``example_id``, ``loss``; where there is a loss also ``p_value`` and ``level``, the p-value
+            up to which a row counts as corrupted.
+    """
+    seen = sorted((r for r in records if r["loss"] is not None), key=lambda r: (r["loss"], r["example_id"]))
+    clean = [record["row"] for record in seen if record["p_value"] > record["level"]]
+    least = math.ceil(_LEAST_SHARE * len(seen))
+    return clean if len(clean) >= least else [record["row"] for record in seen[:least]]
 
 
 def conformal_p(losses: Sequence[float], calibration: Sequence[float]) -> list[float]:
@@ -178,31 +207,35 @@ def _first_look(
 
 def _look(
     number: int,
-    best: list[int],
+    k: int,
+    learnt_from: list[int],
     others: list[int],
     pool: EncodedDataset,
     anchors: EncodedDataset,
     proxy: ProxyConfig,
-    table: ScoreTable,
+    seen: ScoreTable,
     exclude: Any,
     config: ScoringConfig,
 ) -> list[float]:
-    """One proxy: trained on the best of its half, asked about the other half and the anchors.
+    """One proxy of a round: trained on rows of its half ``k``, asked about the other half and the anchors.
 
     Returns:
         The anchors' losses.
     """
-    part = ScoreTable(table.folder / "second_look")
-    missing = sorted(set(others) - part.rows_done())
-    stored = part.folder / f"anchors-{number}.json"
+    missing = sorted(set(others) - seen.rows_done())
+    stored = seen.folder / f"anchors-{k}.json"
     has_anchors = stored.exists()
     if is_main():
-        part.write_manifest({"look": "second"}, rows=0)
+        seen.write_manifest({"look": "second", "round": number}, rows=0)
     barrier()
     if missing or not has_anchors:
-        model = _mature(number, best, pool, proxy, table, config)
+        if not learnt_from:
+            raise DataError(
+                "no row of a half of the pool had a loss in the round before: see the statuses in second_look"
+            )
+        model = _mature(number, k, learnt_from, pool, proxy, seen, config)
         scorer = LossScorer(model, pool.encoder.processing_class, config)
-        run_scorer(scorer, pool, part, missing, exclude, config)
+        run_scorer(scorer, pool, seen, missing, exclude, config)
         losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
         if is_main():
             text = json.dumps(losses) + "\n"
@@ -225,23 +258,26 @@ def _losses(scorer: LossScorer, rows: list[Encoded]) -> list[float]:
     return [losses[row] for row in sorted(losses)]
 
 
-def _folder(table: ScoreTable, number: int) -> Path:
-    return table.folder / "second_look" / f"proxy-{number}"
-
-
 def _mature(
-    number: int, best: list[int], pool: EncodedDataset, proxy: ProxyConfig, table: ScoreTable, config: ScoringConfig
+    number: int,
+    k: int,
+    learnt_from: list[int],
+    pool: EncodedDataset,
+    proxy: ProxyConfig,
+    seen: ScoreTable,
+    config: ScoringConfig,
 ) -> Any:
-    """The base model fine-tuned on the rows ``best``; a finished one is kept until the second look is over."""
-    folder = _folder(table, number)
+    """The base model fine-tuned on some rows; a finished one is kept until the second look is over."""
+    folder = seen.folder / f"proxy-{k}"
     finished = (folder / "finished").exists()
     barrier()
     if finished:
         return _load_mature(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
     model, parameters = _load_mature(proxy, proxy, config)
     size = config.second_look_batch_size
-    steps = max(config.second_look_min_steps, round(config.second_look_epochs * len(best) / size))
-    batches = shuffled_batches(best, size, steps, proxy.seed + number)
+    steps = max(config.second_look_min_steps, round(config.second_look_epochs * len(learnt_from) / size))
+    place = len(FOLDS) * (number - 1) + k
+    batches = shuffled_batches(learnt_from, size, steps, proxy.seed + place)
     # Language models in this library run without dropout: training mode would only add its cost to some.
     _, losses = train(
         model,
@@ -250,13 +286,14 @@ def _mature(
         batches,
         linear_schedule(steps, config.second_look_learning_rate, rise=steps // 10),
         max_grad_norm=_MAX_GRAD_NORM,
-        name=f"second look {number + 1} of {len(FOLDS)}",
+        name=f"second look {place + 1} of {len(FOLDS) * config.second_look_rounds}",
     )
     if not math.isfinite(losses[-1]):
         raise ModelError(f"the second look's training ended with a loss of {losses[-1]}: {_LOWER}")
     logger.info(
-        "second look %d: %d steps on %d rows, loss %.3f -> %.3f", number + 1, steps, len(best), losses[0], losses[-1]
-    )
+        "second look %d: %d steps on %d rows, loss %.3f -> %.3f",
+        place + 1, steps, len(learnt_from), losses[0], losses[-1],
+    )  # fmt: skip
     if is_main():
         # The embeddings of an adapted model are frozen; "auto" would ask the Hub whether they were resized.
         is_adapter = config.second_look_trainable == "adapter"

@@ -9,7 +9,7 @@ from ost_hf.errors import require_choice, require_range
 
 @dataclass(frozen=True)
 class SecondLookOptions:
-    """Fine-tune the proxy on what the first look ranks highest, and look at every row again with what it has learnt.
+    """Fine-tune the proxy on what is found clean, and look at every row again with what it has learnt.
 
     The defaults were chosen on seeds of the handwritten arithmetic recipe that are not reported.
     """
@@ -30,11 +30,19 @@ class SecondLookOptions:
         },
     )
     second_look_share: float = field(
-        default=0.65, metadata={"help": "share of its half of the pool, best first, that a proxy is trained on"}
+        default=0.65,
+        metadata={"help": "share of its half of the pool, best first, that a proxy of the first round is trained on"},
     )
-    second_look_epochs: float = field(default=1.0, metadata={"help": "passes over that share"})
+    second_look_rounds: int = field(
+        default=2,
+        metadata={
+            "help": "so often two proxies are trained: first on what the one-step utilities rank highest, then on what "
+            "the round before did not find corrupted"
+        },
+    )
+    second_look_epochs: float = field(default=1.0, metadata={"help": "passes over the rows that a proxy is trained on"})
     second_look_min_steps: int = field(
-        default=150, metadata={"help": "repeat that share until so many steps are done: a small pool has few rows"}
+        default=150, metadata={"help": "repeat those rows until so many steps are done: a small pool has few"}
     )
     second_look_batch_size: int = field(default=32, metadata={"help": "samples per step, over all processes"})
     second_look_learning_rate: float = field(
@@ -45,6 +53,7 @@ class SecondLookOptions:
         """Raises ``ConfigError`` for a value that is not allowed."""
         require_choice("scoring.second_look_trainable", self.second_look_trainable, ["all", "adapter"])
         require_range("scoring.second_look_share", self.second_look_share, above=0, at_most=1)
+        require_range("scoring.second_look_rounds", self.second_look_rounds, at_least=1)
         require_range("scoring.second_look_epochs", self.second_look_epochs, above=0)
         require_range("scoring.second_look_min_steps", self.second_look_min_steps, at_least=1)
         require_range("scoring.second_look_batch_size", self.second_look_batch_size, at_least=1)

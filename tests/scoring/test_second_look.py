@@ -22,7 +22,7 @@ from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.second_look import best_rows, conformal_p, fold
+from ost_hf.scoring.second_look import FOLDS, FOUND_CORRUPTED, best_rows, conformal_p, fold, not_corrupted
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
 
@@ -67,7 +67,9 @@ def test_a_killed_run_ends_with_the_same_table(
     whole = ScoreTable(scored / "scores").read()
     for part in list((tmp_path / "run" / "scores").glob("part-*"))[1:]:
         part.unlink()
-    next((tmp_path / "run" / "scores" / "second_look").glob("part-*")).unlink()
+    # One part of each round: proxies are trained again, the second round's on what the first found.
+    for number in (1, 2):
+        next((tmp_path / "run" / "scores" / "second_look" / f"round-{number}").glob("part-*")).unlink()
     score_pool(tmp_path / "run", Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
     again = ScoreTable(tmp_path / "run" / "scores").read()
     assert again["example_id"] == whole["example_id"]
@@ -94,12 +96,12 @@ def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
     monkeypatch.setattr("ost_hf.scoring.second_look.train", noting_train)
     monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting_run)
     score_pool(tmp_path, Rows(doubled), Rows(anchor_dataset), proxy_config, scoring())
-    assert len(trained) == len(asked) == 2
+    assert len(trained) == len(asked) == 4  # two rounds of two
     for learnt, questions in zip(trained, asked, strict=True):
         assert learnt
         assert questions
         assert not learnt & questions
-    assert len(asked[0] | asked[1]) == 20
+    assert len(asked[0] | asked[1]) == len(asked[2] | asked[3]) == 20
 
 
 def test_a_training_that_diverges_is_named(tmp_path: Path, pool_dataset, anchor_dataset, proxy_config) -> None:
@@ -116,6 +118,31 @@ def test_best_rows_do_not_depend_on_order() -> None:
         for row, (u, loss) in enumerate(generator.random((40, 2)).round(1).tolist())
     ]
     assert best_rows(records, 0.3) == best_rows(records[::-1], 0.3)
+
+
+def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scored: Path, pool_dataset) -> None:
+    table = ScoreTable(scored / "scores")
+    anchors = [json.loads((table.folder / "second_look" / "round-1" / f"anchors-{k}.json").read_text()) for k in FOLDS]
+    hashes = Rows(pool_dataset).content_hashes
+    clean = [0, 0]
+    for row in ScoreTable(table.folder / "second_look" / "round-1").read(complete=False).to_pylist():
+        half = fold(hashes[row["row"]], seed=0)
+        calibration = anchors[1 - half]
+        level = max(FOUND_CORRUPTED, 1 / (1 + len(calibration)))
+        clean[half] += (1 + sum(loss >= row["loss"] for loss in calibration)) / (1 + len(calibration)) > level
+    rounds = table.manifest()["second_look"]["rounds"]
+    assert [record["rows_trained_on"] for record in rounds][1] == clean
+
+
+def test_rows_that_are_not_corrupted_come_in_order_of_loss_and_are_at_least_a_tenth() -> None:
+    def record(row: int, loss: float | None, p: float) -> dict[str, object]:
+        given = {"row": row, "example_id": f"id{row}", "loss": loss}
+        return given if loss is None else {**given, "p_value": p, "level": 0.05}
+
+    records = [record(0, 3.0, 0.05), record(1, 2.0, 0.3), record(2, 1.0, 0.9), record(3, None, 0.0)]
+    assert not_corrupted(records) == not_corrupted(records[::-1]) == [2, 1]
+    assert not_corrupted([record(row, 1.0 + row, 0.01) for row in range(25)]) == [0, 1, 2]
+    assert not_corrupted([record(0, None, 0.0)]) == []
 
 
 def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processor) -> None:
@@ -135,8 +162,11 @@ def test_an_adapter_can_be_trained_in_place_of_all_weights(
     config = scoring(second_look_trainable="adapter")
     score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
     assert all(ScoreTable(tmp_path / "scores").read()["late_loss"].to_pylist())
-    assert not list((tmp_path / "scores" / "second_look").glob("proxy-*"))
-    assert len(json.loads((tmp_path / "scores" / "second_look" / "anchors-0.json").read_text())) == len(anchor_dataset)
+    rounds = sorted((tmp_path / "scores" / "second_look").iterdir())
+    assert [path.name for path in rounds] == ["round-1", "round-2"]
+    for path in rounds:
+        assert not list(path.glob("proxy-*"))
+        assert len(json.loads((path / "anchors-0.json").read_text())) == len(anchor_dataset)
 
 
 def test_p_values_of_exchangeable_rows_are_uniform() -> None:
