@@ -225,11 +225,16 @@ def _source(study: Record) -> str:
 
 def _made_anew(study: Record) -> str:
     """Settings whose models had other weights for some of the results, as when a script made them on two machines."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for result in study["results"]:
+        if result.get("weights"):
+            key = result["setting"], result["method"]
+            found.setdefault(key, set()).add(str(sorted(result["weights"].items())))
     lines = []
     for setting in study["settings"]:
-        found = {str(r["weights"]) for r in study["results"] if r["setting"] == setting and r.get("weights")}
-        if len(found) > 1:
-            lines.append(f" Models of {setting}: {len(found)} sets of weights, as they were made anew.")
+        most = max((len(sets) for (where, _), sets in found.items() if where == setting), default=1)
+        if most > 1:
+            lines.append(f" Models of {setting} were made anew: {most} sets of weights.")
     return "".join(lines)
 
 

@@ -12,6 +12,8 @@ look ranks highest in one half of the pool, and each looks at the *other* half a
 
 Then a second round: two more copies learn from the rows of their half that the first round did not find corrupted.
 They have seen more of what is clean and hard, and less of what is corrupted; their losses are the ones that count.
+There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
+a corruption that is alike in both halves can confirm itself, which costs power and makes no false alarms.
 
 Tables: ``first_look/`` holds the one-step scores, ``second_look/round-N/`` the losses, the score table both.
 """
@@ -24,7 +26,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +38,15 @@ from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import DataError, ModelError
 from ost_hf.files import write_whole
-from ost_hf.models import ModelConfig, load_model
-from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
+from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.proxy.model import build_proxy
-from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
 from ost_hf.scorers.base import Scorer
 from ost_hf.scorers.perplexity import LossScorer
 from ost_hf.scoring.anchor_scores import write_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer, score_within_memory
 from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.scoring.second_look_proxy import LOWER, mature_proxy
 
 logger = logging.getLogger(__name__)
 
@@ -58,8 +58,27 @@ FOLDS = (0, 1)
 FOUND_CORRUPTED = 0.05
 # Where next to nothing looks clean (anchors that are not like the pool), this share of a half is learnt from.
 _LEAST_SHARE = 0.1
-_MAX_GRAD_NORM = 1.0
-_LOWER = "lower scoring.second_look_learning_rate"
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One proxy of one round: it learns from rows of half ``k`` and is asked about the other half."""
+
+    number: int
+    k: int
+    losses: ScoreTable
+
+    @property
+    def place(self) -> int:
+        return len(FOLDS) * (self.number - 1) + self.k
+
+    @property
+    def proxy(self) -> Path:
+        return self.losses.folder / f"proxy-{self.k}"
+
+    @property
+    def anchors(self) -> Path:
+        return self.losses.folder / f"anchors-{self.k}.json"
 
 
 def run_second_look(
@@ -94,34 +113,38 @@ def run_second_look(
             "learnt from it. Look at the statuses, or set scoring.second_look to false for so small a pool"
         )
     rounds: list[Record] = []
+    second: dict[int, Record] = {}
     for number in range(1, config.second_look_rounds + 1):
+        if second:
+            learnt_from = {k: not_corrupted([second[record["row"]] for record in half]) for k, half in halves.items()}
         seen = ScoreTable(table.folder / "second_look" / f"round-{number}")
-        losses = {}
+        anchor_losses = []
         for k in FOLDS:
             others = sorted(row for row, half in fold_of.items() if half != k)
-            losses[k] = _look(number, k, learnt_from[k], others, pool, anchors, proxy, seen, exclude, config)
-        rounds.append({"rows_trained_on": [len(learnt_from[k]) for k in FOLDS]})
-        second = _with_p_values(seen, fold_of, losses)
-        learnt_from = {k: not_corrupted([second[record["row"]] for record in half]) for k, half in halves.items()}
+            look = _Look(number, k, seen)
+            anchor_losses.append(_look(look, learnt_from[k], others, pool, anchors, proxy, exclude, config))
+        second = _with_p_values(seen, fold_of, anchor_losses)
+        corrupted = sum(record.get("found_corrupted", False) for record in second.values()) / len(second)
+        rounds.append({"rows_trained_on": [len(learnt_from[k]) for k in FOLDS], "found_corrupted": corrupted})
+        logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
     if is_main():
         manifest = table.manifest()
-        report = {"anchor_losses": [losses[k] for k in FOLDS], "rounds": rounds}
+        report = {"anchor_losses": anchor_losses, "rounds": rounds}
         table.write_manifest(manifest.pop("identity"), **{**manifest, "second_look": report})
         _merge(first, second, table, config)
-        for path in (table.folder / "second_look").glob("round-*/proxy-*"):
-            shutil.rmtree(path, ignore_errors=True)
     barrier()
 
 
-def _with_p_values(seen: ScoreTable, fold_of: dict[int, int], losses: dict[int, list[float]]) -> dict[int, Record]:
+def _with_p_values(seen: ScoreTable, fold_of: dict[int, int], anchor_losses: list[list[float]]) -> dict[int, Record]:
     """What a round found of each row that it looked at."""
     columns = ["row", "example_id", "loss", "status", "detail"]
     found = {record["row"]: record for record in seen.read(complete=False).select(columns).to_pylist()}
     for k in FOLDS:
         rows = [row for row, record in found.items() if record["loss"] is not None and fold_of[row] != k]
-        for row, p_value in zip(rows, conformal_p([found[row]["loss"] for row in rows], losses[k]), strict=True):
-            # No p-value is below 1 / (1 + anchors): with few of them, the least there can be.
-            found[row] |= {"p_value": p_value, "level": max(FOUND_CORRUPTED, 1 / (1 + len(losses[k])))}
+        # No p-value is below 1 / (1 + anchors): with fewer than 19 of them, that is the level.
+        level = max(FOUND_CORRUPTED, 1 / (1 + len(anchor_losses[k])))
+        for row, p_value in zip(rows, conformal_p([found[row]["loss"] for row in rows], anchor_losses[k]), strict=True):
+            found[row] |= {"p_value": p_value, "found_corrupted": p_value <= level}
     return found
 
 
@@ -155,16 +178,20 @@ def best_rows(records: Sequence[Record], share: float) -> list[int]:
 
 
 def not_corrupted(records: Sequence[Record]) -> list[int]:
-    """The rows that a round did not find corrupted, lowest loss first, and at least a tenth of all.
+    """The rows that a round did not find corrupted; if that is less than a tenth, the tenth of lowest loss.
 
     Args:
-        records: ``row``, ``example_id``, ``loss``; where there is a loss also ``p_value`` and ``level``, the p-value
-            up to which a row counts as corrupted.
+        records: ``row``, ``example_id``, ``loss``; where there is a loss also ``found_corrupted``.
+
+    Returns:
+        Rows in the order of their ``example_id``: training does not depend on near ties of losses.
     """
-    seen = sorted((r for r in records if r["loss"] is not None), key=lambda r: (r["loss"], r["example_id"]))
-    clean = [record["row"] for record in seen if record["p_value"] > record["level"]]
+    seen = [record for record in records if record["loss"] is not None]
+    clean = [record for record in seen if not record["found_corrupted"]]
     least = math.ceil(_LEAST_SHARE * len(seen))
-    return clean if len(clean) >= least else [record["row"] for record in seen[:least]]
+    if len(clean) < least:
+        clean = sorted(seen, key=lambda record: (record["loss"], record["example_id"]))[:least]
+    return [record["row"] for record in sorted(clean, key=lambda record: record["example_id"])]
 
 
 def conformal_p(losses: Sequence[float], calibration: Sequence[float]) -> list[float]:
@@ -206,44 +233,45 @@ def _first_look(
 
 
 def _look(
-    number: int,
-    k: int,
+    look: _Look,
     learnt_from: list[int],
     others: list[int],
     pool: EncodedDataset,
     anchors: EncodedDataset,
     proxy: ProxyConfig,
-    seen: ScoreTable,
     exclude: Any,
     config: ScoringConfig,
 ) -> list[float]:
-    """One proxy of a round: trained on rows of its half ``k``, asked about the other half and the anchors.
+    """Trains one proxy and asks it about the rows ``others`` and the anchors, as far as that is missing.
 
     Returns:
         The anchors' losses.
     """
-    missing = sorted(set(others) - seen.rows_done())
-    stored = seen.folder / f"anchors-{k}.json"
-    has_anchors = stored.exists()
+    missing = sorted(set(others) - look.losses.rows_done())
+    has_anchors = look.anchors.exists()
     if is_main():
-        seen.write_manifest({"look": "second", "round": number}, rows=0)
+        look.losses.write_manifest({"look": "second", "round": look.number}, rows=0)
     barrier()
     if missing or not has_anchors:
         if not learnt_from:
             raise DataError(
-                "no row of a half of the pool had a loss in the round before: see the statuses in second_look"
+                f"no row of a half of the pool had a loss in round {look.number - 1} of the second look: see the "
+                f"statuses in {look.losses.folder.parent}"
             )
-        model = _mature(number, k, learnt_from, pool, proxy, seen, config)
+        model = mature_proxy(look.proxy, look.place, learnt_from, pool, proxy, config)
         scorer = LossScorer(model, pool.encoder.processing_class, config)
-        run_scorer(scorer, pool, seen, missing, exclude, config)
+        run_scorer(scorer, pool, look.losses, missing, exclude, config)
         losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
         if is_main():
             text = json.dumps(losses) + "\n"
-            write_whole(stored, lambda temporary: temporary.write_text(text))
+            write_whole(look.anchors, lambda temporary: temporary.write_text(text))
         del scorer, model
         free_memory()
     barrier()
-    return json.loads(stored.read_text())
+    if is_main():
+        # Its answers are on disk, and copies of a large proxy would fill it.
+        shutil.rmtree(look.proxy, ignore_errors=True)
+    return json.loads(look.anchors.read_text())
 
 
 def _losses(scorer: LossScorer, rows: list[Encoded]) -> list[float]:
@@ -253,74 +281,6 @@ def _losses(scorer: LossScorer, rows: list[Encoded]) -> list[float]:
             if score is None or score.loss is None:
                 raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")
             if not math.isfinite(score.loss):
-                raise ModelError(f"the second look's loss of anchor {row.row} is {score.loss}: {_LOWER}")
+                raise ModelError(f"the second look's loss of anchor {row.row} is {score.loss}: {LOWER}")
             losses[row.row] = score.loss
     return [losses[row] for row in sorted(losses)]
-
-
-def _mature(
-    number: int,
-    k: int,
-    learnt_from: list[int],
-    pool: EncodedDataset,
-    proxy: ProxyConfig,
-    seen: ScoreTable,
-    config: ScoringConfig,
-) -> Any:
-    """The base model fine-tuned on some rows; a finished one is kept until the second look is over."""
-    folder = seen.folder / f"proxy-{k}"
-    finished = (folder / "finished").exists()
-    barrier()
-    if finished:
-        return _load_mature(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
-    model, parameters = _load_mature(proxy, proxy, config)
-    size = config.second_look_batch_size
-    steps = max(config.second_look_min_steps, round(config.second_look_epochs * len(learnt_from) / size))
-    place = len(FOLDS) * (number - 1) + k
-    batches = shuffled_batches(learnt_from, size, steps, proxy.seed + place)
-    # Language models in this library run without dropout: training mode would only add its cost to some.
-    _, losses = train(
-        model,
-        parameters,
-        pool,
-        batches,
-        linear_schedule(steps, config.second_look_learning_rate, rise=steps // 10),
-        max_grad_norm=_MAX_GRAD_NORM,
-        name=f"second look {place + 1} of {len(FOLDS) * config.second_look_rounds}",
-    )
-    if not math.isfinite(losses[-1]):
-        raise ModelError(f"the second look's training ended with a loss of {losses[-1]}: {_LOWER}")
-    logger.info(
-        "second look %d: %d steps on %d rows, loss %.3f -> %.3f",
-        place + 1, steps, len(learnt_from), losses[0], losses[-1],
-    )  # fmt: skip
-    if is_main():
-        # The embeddings of an adapted model are frozen; "auto" would ask the Hub whether they were resized.
-        is_adapter = config.second_look_trainable == "adapter"
-        model.save_pretrained(folder, **({"save_embedding_layers": False} if is_adapter else {}))
-        (folder / "finished").touch()
-    barrier()
-    return model
-
-
-def _load_mature(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
-    """The model on this process's device, in evaluation mode, and what of it is trained."""
-    if config.second_look_trainable == "adapter":
-        built = build_proxy(proxy)
-        if source.model != proxy.model:
-            from safetensors.torch import load_file
-
-            weights = load_file(Path(source.model) / "adapter_model.safetensors", device=str(state().device))
-            for name, parameter in built.parameters.items():
-                parameter.data.copy_(weights[name.replace(".default.", ".")])
-        return built.model, list(built.parameters.values())
-    with outside_deepspeed():
-        model = load_model(replace(source, dtype="float32")).to(state().device).eval()
-    for parameter in model.parameters():
-        if not parameter.is_floating_point():
-            raise ModelError(
-                f"{proxy.model} has weights of type {parameter.dtype}, which cannot be trained; set "
-                "scoring.second_look_trainable to adapter"
-            )
-        parameter.requires_grad_(False)
-    return model, list(model.parameters())

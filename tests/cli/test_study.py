@@ -99,6 +99,19 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
     assert "random subsets, means over seeds" in table
     assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
 
+    # The seeds on two machines would have come to the same.
+    assert all(set(result["weights"]) == {"proxy", "target"} for result in results["results"])
+    # Seeds and the folder of their data apart, repetitions are of one configuration.
+    assert len({result["configuration"] for result in results["results"] if result["method"] == "one_step"}) == 1
+    assert len({result["configuration"] for result in results["results"]}) == 4
+    for seed in (5, 6):
+        share = {name: [r for r in results[name] if r["seed"] == seed] for name in ("results", "datamodelling")}
+        (tmp_path / f"{seed}.json").write_text(json.dumps(results | share))
+    whole = tmp_path / "whole"
+    made = study(root, "--results", str(tmp_path / "5.json"), str(tmp_path / "6.json"), "--output", str(whole))
+    assert made.returncode == 0, made.stderr
+    assert (whole / "results.md").read_text() == table
+
     # Nothing is done twice; a method that is new is all that is run.
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").rglob("result.json")}
     given["methods"]["random"] = {"scoring": {"scorer": "random"}}
@@ -140,7 +153,7 @@ def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> No
     given = {
         "commands": ["ost-hf study --config x.yaml"], "commits": ["abc"], "machines": [machine],
         "reference": "auto", "everything": "everything", "oracle": "oracle", "settings": ["one"],
-        "methods": ["everything", "auto", "oracle"], "results": rows,
+        "methods": ["everything", "auto", "oracle"], "results": rows, "truth": None, "datamodelling": [], "study": {},
     }  # fmt: skip
     (tmp_path / "gate.json").write_text(json.dumps(given))
     made = study(root, "--results", str(tmp_path / "gate.json"))
@@ -157,7 +170,7 @@ def test_machines_share_a_study(tmp_path: Path, root: Path) -> None:
             {
                 "method": "auto", "setting": "one", "seed": seed, "keep_ratio": 0.5, "protocol": "B", "commit": commit,
                 "score": 0.1 * seed, "seconds": {"score": 1.0, "select": 0.0, "train": 2.0, "evaluate": 1.0},
-                "weights": {"target.model": weights},
+                "weights": {"target": weights}, "configuration": "same",
             }
             for seed in seeds
         ]  # fmt: skip
@@ -179,17 +192,28 @@ def test_machines_share_a_study(tmp_path: Path, root: Path) -> None:
     table = (whole / "results.md").read_text()
     assert "25.0%" in table
     assert "`ost-hf study --config x.yaml --seeds 1 2`; `ost-hf study --config x.yaml --seeds 3 4`" in table
-    assert "Models of one: 2 sets of weights" in table
+    assert "Models of one were made anew: 2 sets of weights" in table
+
+    def refused(*words: str) -> str:
+        made = study(root, "--results", *words)
+        assert made.returncode == 2
+        return made.stderr
 
     # The same results twice would count twice, and results of another study are no repetition of this one.
-    assert "--output" in study(root, "--results", str(here), str(there)).stderr
-    again = study(root, "--results", str(here), str(whole / "results.json"), "--output", str(tmp_path / "twice"))
-    assert again.returncode == 2
-    assert "both hold setting one, method auto, keep_ratio 0.5, protocol B, seed 3" in again.stderr
-    there.write_text(json.dumps({**part((1, 2), "def", "y"), "study": {"keep_ratios": [0.2]}}))
-    other = study(root, "--results", str(here), str(there), "--output", str(tmp_path / "other"))
-    assert other.returncode == 2
-    assert "of different studies (study differs)" in other.stderr
+    assert "several results need --output" in refused(str(here), str(there))
+    assert "is one of the parts" in refused(str(here), str(whole / "results.json"), "--output", str(whole))
+    twice = refused(str(here), str(whole / "results.json"), "--output", str(tmp_path / "twice"))
+    assert "both hold setting one, seed 3" in twice
+    other = part((1, 2), "def", "y")
+    there.write_text(json.dumps({**other, "study": {"keep_ratios": [0.2]}}))
+    assert "of different studies (study differs)" in refused(str(here), str(there), "--output", str(tmp_path / "other"))
+    other["results"][0]["configuration"] = "another default"
+    there.write_text(json.dumps(other))
+    assert "auto of setting one had another configuration" in refused(str(here), str(there), "--output", str(whole))
+    there.write_text("{}")
+    assert "it lacks study, methods" in refused(str(here), str(there), "--output", str(whole))
+    there.write_text("no JSON")
+    assert "is no JSON" in refused(str(there))
 
 
 def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tmp_path: Path) -> None:
@@ -259,13 +283,15 @@ def test_area_under_curve_counts_pairs() -> None:
     assert area_under_curve(np.array([1.0, np.nan]), np.array([True, False])) is None
 
 
-def test_two_studies_do_not_write_to_one_folder(given: Record, tmp_path: Path) -> None:
+def test_two_studies_do_not_write_to_one_folder(
+    given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = load_study(write(given, tmp_path))
     group = groups(config)[0]
     group.folder.mkdir(parents=True)
     with FileLock(group.folder / "lock"):
-        (message,) = run_group(config, group, ["untrained"])
-    assert "tiny, seed 5: another `ost-hf study` is at work in" in message
+        assert run_group(config, group, ["untrained"]) == []
+    assert "tiny, seed 5: left to another `ost-hf study`" in capsys.readouterr().err
     assert not (group.folder / "log.txt").exists()
 
 

@@ -23,6 +23,7 @@ from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look import FOLDS, FOUND_CORRUPTED, best_rows, conformal_p, fold, not_corrupted
+from ost_hf.scoring.second_look_proxy import mature_proxy
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
 
@@ -93,7 +94,7 @@ def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
             asked.append({pool.rows.content_hashes[row] for row in rows})
         return run_scorer(scorer, pool, table, rows, *arguments)
 
-    monkeypatch.setattr("ost_hf.scoring.second_look.train", noting_train)
+    monkeypatch.setattr("ost_hf.scoring.second_look_proxy.train", noting_train)
     monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting_run)
     score_pool(tmp_path, Rows(doubled), Rows(anchor_dataset), proxy_config, scoring())
     assert len(trained) == len(asked) == 4  # two rounds of two
@@ -134,15 +135,80 @@ def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scor
     assert [record["rows_trained_on"] for record in rounds][1] == clean
 
 
-def test_rows_that_are_not_corrupted_come_in_order_of_loss_and_are_at_least_a_tenth() -> None:
-    def record(row: int, loss: float | None, p: float) -> dict[str, object]:
-        given = {"row": row, "example_id": f"id{row}", "loss": loss}
-        return given if loss is None else {**given, "p_value": p, "level": 0.05}
+def test_rows_that_are_not_corrupted_are_learnt_from_and_at_least_a_tenth() -> None:
+    def record(row: int, loss: float | None, corrupted: bool) -> dict[str, object]:
+        given = {"row": row, "example_id": f"id{row:02}", "loss": loss}
+        return given if loss is None else {**given, "found_corrupted": corrupted}
 
-    records = [record(0, 3.0, 0.05), record(1, 2.0, 0.3), record(2, 1.0, 0.9), record(3, None, 0.0)]
-    assert not_corrupted(records) == not_corrupted(records[::-1]) == [2, 1]
-    assert not_corrupted([record(row, 1.0 + row, 0.01) for row in range(25)]) == [0, 1, 2]
-    assert not_corrupted([record(0, None, 0.0)]) == []
+    records = [record(0, 3.0, True), record(2, 1.0, False), record(1, 2.0, False), record(3, None, False)]
+    assert not_corrupted(records) == not_corrupted(records[::-1]) == [1, 2]
+    assert not_corrupted([record(row, 50.0 - row, True) for row in range(25)]) == [22, 23, 24]
+    assert not_corrupted([record(0, None, False)]) == []
+
+
+def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
+    tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed while the last proxy looked: what it learnt is not learnt again."""
+    whole = ScoreTable(scored / "scores").read()
+    kept: list[Path] = []
+
+    def keep(path: Path, **named: bool) -> None:
+        kept.append(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("ost_hf.scoring.second_look.shutil.rmtree", keep)
+        score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
+    assert [path.name for path in kept] == ["proxy-0", "proxy-1"] * 2
+    for part in (tmp_path / "scores").glob("part-*"):
+        part.unlink()
+    for part in (tmp_path / "scores" / "second_look" / "round-2").glob("part-*"):
+        part.unlink()
+
+    def no_train(*arguments: object, **named: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("ost_hf.scoring.second_look_proxy.train", no_train)
+    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
+    again = ScoreTable(tmp_path / "scores").read()
+    np.testing.assert_allclose(again["late_loss"].to_numpy(), whole["late_loss"].to_numpy(), rtol=1e-4)
+    assert not any(path.exists() for path in kept)
+
+
+def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
+    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    learnt: list[list[int]] = []
+
+    def noting(folder, place, learnt_from, *arguments):
+        learnt.append(learnt_from)
+        return mature_proxy(folder, place, learnt_from, *arguments)
+
+    def losing(scorer, pool, table, rows, *arguments):
+        run_scorer(scorer, pool, table, [row for row in rows if row != 3], *arguments)
+        if 3 in rows and table.folder.name == "round-1":
+            record = {"row": 3, "example_id": pool.rows.example_ids[3], "status": "not_finite", "detail": "lost"}
+            table.write_part([{**record, "utility": None, "loss": None}])
+        elif 3 in rows:
+            run_scorer(scorer, pool, table, [3], *arguments)
+
+    monkeypatch.setattr("ost_hf.scoring.second_look.mature_proxy", noting)
+    monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", losing)
+    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_share=1.0))
+    assert sum(3 in rows for rows in learnt[:2]) == 1
+    assert not any(3 in rows for rows in learnt[2:])
+    assert ScoreTable(tmp_path / "scores").read().to_pylist()[3]["late_loss"] > 0
+
+
+def test_one_round_is_what_the_first_of_two_is(
+    tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config
+) -> None:
+    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_rounds=1))
+    one = ScoreTable(tmp_path / "scores").read().sort_by("row")
+    first = ScoreTable(scored / "scores" / "second_look" / "round-1").read(complete=False).sort_by("row")
+    np.testing.assert_allclose(one["late_loss"].to_numpy(), first["loss"].to_numpy(), rtol=1e-4)
+    with pytest.raises(ConfigError, match="second_look_rounds"):
+        scoring(second_look_rounds=0)
 
 
 def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processor) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ost_hf.cli.study.config import StudyConfig, load_study
-from ost_hf.cli.study.merge import merged
+from ost_hf.cli.study.merge import merged, read_results
 from ost_hf.cli.study.plan import Group, arms, configuration, groups
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
@@ -42,7 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--settings", nargs="+", metavar="NAME", help="run these alone")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="run these alone")
     parser.add_argument("--collect", action="store_true", help="run nothing: results of what is done so far")
-    parser.add_argument("--output", metavar="FOLDER", help="for results, table and plot; by default run_dir")
+    parser.add_argument("--output", metavar="FOLDER", help="folder for results, table and plot; by default run_dir")
     return parser
 
 
@@ -80,15 +80,14 @@ def _report_again(paths: list[Path], output: str | None) -> None:
     Raises:
         ConfigError: For files that are not there or do not belong together.
     """
-    for path in paths:
-        if not path.is_file():
-            raise ConfigError(f"there is no {path}")
-    parts = {str(path): json.loads(path.read_text()) for path in paths}
+    parts = {str(path): read_results(path) for path in paths}
     if len(paths) == 1:
         report(parts[str(paths[0])], Path(output) if output else paths[0].parent, paths[0].stem)
         return
     if output is None:
         raise ConfigError("several results need --output: the folder for the results.json that has them all")
+    if (Path(output) / "results.json").resolve() in {path.resolve() for path in paths}:
+        raise ConfigError(f"{output}/results.json is one of the parts: choose another folder for the whole")
     write_results(merged(parts), Path(output))
 
 
@@ -142,7 +141,7 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
 
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, and where they come from."""
-    from ost_hf.cli.study.markers import identity, read_done, weights_of
+    from ost_hf.cli.study.markers import provenance, read_done
 
     found: list[dict[str, Any]] = []
     datamodelling: list[dict[str, Any]] = []
@@ -160,7 +159,7 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
                     others.append(str(error))
                     continue
                 if result is not None:
-                    found.append({**result, "weights": weights_of(identity(config))})
+                    found.append(result | provenance(config, group.data))
     for message in others:
         print(f"left out: {message}", file=sys.stderr)
     command = f"ost-hf study --config {config_path}"

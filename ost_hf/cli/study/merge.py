@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from ost_hf.errors import ConfigError
@@ -11,8 +12,25 @@ Record = dict[str, Any]
 
 # Where these differ it was not the same study.
 _SAME = ("study", "methods", "settings", "reference", "everything", "oracle", "truth")
-_WHICH = ("setting", "method", "keep_ratio", "protocol", "seed")
-_WHICH_DATAMODELLING = ("setting", "method", "column", "seed")
+_LISTS = ("commands", "commits", "machines", "results", "datamodelling")
+
+
+def read_results(path: Path) -> Record:
+    """A ``results.json``.
+
+    Raises:
+        ConfigError: If it is not there, or not a study's.
+    """
+    if not path.is_file():
+        raise ConfigError(f"there is no {path}")
+    try:
+        results = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is no JSON: {error}") from error
+    lacking = [name for name in (*_SAME, *_LISTS) if not isinstance(results, dict) or name not in results]
+    if lacking:
+        raise ConfigError(f"{path} is no results.json of this version's `ost-hf study`: it lacks {', '.join(lacking)}")
+    return results
 
 
 def merged(parts: dict[str, Record]) -> Record:
@@ -22,39 +40,50 @@ def merged(parts: dict[str, Record]) -> Record:
         parts: What ``ost-hf study`` wrote to ``results.json``, by the file's path.
 
     Raises:
-        ConfigError: If the files are of different studies, or two hold the same result.
+        ConfigError: If the files are of different studies, or two hold results of the same setting and seed.
     """
     (first_path, first), *others = parts.items()
     for path, part in others:
-        differing = [name for name in _SAME if part.get(name) != first.get(name)]
+        differing = [name for name in _SAME if part[name] != first[name]]
         if differing:
             raise ConfigError(
                 f"{path} and {first_path} are of different studies ({', '.join(differing)} differs): "
-                "run both from one YAML, with other --seeds, --settings or --methods"
+                "run both from one YAML, with other --seeds or --settings"
             )
+    _check_configurations(parts)
+    _check_shares(parts)
+    joined = {name: [record for part in parts.values() for record in part[name]] for name in _LISTS}
     return {
         **first,
-        "commands": sorted({command for part in parts.values() for command in part["commands"]}),
-        "commits": sorted({commit for part in parts.values() for commit in part["commits"]}),
-        "machines": _distinct([machine for part in parts.values() for machine in part["machines"]]),
-        "results": _joined(parts, "results", _WHICH),
-        "datamodelling": _joined(parts, "datamodelling", _WHICH_DATAMODELLING),
+        "commands": sorted(set(joined["commands"])),
+        "commits": sorted(set(joined["commits"])),
+        "machines": [json.loads(text) for text in sorted({json.dumps(m, sort_keys=True) for m in joined["machines"]})],
+        "results": sorted(joined["results"], key=lambda record: record["seed"]),
+        "datamodelling": sorted(joined["datamodelling"], key=lambda record: record["seed"]),
     }
 
 
-def _distinct(records: list[Record]) -> list[Record]:
-    return [json.loads(text) for text in sorted({json.dumps(record, sort_keys=True) for record in records})]
-
-
-def _joined(parts: dict[str, Record], name: str, keys: tuple[str, ...]) -> list[Record]:
-    held: dict[tuple[Any, ...], str] = {}
-    joined = []
+def _check_configurations(parts: dict[str, Record]) -> None:
+    """The YAML may be the same and a default another: then it was another method."""
+    seen: dict[tuple[Any, ...], tuple[str, str]] = {}
     for path, part in parts.items():
-        for record in part[name]:
-            which = tuple(record[key] for key in keys)
+        for record in part["results"]:
+            arm = tuple(record[key] for key in ("setting", "method", "keep_ratio", "protocol"))
+            other, configuration = seen.setdefault(arm, (path, record["configuration"]))
+            if configuration != record["configuration"]:
+                raise ConfigError(
+                    f"{arm[1]} of setting {arm[0]} had another configuration in {path} than in {other}, though the "
+                    "YAML is the same: run both with the same version of the package"
+                )
+
+
+def _check_shares(parts: dict[str, Record]) -> None:
+    """Differences are paired by seed: all arms of a setting and seed must have the same data, models and machine."""
+    held: dict[tuple[Any, ...], str] = {}
+    for path, part in parts.items():
+        for which in {(record["setting"], record["seed"]) for record in part["results"] + part["datamodelling"]}:
             if which in held:
-                what = ", ".join(f"{key} {value}" for key, value in zip(keys, which, strict=True))
-                raise ConfigError(f"{path} and {held[which]} both hold {what}: leave one of the files out")
+                raise ConfigError(
+                    f"{path} and {held[which]} both hold setting {which[0]}, seed {which[1]}: each must come from one"
+                )
             held[which] = path
-            joined.append(record)
-    return sorted(joined, key=lambda record: record["seed"])

@@ -43,11 +43,22 @@ def run_group(study: StudyConfig, group: Group, methods: list[str]) -> list[str]
     """
     group.folder.mkdir(parents=True, exist_ok=True)
     version_of_code()  # as it is imported now, whatever is committed while arms run
+    lock = FileLock(group.folder / "lock")
     try:
-        with FileLock(group.folder / "lock", timeout=0):
-            return _run_locked(study, group, methods)
+        lock.acquire(timeout=0)
     except Timeout:
-        return [f"{group.setting}, seed {group.seed}: another `ost-hf study` is at work in {group.folder}"]
+        print(
+            f"{group.setting}, seed {group.seed}: left to another `ost-hf study`, which is at work in {group.folder}; "
+            "run this one again for what that one does not do",
+            file=sys.stderr,
+        )
+        return []
+    except (OSError, NotImplementedError) as error:
+        print(f"{group.folder} cannot be locked ({error}): start no second study there", file=sys.stderr)
+    try:
+        return _run_locked(study, group, methods)
+    finally:
+        lock.release()
 
 
 def _run_locked(study: StudyConfig, group: Group, methods: list[str]) -> list[str]:

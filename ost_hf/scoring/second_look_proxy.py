@@ -1,0 +1,95 @@
+"""The proxies of the second look: copies of the base model, fine-tuned on rows that were found clean."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.errors import ModelError
+from ost_hf.models import ModelConfig, load_model
+from ost_hf.parallel import barrier, is_main, outside_deepspeed, state
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.proxy.model import build_proxy
+from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
+from ost_hf.scoring.config import ScoringConfig
+
+logger = logging.getLogger(__name__)
+
+LOWER = "lower scoring.second_look_learning_rate"
+_MAX_GRAD_NORM = 1.0
+
+
+def mature_proxy(
+    folder: Path, place: int, learnt_from: list[int], pool: EncodedDataset, proxy: ProxyConfig, config: ScoringConfig
+) -> Any:
+    """The base model fine-tuned on some rows, in evaluation mode.
+
+    Args:
+        folder: Where it is kept once it is finished; one that is there is loaded.
+        place: Which of the second look's proxies it is, from 0: part of the seed.
+        learnt_from: The rows.
+        pool: Those rows and others, encoded.
+        proxy: The base model, its adapter and the seed.
+        config: How it is fine-tuned.
+
+    Raises:
+        ModelError: If the training diverges, or the weights are of a type that cannot be trained.
+    """
+    finished = (folder / "finished").exists()
+    barrier()
+    if finished:
+        return _load(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
+    model, parameters = _load(proxy, proxy, config)
+    size = config.second_look_batch_size
+    steps = max(config.second_look_min_steps, round(config.second_look_epochs * len(learnt_from) / size))
+    batches = shuffled_batches(learnt_from, size, steps, proxy.seed + place)
+    # Language models in this library run without dropout: training mode would only add its cost to some.
+    _, losses = train(
+        model,
+        parameters,
+        pool,
+        batches,
+        linear_schedule(steps, config.second_look_learning_rate, rise=steps // 10),
+        max_grad_norm=_MAX_GRAD_NORM,
+        name=f"second look {place + 1} of {2 * config.second_look_rounds}",
+    )
+    if not math.isfinite(losses[-1]):
+        raise ModelError(f"the second look's training ended with a loss of {losses[-1]}: {LOWER}")
+    logger.info(
+        "second look %d: %d steps on %d rows, loss %.3f -> %.3f",
+        place + 1, steps, len(learnt_from), losses[0], losses[-1],
+    )  # fmt: skip
+    if is_main():
+        # The embeddings of an adapted model are frozen; "auto" would ask the Hub whether they were resized.
+        is_adapter = config.second_look_trainable == "adapter"
+        model.save_pretrained(folder, **({"save_embedding_layers": False} if is_adapter else {}))
+        (folder / "finished").touch()
+    barrier()
+    return model
+
+
+def _load(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
+    """The model on this process's device, in evaluation mode, and what of it is trained."""
+    if config.second_look_trainable == "adapter":
+        built = build_proxy(proxy)
+        if source.model != proxy.model:
+            from safetensors.torch import load_file
+
+            weights = load_file(Path(source.model) / "adapter_model.safetensors", device=str(state().device))
+            for name, parameter in built.parameters.items():
+                parameter.data.copy_(weights[name.replace(".default.", ".")])
+        return built.model, list(built.parameters.values())
+    with outside_deepspeed():
+        model = load_model(replace(source, dtype="float32")).to(state().device).eval()
+    for parameter in model.parameters():
+        if not parameter.is_floating_point():
+            raise ModelError(
+                f"{proxy.model} has weights of type {parameter.dtype}, which cannot be trained; set "
+                "scoring.second_look_trainable to adapter"
+            )
+        parameter.requires_grad_(False)
+    return model, list(model.parameters())
