@@ -57,7 +57,7 @@ def merged(parts: dict[str, Record]) -> Record:
         **first,
         "commands": sorted(set(joined["commands"])),
         "commits": sorted(set(joined["commits"])),
-        "machines": [json.loads(text) for text in sorted({json.dumps(m, sort_keys=True) for m in joined["machines"]})],
+        "machines": [json.loads(text) for text in sorted({json.dumps(m) for m in joined["machines"]})],
         "results": sorted(joined["results"], key=lambda record: record["seed"]),
         "datamodelling": sorted(joined["datamodelling"], key=lambda record: record["seed"]),
     }
