@@ -13,7 +13,7 @@ look ranks highest in one half of the pool, and each looks at the *other* half a
 Then a second round: two more copies learn from the rows of their half that the first round did not find corrupted.
 They have seen more of what is clean and hard, and less of what is corrupted; their losses are the ones that count.
 There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
-a corruption that is alike in both halves can confirm itself, which costs power and makes no false alarms.
+a corruption that is alike in both halves can confirm itself, which should cost power, not make false alarms.
 
 Tables: ``first_look/`` holds the one-step scores, ``second_look/round-N/`` the losses, the score table both.
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -293,6 +294,23 @@ def test_two_studies_do_not_write_to_one_folder(
         assert run_group(config, group, ["untrained"]) == []
     assert "tiny, seed 5: left to another `ost-hf study`" in capsys.readouterr().err
     assert not (group.folder / "log.txt").exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES])
+def test_a_file_system_without_locks_is_said_and_other_errors_are_failures(
+    given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def acquire(lock: FileLock, timeout: float) -> None:
+        raise OSError(number, os.strerror(number))
+
+    config = load_study(write(given, tmp_path))
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    failures = run_group(config, groups(config)[0], ["untrained"])
+    if number == errno.ENOLCK:
+        assert failures == []
+        assert "start no second study there" in capsys.readouterr().err
+    else:
+        assert "Permission denied" in failures[0]
 
 
 def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp_path: Path) -> None:

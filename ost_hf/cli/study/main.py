@@ -141,7 +141,8 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
 
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, and where they come from."""
-    from ost_hf.cli.study.markers import provenance, read_done
+    from ost_hf.cli.study.markers import read_done
+    from ost_hf.cli.study.provenance import configuration_and_weights
 
     found: list[dict[str, Any]] = []
     datamodelling: list[dict[str, Any]] = []
@@ -159,7 +160,7 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
                     others.append(str(error))
                     continue
                 if result is not None:
-                    found.append(result | provenance(config, group.data))
+                    found.append(result | configuration_and_weights(config, group.data))
     for message in others:
         print(f"left out: {message}", file=sys.stderr)
     command = f"ost-hf study --config {config_path}"

@@ -35,42 +35,6 @@ def identity(config: RunConfig) -> Record:
     return json.loads(json.dumps({**asdict(config), "files": named}))
 
 
-def provenance(config: RunConfig, data: Path) -> Record:
-    """What tells whether results of two machines are repetitions of one thing.
-
-    Args:
-        config: The arm's.
-        data: The folder of this repetition's data, which is another for each.
-
-    Returns:
-        ``configuration``: a hash of all fields, defaults too, but for seeds and what belongs to one repetition;
-        ``weights``: hashes of proxy and target, where they lie here.
-    """
-    fields = asdict(config)
-    fields.pop("run_dir")
-    for section in fields.values():
-        if isinstance(section, dict):
-            section.pop("seed", None)
-    text = json.dumps(fields, sort_keys=True).replace(json.dumps(str(data))[1:-1], "{data}")
-    weights = {}
-    for name in ("proxy", "target"):
-        source = getattr(config, name)
-        folder = None if source is None else Path(source.model).expanduser()
-        if folder is not None and folder.is_dir():
-            weights[name] = _hash_of_weights(folder)
-    return {"configuration": hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), "weights": weights}
-
-
-@lru_cache
-def _hash_of_weights(folder: Path) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(item for item in folder.rglob("*") if item.suffix in (".safetensors", ".bin")):
-        with path.open("rb") as file:
-            while block := file.read(2**24):
-                digest.update(block)
-    return digest.hexdigest()
-
-
 def _digest(path: Path) -> str | None:
     """A hash of a file, or of a folder's files; ``None`` for what is not here, such as a name on the Hub."""
     if path.is_file():

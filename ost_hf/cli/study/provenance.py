@@ -1,16 +1,20 @@
-"""Where results come from: the code's commit, the machine, the libraries."""
+"""Where results come from: the code's commit, the machine, the libraries, the configuration and the models' weights."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import subprocess
+from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ost_hf._version import __version__
+from ost_hf.cli.config import RunConfig
 
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets")
 
@@ -37,6 +41,42 @@ def machine(workers: int = 1) -> dict[str, Any]:
         "python": platform.python_version(),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }
+
+
+def configuration_and_weights(config: RunConfig, data: Path) -> dict[str, Any]:
+    """What tells whether results of two machines are repetitions of one thing.
+
+    Args:
+        config: The arm's.
+        data: The folder of this repetition's data, which is another for each.
+
+    Returns:
+        ``configuration``: a hash of all fields, defaults too, but for seeds and what belongs to one repetition;
+        ``weights``: hashes of proxy and target, where they lie here.
+    """
+    fields = asdict(config)
+    fields.pop("run_dir")
+    for section in fields.values():
+        if isinstance(section, dict):
+            section.pop("seed", None)
+    text = json.dumps(fields, sort_keys=True).replace(json.dumps(str(data))[1:-1], "{data}")
+    weights = {}
+    for name in ("proxy", "target"):
+        source = getattr(config, name)
+        folder = None if source is None else Path(source.model).expanduser()
+        if folder is not None and folder.is_dir():
+            weights[name] = _hash_of_weights(folder)
+    return {"configuration": hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), "weights": weights}
+
+
+@lru_cache
+def _hash_of_weights(folder: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    for path in sorted(item for item in folder.rglob("*") if item.suffix in (".safetensors", ".bin")):
+        with path.open("rb") as file:
+            while block := file.read(2**24):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 @lru_cache

@@ -6,6 +6,7 @@ link to the scores. ``scored.json`` and ``result.json`` are written last and mar
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -34,6 +35,9 @@ from ost_hf.errors import OSTError, RunDirectoryError
 
 Record = dict[str, Any]
 
+# What systems say of a file system that knows no locks, as some clusters' do.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+
 
 def run_group(study: StudyConfig, group: Group, methods: list[str]) -> list[str]:
     """Runs what is missing of a group; its output goes to ``log.txt`` in its folder.
@@ -54,6 +58,8 @@ def run_group(study: StudyConfig, group: Group, methods: list[str]) -> list[str]
         )
         return []
     except (OSError, NotImplementedError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            return [f"{group.setting}, seed {group.seed}: {group.folder / 'lock'}: {error}"]
         print(f"{group.folder} cannot be locked ({error}): start no second study there", file=sys.stderr)
     try:
         return _run_locked(study, group, methods)
