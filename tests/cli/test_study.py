@@ -300,11 +300,12 @@ def test_two_studies_do_not_write_to_one_folder(
 def test_a_file_system_without_locks_is_said_and_other_errors_are_failures(
     given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    def acquire(lock: FileLock, timeout: float) -> None:
-        raise OSError(number, os.strerror(number))
+    class Unlockable(FileLock):  # type: ignore[misc, valid-type]
+        def acquire(self, *arguments: object, **named: object) -> None:
+            raise OSError(number, os.strerror(number))
 
     config = load_study(write(given, tmp_path))
-    monkeypatch.setattr(FileLock, "acquire", acquire)
+    monkeypatch.setattr("ost_hf.cli.study.worker.FileLock", Unlockable)
     failures = run_group(config, groups(config)[0], ["untrained"])
     if number == errno.ENOLCK:
         assert failures == []
