@@ -99,17 +99,18 @@ class ScoreTable:
         """The rows that stand in the table already."""
         return {row for part in self._parts() for row in pq.read_table(part, columns=["row"])["row"].to_pylist()}
 
-    def read(self, complete: bool = True) -> pa.Table:
+    def read(self, complete: bool = True, columns: list[str] | None = None) -> pa.Table:
         """All rows in the pool's order.
 
         Args:
             complete: Require every row of the pool.
+            columns: Read these alone, ``row`` among them; by default all.
 
         Raises:
             RunDirectoryError: If rows are missing or doubled.
         """
         total = self.manifest()["rows"]
-        parts = [pq.read_table(part) for part in self._parts()]
+        parts = [pq.read_table(part, columns=columns) for part in self._parts()]
         if not parts:
             raise RunDirectoryError(f"the score table in {self.folder} has no rows yet: run the score stage")
         table = pa.concat_tables(parts, promote_options="default").sort_by("row")

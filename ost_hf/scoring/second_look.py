@@ -25,7 +25,7 @@ import json
 import logging
 import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import ArrayLike
 
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding import Encoded, EncodedDataset
@@ -49,8 +50,6 @@ from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look_proxy import LOWER, mature_proxy
 
 logger = logging.getLogger(__name__)
-
-Record = dict[str, Any]
 
 FOLDS = (0, 1)
 # After a round its p-values say what the next learns from. Chosen on development seeds: with 0.2 the proxies lose
@@ -102,61 +101,78 @@ def run_second_look(
         config: With ``second_look``.
     """
     first = _first_look(build, pool, anchors, table, exclude, config)
-    usable = first.filter(pc.is_valid(first["utility"])).select(["row", "example_id", "utility"]).to_pylist()
-    hashes = pool.rows.content_hashes
-    fold_of = {record["row"]: fold(hashes[record["row"]], config.seed) for record in usable}
-    halves = {k: [record for record in usable if fold_of[record["row"]] == k] for k in FOLDS}
-    learnt_from = {k: best_rows(half, config.second_look_share) for k, half in halves.items()}
-    if not all(learnt_from.values()):
+    rows = _halved(first, pool, config)
+    halves = [rows.filter(pc.equal(rows["half"], k)) for k in FOLDS]
+    learnt_from = [best_rows(half, config.second_look_share) for half in halves]
+    if not all(learnt_from):
         raise DataError(
-            f"a half of the pool has no row that could be scored ({len(usable)} of {len(pool)} could): nothing can be "
+            f"a half of the pool has no row that could be scored ({len(rows)} of {len(pool)} could): nothing can be "
             "learnt from it. Look at the statuses, or set scoring.second_look to false for so small a pool"
         )
-    rounds: list[Record] = []
-    second: dict[int, Record] = {}
+    rounds: list[dict[str, Any]] = []
     for number in range(1, config.second_look_rounds + 1):
-        if second:
-            learnt_from = {k: not_corrupted([second[record["row"]] for record in half]) for k, half in halves.items()}
         seen = ScoreTable(table.folder / "second_look" / f"round-{number}")
         anchor_losses = []
         for k in FOLDS:
-            others = sorted(row for row, half in fold_of.items() if half != k)
+            others = halves[1 - k]["row"].to_pylist()
             look = _Look(number, k, seen)
             anchor_losses.append(_look(look, learnt_from[k], others, pool, anchors, proxy, exclude, config))
-        second = _with_p_values(seen, fold_of, anchor_losses)
-        corrupted = sum(record.get("found_corrupted", False) for record in second.values()) / len(second)
-        rounds.append({"rows_trained_on": [len(learnt_from[k]) for k in FOLDS], "found_corrupted": corrupted})
+        found = _with_p_values(seen, rows["half"].to_numpy(), anchor_losses)
+        corrupted = pc.mean(found["found_corrupted"]).as_py()
+        rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
+        learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in FOLDS]
     if is_main():
         manifest = table.manifest()
         report = {"anchor_losses": anchor_losses, "rounds": rounds}
         table.write_manifest(manifest.pop("identity"), **{**manifest, "second_look": report})
-        _merge(first, second, table, config)
+        _merge(first.read(), found, table, config)
     barrier()
 
 
-def _with_p_values(seen: ScoreTable, fold_of: dict[int, int], anchor_losses: list[list[float]]) -> dict[int, Record]:
-    """What a round found of each row that it looked at."""
-    columns = ["row", "example_id", "loss", "status", "detail"]
-    found = {record["row"]: record for record in seen.read(complete=False).select(columns).to_pylist()}
+def _halved(first: ScoreTable, pool: EncodedDataset, config: ScoringConfig) -> pa.Table:
+    """``row``, ``example_id``, ``utility`` and ``half`` of the rows that the first look could score, by row.
+
+    Every process holds this of the whole pool: its columns stay arrays, and sketches are not read.
+    """
+    rows = first.read(columns=["row", "example_id", "utility"])
+    rows = rows.filter(pc.is_valid(rows["utility"]))
+    hashes = pool.rows.content_hashes
+    halves = [fold(hashes[row], config.seed) for row in rows["row"].to_pylist()]
+    return rows.append_column("half", pa.array(halves, pa.int8()))
+
+
+def _with_p_values(seen: ScoreTable, halves: np.ndarray, anchor_losses: list[list[float]]) -> pa.Table:
+    """What a round found of each row that it looked at, by row; a row without a loss has no p-value.
+
+    Args:
+        seen: The round's table.
+        halves: [N] of the same rows.
+        anchor_losses: Those of the proxy that learnt from each half.
+    """
+    found = seen.read(complete=False, columns=["row", "example_id", "loss", "status", "detail"])
+    losses = found["loss"].to_numpy()
+    p_values = np.full(len(losses), np.nan)
+    corrupted = np.zeros(len(losses), dtype=bool)
     for k in FOLDS:
-        rows = [row for row, record in found.items() if record["loss"] is not None and fold_of[row] != k]
+        asked = (halves != k) & ~np.isnan(losses)
+        p_values[asked] = conformal_p(losses[asked], anchor_losses[k])
         # No p-value is below 1 / (1 + anchors): with fewer than 19 of them, that is the level.
-        level = max(FOUND_CORRUPTED, 1 / (1 + len(anchor_losses[k])))
-        for row, p_value in zip(rows, conformal_p([found[row]["loss"] for row in rows], anchor_losses[k]), strict=True):
-            found[row] |= {"p_value": p_value, "found_corrupted": p_value <= level}
-    return found
+        corrupted |= asked & (p_values <= max(FOUND_CORRUPTED, 1 / (1 + len(anchor_losses[k]))))
+    found = found.append_column("p_value", pa.array(p_values, mask=np.isnan(p_values)))
+    return found.append_column("found_corrupted", pa.array(corrupted))
 
 
-def _merge(first: pa.Table, second: dict[int, Record], table: ScoreTable, config: ScoringConfig) -> None:
+def _merge(first: pa.Table, second: pa.Table, table: ScoreTable, config: ScoringConfig) -> None:
     """Writes what is missing in the score table; a part at a time is made Python objects."""
     done = table.rows_done()
+    # A row that only the first look saw gets empty columns.
+    second = second.take(pc.index_in(first["row"], second["row"]))
     for start in range(0, len(first), config.part_size):
         records = first.slice(start, config.part_size).to_pylist()
-        for record in records:
-            found = second.get(record["row"], {})
-            record |= {"late_loss": found.get("loss"), "corrupted_p": found.get("p_value")}
-            if found and found["loss"] is None:
+        for record, found in zip(records, second.slice(start, config.part_size).to_pylist(), strict=True):
+            record |= {"late_loss": found["loss"], "corrupted_p": found["p_value"]}
+            if found["row"] is not None and found["loss"] is None:
                 record["detail"] = f"second look: {found['status']}, {found['detail']}"
         missing = [record for record in records if record["row"] not in done]
         if missing:
@@ -168,45 +184,49 @@ def fold(content_hash: str, seed: int) -> int:
     return hashlib.blake2b(f"second look {seed}:{content_hash}".encode(), digest_size=1).digest()[0] % len(FOLDS)
 
 
-def best_rows(records: Sequence[Record], share: float) -> list[int]:
+def best_rows(rows: pa.Table, share: float) -> list[int]:
     """The rows to learn from, best first: those of highest one-step utility.
 
     Low loss would choose what the proxy knows already, and teach it little.
+
+    Args:
+        rows: ``row``, ``example_id``, ``utility`` of N rows.
+        share: At least one row is taken where there is one.
     """
-    ordered = sorted(records, key=lambda record: (-record["utility"], record["example_id"]))
-    return [record["row"] for record in ordered[: max(1, round(share * len(ordered)))]]
+    ordered = rows.sort_by([("utility", "descending"), ("example_id", "ascending")])
+    return ordered["row"][: max(1, round(share * len(rows)))].to_pylist()
 
 
-def not_corrupted(records: Sequence[Record]) -> list[int]:
+def not_corrupted(rows: pa.Table) -> list[int]:
     """The rows that a round did not find corrupted; if that is less than a tenth, the tenth of lowest loss.
 
     Args:
-        records: ``row``, ``example_id``, ``loss``; where there is a loss also ``found_corrupted``.
+        rows: ``row``, ``example_id``, ``loss``, ``found_corrupted``; those without a loss are never learnt from.
 
     Returns:
         Rows in the order of their ``example_id``: training does not depend on near ties of losses.
     """
-    seen = [record for record in records if record["loss"] is not None]
-    clean = [record for record in seen if not record["found_corrupted"]]
+    seen = rows.filter(pc.is_valid(rows["loss"]))
+    clean = seen.filter(pc.invert(seen["found_corrupted"]))
     least = math.ceil(_LEAST_SHARE * len(seen))
     if len(clean) < least:
-        clean = sorted(seen, key=lambda record: (record["loss"], record["example_id"]))[:least]
-    return [record["row"] for record in sorted(clean, key=lambda record: record["example_id"])]
+        clean = seen.sort_by([("loss", "ascending"), ("example_id", "ascending")]).slice(0, least)
+    return clean.sort_by("example_id")["row"].to_pylist()
 
 
-def conformal_p(losses: Sequence[float], calibration: Sequence[float]) -> list[float]:
+def conformal_p(losses: ArrayLike, calibration: ArrayLike) -> np.ndarray:
     """P-values of the hypothesis that a row is exchangeable with the calibration rows.
 
     Args:
-        losses: N losses.
-        calibration: Losses of M rows known to be clean.
+        losses: [N].
+        calibration: [M], losses of rows known to be clean.
 
     Returns:
-        ``(1 + #{calibration >= loss}) / (M + 1)`` for each, between 1 / (M + 1) and 1.
+        [N], ``(1 + #{calibration >= loss}) / (M + 1)``, between 1 / (M + 1) and 1.
     """
     ordered = np.sort(np.asarray(calibration, dtype=np.float64))
     below = np.searchsorted(ordered, np.asarray(losses, dtype=np.float64), side="left")
-    return ((1 + len(ordered) - below) / (len(ordered) + 1)).tolist()
+    return (1 + len(ordered) - below) / (len(ordered) + 1)
 
 
 def _first_look(
@@ -216,7 +236,8 @@ def _first_look(
     table: ScoreTable,
     exclude: Any,
     config: ScoringConfig,
-) -> pa.Table:
+) -> ScoreTable:
+    """The one-step scores of every row, beside those of the anchors."""
     part = ScoreTable(table.folder / "first_look")
     missing = sorted(set(range(len(pool))) - part.rows_done())
     if is_main():
@@ -229,7 +250,7 @@ def _first_look(
         run_scorer(scorer, pool, part, missing, exclude, config)
         del scorer
         free_memory()
-    return part.read()
+    return part
 
 
 def _look(
@@ -258,7 +279,8 @@ def _look(
                 f"no row of a half of the pool had a loss in round {look.number - 1} of the second look: see the "
                 f"statuses in {look.losses.folder.parent}"
             )
-        model = mature_proxy(look.proxy, look.place, learnt_from, pool, proxy, config)
+        name = f"second look, round {look.number}, half {look.k + 1}"
+        model = mature_proxy(look.proxy, name, proxy.seed + look.place, learnt_from, pool, proxy, config)
         scorer = LossScorer(model, pool.encoder.processing_class, config)
         run_scorer(scorer, pool, look.losses, missing, exclude, config)
         losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])

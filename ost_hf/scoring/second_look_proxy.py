@@ -24,16 +24,23 @@ _MAX_GRAD_NORM = 1.0
 
 
 def mature_proxy(
-    folder: Path, place: int, learnt_from: list[int], pool: EncodedDataset, proxy: ProxyConfig, config: ScoringConfig
+    folder: Path,
+    name: str,
+    seed: int,
+    learnt_from: list[int],
+    pool: EncodedDataset,
+    proxy: ProxyConfig,
+    config: ScoringConfig,
 ) -> Any:
     """The base model fine-tuned on some rows, in evaluation mode.
 
     Args:
         folder: Where it is kept once it is finished; one that is there is loaded.
-        place: Which of the second look's proxies it is, from 0: part of the seed.
+        name: What it is called while it trains.
+        seed: Of the order of the rows.
         learnt_from: The rows.
         pool: Those rows and others, encoded.
-        proxy: The base model, its adapter and the seed.
+        proxy: The base model and its adapter.
         config: How it is fine-tuned.
 
     Raises:
@@ -46,7 +53,7 @@ def mature_proxy(
     model, parameters = _load(proxy, proxy, config)
     size = config.second_look_batch_size
     steps = max(config.second_look_min_steps, round(config.second_look_epochs * len(learnt_from) / size))
-    batches = shuffled_batches(learnt_from, size, steps, proxy.seed + place)
+    batches = shuffled_batches(learnt_from, size, steps, seed)
     # Language models in this library run without dropout: training mode would only add its cost to some.
     _, losses = train(
         model,
@@ -55,14 +62,11 @@ def mature_proxy(
         batches,
         linear_schedule(steps, config.second_look_learning_rate, rise=steps // 10),
         max_grad_norm=_MAX_GRAD_NORM,
-        name=f"second look {place + 1} of {2 * config.second_look_rounds}",
+        name=name,
     )
     if not math.isfinite(losses[-1]):
         raise ModelError(f"the second look's training ended with a loss of {losses[-1]}: {LOWER}")
-    logger.info(
-        "second look %d: %d steps on %d rows, loss %.3f -> %.3f",
-        place + 1, steps, len(learnt_from), losses[0], losses[-1],
-    )  # fmt: skip
+    logger.info("%s: %d steps on %d rows, loss %.3f -> %.3f", name, steps, len(learnt_from), losses[0], losses[-1])
     if is_main():
         # The embeddings of an adapted model are frozen; "auto" would ask the Hub whether they were resized.
         is_adapter = config.second_look_trainable == "adapter"

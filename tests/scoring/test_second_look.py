@@ -8,6 +8,7 @@ from pathlib import Path
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
@@ -114,11 +115,11 @@ def test_a_training_that_diverges_is_named(tmp_path: Path, pool_dataset, anchor_
 
 def test_best_rows_do_not_depend_on_order() -> None:
     generator = np.random.default_rng(0)
-    records = [
-        {"row": row, "example_id": f"id{row}", "utility": u, "loss": loss}
-        for row, (u, loss) in enumerate(generator.random((40, 2)).round(1).tolist())
-    ]
-    assert best_rows(records, 0.3) == best_rows(records[::-1], 0.3)
+    utilities = enumerate(generator.random(40).round(1).tolist())
+    records = [{"row": row, "example_id": f"id{row}", "utility": utility} for row, utility in utilities]
+    best = best_rows(pa.Table.from_pylist(records), 0.3)
+    assert best == best_rows(pa.Table.from_pylist(records[::-1]), 0.3)
+    assert [records[row]["utility"] for row in best] == sorted((r["utility"] for r in records), reverse=True)[:12]
 
 
 def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scored: Path, pool_dataset) -> None:
@@ -136,14 +137,19 @@ def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scor
 
 
 def test_rows_that_are_not_corrupted_are_learnt_from_and_at_least_a_tenth() -> None:
+    types = [("row", pa.int64()), ("example_id", pa.string()), ("loss", pa.float64()), ("found_corrupted", pa.bool_())]
+    schema = pa.schema(types)
+
     def record(row: int, loss: float | None, corrupted: bool) -> dict[str, object]:
-        given = {"row": row, "example_id": f"id{row:02}", "loss": loss}
-        return given if loss is None else {**given, "found_corrupted": corrupted}
+        return {"row": row, "example_id": f"id{row:02}", "loss": loss, "found_corrupted": corrupted}
+
+    def learnt_from(records: list[dict[str, object]]) -> list[int]:
+        return not_corrupted(pa.Table.from_pylist(records, schema=schema))
 
     records = [record(0, 3.0, True), record(2, 1.0, False), record(1, 2.0, False), record(3, None, False)]
-    assert not_corrupted(records) == not_corrupted(records[::-1]) == [1, 2]
-    assert not_corrupted([record(row, 50.0 - row, True) for row in range(25)]) == [22, 23, 24]
-    assert not_corrupted([record(0, None, False)]) == []
+    assert learnt_from(records) == learnt_from(records[::-1]) == [1, 2]
+    assert learnt_from([record(row, 50.0 - row, True) for row in range(25)]) == [22, 23, 24]
+    assert learnt_from([record(0, None, False)]) == []
 
 
 def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
@@ -180,9 +186,9 @@ def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
 ) -> None:
     learnt: list[list[int]] = []
 
-    def noting(folder, place, learnt_from, *arguments):
+    def noting(folder, name, seed, learnt_from, *arguments):
         learnt.append(learnt_from)
-        return mature_proxy(folder, place, learnt_from, *arguments)
+        return mature_proxy(folder, name, seed, learnt_from, *arguments)
 
     def losing(scorer, pool, table, rows, *arguments):
         run_scorer(scorer, pool, table, [row for row in rows if row != 3], *arguments)
@@ -237,13 +243,13 @@ def test_an_adapter_can_be_trained_in_place_of_all_weights(
 
 def test_p_values_of_exchangeable_rows_are_uniform() -> None:
     generator = np.random.default_rng(1)
-    p = np.concatenate([conformal_p(generator.random(50).tolist(), generator.random(99).tolist()) for _ in range(200)])
+    p = np.concatenate([conformal_p(generator.random(50), generator.random(99)) for _ in range(200)])
     for level in (0.05, 0.1, 0.5):
         assert (p <= level).mean() == pytest.approx(level, abs=0.02)
 
 
 def test_equal_losses_count_against_being_corrupted() -> None:
-    assert conformal_p([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]) == [1.0, 0.75, 0.5, 0.25]
+    assert conformal_p([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).tolist() == [1.0, 0.75, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("settings", [{"scorer": "random"}, {"estimator": "cascade", "utility": "raw"}])
