@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any
+import json
+from dataclasses import asdict, fields
+from typing import TYPE_CHECKING, Any
 
 from ost_hf.cli.config import RunConfig
-from ost_hf.errors import ConfigError, unknown_key
+from ost_hf.errors import ConfigError, RunDirectoryError, unknown_key
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def run(config: RunConfig) -> None:
@@ -22,6 +26,7 @@ def run(config: RunConfig) -> None:
     config.require("pool", "target")
     assert config.pool is not None and config.target is not None
     selection = read_selection(config.folder)
+    _check_settings(selection, config)
     # Before the model: under ZeRO-3 these arguments are what makes it load in parts.
     args = training_arguments(config)
     with main_process_first():
@@ -38,6 +43,21 @@ def run(config: RunConfig) -> None:
     result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
+
+
+def _check_settings(selection: pa.Table, config: RunConfig) -> None:
+    """Raises ``RunDirectoryError`` if the rows were chosen with other settings than the configuration has."""
+    from ost_hf.scoring.score_table import name_differences
+
+    written = (selection.schema.metadata or {}).get(b"selection")
+    if written is None:  # a table that was made elsewhere
+        return
+    differences = name_differences(json.loads(written), asdict(config.selection), "selection")
+    if differences:
+        raise RunDirectoryError(
+            f"{config.folder / 'selection.parquet'} was made with other settings: {'; '.join(differences)}. "
+            "Run the select stage again"
+        )
 
 
 def training_arguments(config: RunConfig) -> Any:

@@ -96,11 +96,14 @@ def test_run_leaves_the_whole_run_directory(config: Path) -> None:
     assert stages == ["stage: score", "stage: select", "stage: train", "stage: evaluate"]
 
 
-def test_stages_run_one_by_one_from_the_run_directory(config: Path, tmp_path: Path) -> None:
+def test_stages_run_one_by_one_from_the_run_directory(config: Path, tmp_path: Path, capsys) -> None:
     run_dir = str(tmp_path / "run")
     assert main(["score", "--config", str(config), "--run_dir", run_dir]) == 0
     before = ScoreTable(tmp_path / "run" / "scores").read()
     assert main(["select", "--run_dir", run_dir, "--selection.keep_count", "5"]) == 0
+    # With the first YAML again, the rows would be others.
+    assert main(["train", "--config", str(config), "--run_dir", run_dir]) == 2
+    assert "was made with other settings: selection.keep_count was 5, now 12" in capsys.readouterr().err
     assert main(["train", "--run_dir", run_dir, "--training.max_steps=1", "--training.logging_steps", "1"]) == 0
     assert main(["evaluate", "--run_dir", run_dir]) == 0
     results = json.loads((tmp_path / "run" / "target" / "train_results.json").read_text())
