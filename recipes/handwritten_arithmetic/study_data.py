@@ -34,14 +34,16 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--copies", type=int, default=5, help="... so many times, in place of other rows")
     parser.add_argument("--near_copies", action="store_true", help="copies have a little noise in their pictures")
     parser.add_argument("--anchor_rows", type=int, default=100)
-    parser.add_argument("--anchor_noise", type=float, default=0.0, help="share of corrupted anchors")
-    parser.add_argument("--anchor_majority", default=None, help="an operation that fills 90 %% of the anchors")
+    parser.add_argument(
+        "--worse_anchors", action="store_true",
+        help="also write anchors_corrupted.parquet (a tenth of them) and anchors_skewed.parquet (mostly `maximum`)",
+    )  # fmt: skip
     parser.add_argument("--test_rows", type=int, default=600)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Writes three Parquet files."""
+    """Writes three Parquet files, or five."""
     args = parse_args()
     datasets.disable_progress_bars()
     rows = {
@@ -49,6 +51,9 @@ def main() -> None:
         "anchors": make_anchors(args),
         "test": task.clean_rows(args.test_rows, "test", TEST_SEED, args.operations),
     }
+    if args.worse_anchors:
+        rows["anchors_corrupted"] = make_anchors(args, noise=0.1)
+        rows["anchors_skewed"] = make_anchors(args, majority="maximum")
     args.output.mkdir(parents=True, exist_ok=True)
     for name, made in rows.items():
         task.as_dataset(made).to_parquet(args.output / f"{name}.parquet")
@@ -68,15 +73,16 @@ def make_pool(args: argparse.Namespace) -> list[task.Row]:
     return rows
 
 
-def make_anchors(args: argparse.Namespace) -> list[task.Row]:
+def make_anchors(args: argparse.Namespace, noise: float = 0.0, majority: str | None = None) -> list[task.Row]:
     """The anchors; corrupted ones are never given another picture, whose scans would be the pool's."""
     seed = 1000 * args.seed + 4
     rows = task.clean_rows(args.anchor_rows, "anchors", seed, args.operations)
-    if args.anchor_majority is not None:
-        rows = with_majority(args.anchor_rows, "anchors", seed, args.operations, args.anchor_majority, 0.9)
-    kinds = [kind for kind in args.corruptions if kind != "swapped_image"]
-    if args.anchor_noise:
-        task.corrupt(rows, args.anchor_noise, kinds, random.Random(seed + 1))
+    if majority is not None:
+        rows = with_majority(args.anchor_rows, "anchors", seed, args.operations, majority, 0.9)
+    if noise:
+        kinds = [kind for kind in args.corruptions if kind != "swapped_image"]
+        # Exactly that share: so few rows would vary much.
+        task.corrupt(rows[: round(noise * len(rows))], 1.0, kinds, random.Random(seed + 1))
     return rows
 
 

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import task
 
@@ -107,3 +108,21 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
     assert "OST half" in result.stdout
     expected = {"config.yaml", "proxy", "scores", "selection.parquet", "target", "metrics.json"}
     assert expected <= {path.name for path in (tmp_path / "demo" / "seed-3").iterdir()}
+
+
+def test_worse_anchors_are_worse_as_they_are_said_to_be(root: Path, tmp_path: Path) -> None:
+    script = root / "recipes" / "handwritten_arithmetic" / "study_data.py"
+    sizes = ["--pool_rows", "30", "--anchor_rows", "40", "--test_rows", "5"]
+    for folder, flags in (("plain", []), ("worse", ["--worse_anchors"])):
+        words = ["--output", str(tmp_path / folder), "--seed", "3", *sizes, *flags]
+        subprocess.run([sys.executable, str(script), *words], check=True)
+    assert {path.name for path in (tmp_path / "plain").iterdir()} == {"pool.parquet", "anchors.parquet", "test.parquet"}
+    # What is written beside them changes neither the pool nor the anchors.
+    for name in ("pool", "anchors", "test"):
+        files = [tmp_path / folder / f"{name}.parquet" for folder in ("plain", "worse")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    corrupted = pq.read_table(tmp_path / "worse" / "anchors_corrupted.parquet").to_pylist()
+    assert sum(row["kind"] != "clean" for row in corrupted) == 4
+    skewed = pq.read_table(tmp_path / "worse" / "anchors_skewed.parquet").to_pylist()
+    assert all(row["kind"] == "clean" for row in skewed)
+    assert 30 <= sum(row["operation"] == "maximum" for row in skewed) < 40
