@@ -138,8 +138,8 @@ class DuplicatesConfig:
     near: bool = field(
         default=False,
         metadata={
-            "help": "look for near duplicates too, for which every row's text and pictures are read once more; off by "
-            "default since it needs two libraries more: pip install 'ost-hf[duplicates]'"
+            "help": "look for near duplicates too, for which every row's text and pictures are read once more; "
+            "strategy auto does so with the one-step scorer unless told otherwise"
         },
     )
     text_similarity: float = field(

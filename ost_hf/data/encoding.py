@@ -184,7 +184,7 @@ class Encoder:
             raise ModelError(f"{self.tokenizer.name_or_path} reads text only, but the rows hold images")
         try:
             return [open_image(image, folder) for image in example.images]
-        except (OSError, ValueError, SyntaxError) as error:  # PIL raises SyntaxError for some damaged files
+        except (OSError, ValueError) as error:
             raise RowError("bad_image", str(error)) from error
 
     def _tokenize(self, text: str, images: list[Any], special_tokens: bool = False) -> tuple[Features, dict[str, Any]]:

@@ -46,7 +46,7 @@ def open_image(image: Any, folder: Path | None) -> Any:
         raise ValueError(f"no image file at {image.get('path') if isinstance(image, dict) else image!r}")
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
-    except Image.DecompressionBombError as error:  # neither an OSError nor a ValueError
+    except (Image.DecompressionBombError, SyntaxError) as error:  # PIL's SyntaxError: some damaged PNG files
         raise ValueError(str(error)) from error
 
 

@@ -11,7 +11,6 @@ take several gigabytes, where sorting by one band after the other takes none.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import math
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ from ost_hf.data.images import open_image
 from ost_hf.data.near_images import Look
 from ost_hf.data.near_text import Said, Signer
 from ost_hf.data.rows import RowError, Rows
-from ost_hf.errors import ConfigError
 from ost_hf.parallel import gather_objects, share
 
 logger = logging.getLogger(__name__)
@@ -42,18 +40,6 @@ _REMEMBERED_ROWS = 4096
 _PAIRS_AT_ONCE = 65536
 
 
-def require_libraries() -> None:
-    """Raises ``ConfigError`` unless what finds near duplicates is installed."""
-    try:
-        for name in ("datasketch", "imagehash"):
-            importlib.import_module(name)
-    except ImportError as error:
-        raise ConfigError(
-            f"duplicates.near needs {error.name}, which is not installed: pip install 'ost-hf[duplicates]', or set "
-            "duplicates.near to false to look for exact duplicates only"
-        ) from error
-
-
 class NearFinder:
     """Finds near rows in one or more sets of rows.
 
@@ -63,13 +49,9 @@ class NearFinder:
         sets: The rows; the first set is the pool.
         chosen: Which rows of each set are compared: one for each content.
         config: Similarities and seed.
-
-    Raises:
-        ConfigError: If a library is missing.
     """
 
     def __init__(self, sets: list[Rows], chosen: list[list[int]], config: DuplicatesConfig):
-        require_libraries()
         self._sets, self._config = sets, config
         # What is forgotten is read again.
         self._read = lru_cache(_REMEMBERED_ROWS)(self._read_row)

@@ -43,7 +43,6 @@ def exclude_rows(
         The rows not to score, and a report in plain types.
 
     Raises:
-        ConfigError: If near duplicates are asked for and a library is missing.
         DataError: If there are duplicates where the configuration allows none.
     """
     config = replace(config, anchors=config.anchors or overlap)

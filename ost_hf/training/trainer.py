@@ -101,11 +101,12 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         proxy: A small model's name or its ``ProxyConfig``: score first, into ``output_dir/ost``, free the
             proxy, then train. Needs ``anchors``.
         anchors: The anchor set: ``datasets.Dataset``, ``Rows`` or ``AnchorConfig``.
-        scoring: How to score; by default as strategy ``auto`` does.
+        scoring: How to score; by default as strategy ``auto`` does. One's own is taken as it is: with a second look
+            only if it has ``second_look=True``.
         encoding: How rows become tokens, for proxy and target.
         duplicates: What is done about rows of the pool that repeat another or an anchor, when it is scored here; by
-            default exact copies within the pool are dropped, or with a ``scoring`` of one's own reported. A
-            ``DuplicatesConfig`` of one's own reports them unless it says ``within_pool="drop"``.
+            default copies within the pool, exact and near, are dropped; with a ``scoring`` of one's own exact ones are
+            reported. A ``DuplicatesConfig`` of one's own reports them unless it says ``within_pool="drop"``.
         **kwargs: Everything else that ``Trainer`` takes.
 
     Raises:

@@ -23,8 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from planted import NEAR, Record, as_jpeg, groups, noisy, photo, picture_rows, replaced, story, text_rows
 
 
-def test_exact_duplicates_are_found_without_further_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_libraries(monkeypatch)
+def test_exact_duplicates_are_found() -> None:
     rows = text_rows(("a", "b"), ("c", "d"), ("a", "b"), ("A", "b"), ("c", "d"), ("a", "b"))
     assert groups(rows, DuplicatesConfig()) == [[0, 2, 5], [1, 4]]
 
@@ -167,15 +166,3 @@ def test_what_is_off_is_not_looked_for() -> None:
 def test_impossible_settings_are_refused(settings: Record, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         DuplicatesConfig(**settings)
-
-
-def without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an installation without the extra sees."""
-    for name in ("datasketch", "imagehash"):
-        monkeypatch.setitem(sys.modules, name, None)
-
-
-def test_missing_libraries_are_named_with_the_extra_that_brings_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    without_libraries(monkeypatch)
-    with pytest.raises(ConfigError, match=r"near needs datasketch, .*pip install 'ost-hf\[duplicates\]', or set dupl"):
-        groups(text_rows(("a", "b")))

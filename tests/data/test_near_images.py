@@ -89,6 +89,17 @@ def test_pictures_are_compared_one_by_one_in_their_order() -> None:
     assert groups(rows) == [[0, 1]]
 
 
+def test_a_damaged_picture_is_near_no_other() -> None:
+    """PIL has more than one kind of error for them."""
+    rows = picture_rows(*((photo(seed), "What is shown?", "A meadow.") for seed in (1, 1, 1, 1)))
+    table = rows.dataset.data.table.to_pylist()
+    for row, change in ((1, lambda data: data[:60]), (3, lambda data: data.replace(b"IDAT", b"I\x00AT"))):
+        picture = table[row]["images"][0]
+        picture["bytes"] = change(picture["bytes"])
+    damaged = datasets.Dataset.from_list(table, features=rows.dataset.features)
+    assert groups(Rows(damaged)) == [[0, 2]]
+
+
 def test_row_without_a_picture_is_not_near_one_with_it() -> None:
     dataset = datasets.Dataset.from_list(
         [

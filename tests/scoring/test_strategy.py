@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ost_hf.cli.config import build_config, load_config
+from ost_hf.data.config import DuplicatesConfig
 from ost_hf.errors import ConfigError
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.strategy import STRATEGIES, apply_strategy
@@ -26,11 +27,13 @@ def test_auto_is_the_default() -> None:
     assert config.selection.strategy == "auto"
 
 
-def test_auto_drops_exact_copies_unless_told_otherwise() -> None:
-    assert build_config({"run_dir": "run", "duplicates": {"near": True}}).duplicates.within_pool == "drop"
+def test_auto_drops_exact_and_near_copies_unless_told_otherwise() -> None:
+    assert build_config({"run_dir": "run"}).duplicates == DuplicatesConfig(within_pool="drop", near=True)
+    exact = build_config({"run_dir": "run", "duplicates": {"near": False}}).duplicates
+    assert exact == DuplicatesConfig(within_pool="drop", near=False)
     assert build_config({"run_dir": "run", "duplicates": {"within_pool": "report"}}).duplicates.within_pool == "report"
     for sections in ({"strategy": "one_step"}, {"strategy": "paper"}, {"scoring": {"scorer": "random"}}):
-        assert build_config({"run_dir": "run", **sections}).duplicates.within_pool == "report"
+        assert build_config({"run_dir": "run", **sections}).duplicates == DuplicatesConfig()
 
 
 def test_what_is_given_outweighs_the_strategy() -> None:

@@ -187,7 +187,7 @@ def test_copies_are_dropped_where_that_is_asked_for_and_by_default(
     rows = [
         {"question": row["question"] + str(n), "answer": row["answer"]} for n, row in enumerate(task.pool_rows(12, 3))
     ]
-    anchors = datasets.Dataset.from_list([{**row, "answer": row["answer"] + "!"} for row in rows[:4]])
+    anchors = datasets.Dataset.from_list([{**row, "answer": row["answer"] + " 100"} for row in rows[:4]])
     trainer = OSTTrainer(
         load_model(ModelConfig(text_path)),
         config(tmp_path, keep_ratio=1.0),
