@@ -15,10 +15,12 @@ def run(config: RunConfig) -> None:
     from ost_hf.errors import DataError
     from ost_hf.parallel import barrier, is_main, main_process_first
     from ost_hf.scoring.anchor_scores import read_anchor_scores
+    from ost_hf.scoring.runner import warn_of_other_settings
     from ost_hf.scoring.score_table import ScoreTable
     from ost_hf.selection.selector import select, write_selection
 
     scores = ScoreTable(config.folder / "scores")
+    warn_of_other_settings(scores, config.scoring)
     balance = None
     if config.selection.balance_by is not None:
         config.require("pool")

@@ -17,9 +17,10 @@ NO_LIMIT = 2**62
 class Score:
     """What a scorer says of one candidate.
 
-    ``columns`` become further columns of the score table; ``sketch`` and ``anchor_utilities`` (one for each anchor, in
-    the anchors' order) become list columns. A scorer that
-    cannot judge a candidate says why in ``status`` and ``detail`` and leaves ``utility`` empty: no invented number.
+    ``columns`` become further columns of the score table; ``sketch``, and ``anchor_utilities`` or
+    ``anchor_similarities`` (one for each anchor, in the anchors' order) become list columns. Below zero a utility says
+    that the row hurts, a similarity nothing of the kind. A scorer that cannot judge a candidate says why in ``status``
+    and ``detail`` and leaves ``utility`` empty: no invented number.
     """
 
     utility: float | None
@@ -28,6 +29,7 @@ class Score:
     columns: dict[str, float] = field(default_factory=dict)
     sketch: list[float] | None = None
     anchor_utilities: list[float] | None = None
+    anchor_similarities: list[float] | None = None
     status: str = "ok"
     detail: str = ""
 

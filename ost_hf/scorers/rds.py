@@ -73,7 +73,7 @@ class RDSScorer:
             Score(
                 float(cosine_V.max()),
                 columns={name: values[i] for name, values in groups.items()},
-                anchor_utilities=cosine_V.tolist() if self.per_anchor else None,
+                anchor_similarities=cosine_V.tolist() if self.per_anchor else None,
             )
             for i, cosine_V in enumerate(cosine_BV)
         ]

@@ -18,7 +18,7 @@ from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.parallel import barrier, free_memory, is_main, share, state
 from ost_hf.scorers.base import NO_LIMIT, Score, Scorer
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.scoring.score_table import VECTORS, ScoreTable
 
 logger = logging.getLogger(__name__)
 
@@ -203,8 +203,7 @@ def _fill(record: Record, score: Score | None) -> None:
     numbers = [score.utility] + ([] if score.loss is None else [score.loss])
     if all(math.isfinite(number) for number in numbers):
         record |= {"utility": score.utility, "utility_se": score.utility_se, **score.columns}
-        vectors = {"sketch": score.sketch, "anchor_utilities": score.anchor_utilities}
-        record |= {name: vector for name, vector in vectors.items() if vector is not None}
+        record |= {name: vector for name in VECTORS if (vector := getattr(score, name)) is not None}
     else:
         record |= {"status": "non_finite", "detail": f"utility {score.utility}, loss {score.loss}"}
 

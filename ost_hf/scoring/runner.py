@@ -81,7 +81,6 @@ def score_pool(
         The complete score table.
 
     Raises:
-        ConfigError: If near duplicates are asked for and a library is missing.
         DataError: If anchors are needed and missing, or cannot be used, or there are duplicates where none may be.
         RunDirectoryError: If the folder holds scores of another configuration or dataset.
     """
@@ -171,8 +170,7 @@ def _identity(
         "overlap": overlap,
         "duplicates": asdict(duplicates or DuplicatesConfig()),
         "evaluation": evaluation.fingerprint if evaluation is not None else None,
-        "scoring": {key: value for key, value in asdict(scoring).items() if key not in _NOT_IDENTITY}
-        | prompt_digests(scoring),
+        "scoring": _scoring_identity(scoring),
         "proxy": asdict(proxy),
         "encoding": encoding.identity(),
     }
@@ -182,6 +180,21 @@ def _identity(
             values = json.dumps(list(rows.dataset[column]), default=str)
             identity[f"{name}_digest"] = hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
     return json.loads(json.dumps(identity))
+
+
+def warn_of_other_settings(table: ScoreTable, scoring: ScoringConfig) -> None:
+    """Says where a score table was made with other settings than a configuration has: its replay would differ."""
+    differences = name_differences(table.manifest()["identity"].get("scoring"), _scoring_identity(scoring), "scoring")
+    if differences and is_main():
+        logger.warning(
+            "%s was scored with other settings than this configuration has: %s. The selection goes by those scores",
+            table.folder, "; ".join(differences),
+        )  # fmt: skip
+
+
+def _scoring_identity(scoring: ScoringConfig) -> Record:
+    fields = {key: value for key, value in asdict(scoring).items() if key not in _NOT_IDENTITY}
+    return json.loads(json.dumps(fields | prompt_digests(scoring)))
 
 
 def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclude: Collection[int]) -> Proxy:

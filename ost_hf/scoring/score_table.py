@@ -4,7 +4,7 @@ Columns: ``example_id``, ``row`` (its place in the pool), ``utility`` (higher he
 ``loss`` (nats per token), ``tokens`` (supervised), ``status`` (``ok``, ``truncated``, ``too_long``,
 ``no_labels``, ``bad_image``, ``bad_row``, ``non_finite``, ``out_of_memory``, ``anchor_overlap``,
 ``evaluation_overlap``, ``duplicate``, ``no_score``, ``judge_unparsed``, ``judge_failed``), ``detail``, and what
-else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, the lists ``sketch`` and ``anchor_utilities``).
+else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, the lists ``VECTORS``).
 Every row of the pool appears exactly once; one without a utility has a status that says why.
 """
 
@@ -33,6 +33,9 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
+
+# List columns, of fields of a score.
+VECTORS = ("sketch", "anchor_utilities", "anchor_similarities")
 
 
 class ScoreTable:
@@ -85,7 +88,7 @@ class ScoreTable:
     def write_part(self, records: list[dict[str, Any]]) -> None:
         """Writes one part under a temporary name and renames it: a part is whole or absent."""
         extra = sorted({key for record in records for key in record} - set(SCHEMA.names))
-        types = dict.fromkeys(("sketch", "anchor_utilities"), pa.list_(pa.float32()))
+        types = dict.fromkeys(VECTORS, pa.list_(pa.float32()))
         schema = pa.schema([*SCHEMA, *((name, types.get(name, pa.float64())) for name in extra)])
         table = pa.Table.from_pylist(records, schema=schema)
         write_whole(self.folder / self.part_name([r["row"] for r in records]), lambda path: pq.write_table(table, path))

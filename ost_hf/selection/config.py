@@ -68,8 +68,9 @@ class SelectionConfig:
     false_discovery_rate: float = field(
         default=0.05,
         metadata={
-            "help": "column `verdict`: rows are called toxic or useful so that at most this share of either call is "
-            "expected to be wrong; needs scoring.per_anchor or scoring.second_look"
+            "help": "column `verdict`: of the rows called corrupted, of those called hurting and of those called "
+            "helping at most this share is expected to be called so wrongly; needs scoring.per_anchor or "
+            "scoring.second_look"
         },
     )
     drop_toxic: bool = field(

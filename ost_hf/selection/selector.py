@@ -67,6 +67,7 @@ def select(
             if balance
             else None
         )
+        _check_aggregate(scores, config)
         candidates = _candidates([scored[place] for place in usable], scores, config, anchors, quota, values)
         order = STRATEGY_FUNCTIONS[config.strategy](candidates)
         explanation = order.explanation
@@ -75,6 +76,16 @@ def select(
     for rank, place in enumerate(sorted(rest, key=lambda place: -scored[place]["utility"]), start=len(usable) + 1):
         scored[place] |= {"rank": rank, "reason": _refusal(scored[place], config)}
     return _table(scores, scored, config, explanation, verdict)
+
+
+def _check_aggregate(scores: pa.Table, config: SelectionConfig) -> None:
+    """Raises ``DataError`` where aggregated utilities would decide nothing."""
+    looked_again = "corrupted_p" in scores.column_names and scores["corrupted_p"].null_count < len(scores)
+    if config.aggregate is not None and (config.strategy == "setwise" or (config.strategy == "auto" and looked_again)):
+        raise DataError(
+            f"selection.aggregate makes one utility of many, but selection.strategy {config.strategy!r} goes by "
+            "sketches and p-values here: set selection.strategy to top or diverse, or leave aggregate unset"
+        )
 
 
 def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record], bool]:
@@ -101,10 +112,12 @@ def _aggregated(table: pa.Table, config: SelectionConfig) -> NDArray[np.float64]
     if config.aggregate is None or not len(table):
         return table["utility"].to_numpy().astype(np.float64)
     if config.aggregate_over == "anchors":
-        values = _matrix(table, "anchor_utilities")
+        columns = [name for name in ("anchor_utilities", "anchor_similarities") if name in table.column_names]
+        values = _matrix(table, columns[0]) if columns else None
         if values is None:
             raise DataError(
-                "selection.aggregate_over 'anchors' needs the column anchor_utilities: set scoring.per_anchor"
+                "selection.aggregate_over 'anchors' needs the column anchor_utilities (rds: anchor_similarities): set "
+                "scoring.per_anchor"
             )
     else:
         names = [name for name in table.column_names if name.startswith("group:")]

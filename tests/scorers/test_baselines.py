@@ -159,7 +159,7 @@ def test_rds_is_the_largest_cosine_of_the_base_models_embeddings(
             assert row.features is not None
             own = plain_embedding(base, row.features)
             cosines = [float(cosine_similarity(own, anchor, dim=0)) for anchor in of_anchors]
-            assert score.anchor_utilities == pytest.approx(cosines, abs=1e-5)
+            assert score.anchor_similarities == pytest.approx(cosines, abs=1e-5)
             assert score.utility == pytest.approx(max(cosines), abs=1e-5)
 
 
@@ -175,12 +175,12 @@ def test_rds_gives_each_group_its_nearest_anchor(
 ) -> None:
     operations = list(anchors.rows.dataset["operation"])
     score = build("rds", warm_proxy, anchors, group_by="operation", per_anchor=True).score(encoded(pool, [3]))[0]
-    assert score.anchor_utilities is not None
+    assert score.anchor_similarities is not None
     for name in set(operations):
-        members = [u for u, operation in zip(score.anchor_utilities, operations, strict=True) if operation == name]
+        members = [u for u, operation in zip(score.anchor_similarities, operations, strict=True) if operation == name]
         assert score.columns[f"group:{name}"] == pytest.approx(max(members))
     assert score.utility == pytest.approx(max(score.columns.values()))
-    assert build("rds", warm_proxy, anchors).score(encoded(pool, [3]))[0].anchor_utilities is None
+    assert build("rds", warm_proxy, anchors).score(encoded(pool, [3]))[0].anchor_similarities is None
 
 
 @pytest.mark.parametrize("name", MODEL_SCORERS)
@@ -234,7 +234,7 @@ def test_anchors_are_taken_fewer_at_a_time_when_memory_is_short(
 
 @pytest.mark.parametrize(
     ("name", "columns"),
-    [("length", set()), ("perplexity", set()), ("ifd", {"ifd", "answer_loss"}), ("rds", {"anchor_utilities"})],
+    [("length", set()), ("perplexity", set()), ("ifd", {"ifd", "answer_loss"}), ("rds", {"anchor_similarities"})],
 )
 def test_a_pool_is_scored(
     name: str, columns: set[str], tmp_path: Path, vlm_path: str, pool_dataset, anchor_dataset

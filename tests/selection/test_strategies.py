@@ -182,8 +182,26 @@ def test_anchors_can_be_groups() -> None:
     per_anchor = pa.array(np.eye(COUNT, 4).tolist(), type=pa.list_(pa.float32()))
     config = SelectionConfig(aggregate="round_robin", aggregate_over="anchors", keep_count=4)
     assert kept_rows(select(scores(anchor_utilities=per_anchor), config)).tolist() == [0, 1, 2, 3]
-    with pytest.raises(DataError, match=r"needs the column anchor_utilities: set scoring\.per_anchor"):
+    with pytest.raises(DataError, match=r"needs the column anchor_utilities .*set scoring\.per_anchor"):
         select(scores(), config)
+
+
+def test_similarities_are_groups_and_no_verdict() -> None:
+    similar = pa.array(np.eye(COUNT, 4).tolist(), type=pa.list_(pa.float32()))
+    config = SelectionConfig(aggregate="round_robin", aggregate_over="anchors", keep_count=4)
+    table = select(scores(anchor_similarities=similar), config)
+    assert kept_rows(table).tolist() == [0, 1, 2, 3]
+    assert "verdict" not in table.column_names
+
+
+def test_aggregated_utilities_are_refused_where_they_would_decide_nothing() -> None:
+    group = {"group:a": np.arange(COUNT).astype(float)}
+    config = SelectionConfig(aggregate="min", strategy="auto")
+    assert select(scores(**group), config).num_rows == COUNT
+    table = scores(**group, **second_look(np.arange(COUNT) < COUNT // 3))
+    with pytest.raises(DataError, match=r"set selection\.strategy to top or diverse"):
+        select(table, config)
+    assert select(table, SelectionConfig(aggregate="min", strategy="top")).num_rows == COUNT
 
 
 def test_verdicts_stand_beside_the_reasons() -> None:
