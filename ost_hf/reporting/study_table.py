@@ -11,6 +11,8 @@ Record = dict[str, Any]
 Results = list[Record]
 Scores = dict[int, float]  # by seed
 
+_SELECTING, _TRAINING = ("score", "select"), ("train",)
+
 
 def as_markdown(study: Record) -> str:
     """The tables, and under them what they were made with.
@@ -42,16 +44,18 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
     reference = scores.get(study["reference"], {})
     lines = [
         f"| method | exact match | {study['reference']} over it | kept | clean of kept | AUC of utility | steps | "
-        "select (s) | train (s) |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "select (s) | train (s) | both (s) |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     untrained = scores_by_method(r for r in results if r["setting"] == setting and r["protocol"] is None)
-    lines += [f"| {name} | {_percent(_mean(values))} | | | | | | | |" for name, values in untrained.items()]
+    lines += [f"| {name} | {_mean(values).mean:.1%} | | | | | | | | |" for name, values in untrained.items()]
     for method in (name for name in study["methods"] if name in scores):
         mine = [result for result in here if result["method"] == method]
         difference = None if method == study["reference"] else paired_difference(reference, scores[method])
         name = f"**{method}**" if method == study["reference"] else method
-        seconds = [_seconds(mine, ("score", "select")), _seconds(mine, ("train",))]
+        if len(scores[method]) < max(map(len, scores.values())):
+            name += f" ({len(scores[method])} seeds)"
+        seconds = [_seconds(mine, stages) for stages in (_SELECTING, _TRAINING, _SELECTING + _TRAINING)]
         kept, steps = _average(map(_kept_share, mine)), _average(result.get("steps") for result in mine)
         clean, auc = _average(result.get("clean_share") for result in mine), _auc(mine)
         lines.append(
@@ -65,9 +69,66 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
             "",
             f"Of the way from {study['everything']} to {study['oracle']}, {study['reference']} goes {_percent(share)}.",
         ]
+    lines += _group_table(study, here, [r for r in results if r["setting"] == setting and r["protocol"] is None])
     lines += _kept_shares(study, here)
+    lines += _copies_kept(study, here)
+    lines += _leans([r for r in here if r["method"] == study["reference"]])
     called = _called_toxic([r for r in here if r["method"] == study["reference"]], study.get("truth"))
     return [*lines, "", called] if called else lines
+
+
+def _group_table(study: Record, here: Results, untrained: Results) -> list[str]:
+    """Exact match by group of test rows, and in points how far the reference is above it."""
+    groups = sorted({group for result in here for group in result.get("by_group") or {}})
+    if len(groups) < 2:
+        return []
+    reference = {group: _scores_of_group(here, study["reference"], group) for group in groups}
+    lines = [
+        f"| exact match by group, {study['reference']} over it | {' | '.join(groups)} |",
+        "|---|" + "---|" * len(groups),
+    ]
+    for method in study["methods"]:
+        cells = []
+        for group in groups:
+            scores = _scores_of_group([*here, *untrained], method, group)
+            if not scores:
+                break
+            difference = None if method == study["reference"] else paired_difference(reference[group], scores)
+            cells.append(f"{_mean(scores).mean:.1%} {_points(difference)}".strip())
+        if len(cells) == len(groups):
+            lines.append(f"| {method} | {' | '.join(cells)} |")
+    return ["", *lines]
+
+
+def _scores_of_group(results: Results, method: str, group: str) -> Scores:
+    mine = (result for result in results if result["method"] == method and group in (result.get("by_group") or {}))
+    return {result["seed"]: result["by_group"][group] for result in mine}
+
+
+def _copies_kept(study: Record, here: Results) -> list[str]:
+    """Of the rows beyond the first of each group of copies, what share the methods keep."""
+    parts = []
+    for method in study["methods"]:
+        shares = [r["extra_copies_kept"] for r in here if r["method"] == method and "extra_copies_kept" in r]
+        if shares:
+            parts.append(f"{method} {_percent(mean_interval(shares))}")
+    return ["", f"Extra copies kept (all but one of each group are extra): {', '.join(parts)}."] if parts else []
+
+
+def _leans(results: Results) -> list[str]:
+    """How far the reference's choice leans on its second look."""
+    leans = [result["leans"] for result in results if "leans" in result]
+    if not leans:
+        return []
+    pool, kept, same = (
+        mean_interval([lean[name] for lean in leans])
+        for name in ("pool_as_clean", "kept_as_clean", "kept_by_utility_too")
+    )
+    return [
+        "",
+        f"To {results[0]['method']}, {_percent(pool)} of the pool looks as clean as the anchors, and {_percent(kept)} "
+        f"of what it keeps. The highest utilities alone would have kept {_percent(same)} of the same rows.",
+    ]
 
 
 def _kept_shares(study: Record, here: Results) -> list[str]:

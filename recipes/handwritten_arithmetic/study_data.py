@@ -3,8 +3,8 @@
     python recipes/handwritten_arithmetic/study_data.py --output runs/data --seed 100
 
 Beside the demo's rows it knows a fifth operation (`double`) and a sixth corruption (`wrong_operation`), which no
-default was chosen on. The pool says of each row what was done to it (`kind`, `is_clean`) and whether it is an extra
-copy of another row (`is_copy`).
+default was chosen on. The pool says of each row what was done to it (`kind`, `is_clean`) and which rows are copies of
+one another (`copy_group`, none for a row that stands there once).
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def make_pool(args: argparse.Namespace) -> list[task.Row]:
         rows = with_majority(args.pool_rows, "pool", seed + 1, args.operations, args.majority, args.majority_share)
     task.corrupt(rows, args.noise, args.corruptions, random.Random(seed))
     for row in rows:
-        row |= {"is_clean": int(row["kind"] == "clean"), "is_copy": 0, "speckle": None}
+        row |= {"is_clean": int(row["kind"] == "clean"), "copy_group": None, "speckle": None}
     if args.copied_rows:
         plant_copies(rows, args.copied_rows, args.copies, args.near_copies, random.Random(seed + 2))
     return rows
@@ -101,8 +101,10 @@ def plant_copies(rows: list[task.Row], copied: int, copies: int, near: bool, gen
     """Writes copies of some rows over others, clean and corrupted ones as they come."""
     places = generator.sample(range(len(rows)), copied * (copies + 1))
     originals, victims = places[:copied], places[copied:]
+    for group, place in enumerate(originals):
+        rows[place]["copy_group"] = group
     for number, place in enumerate(victims):
-        rows[place] = {**rows[originals[number // copies]], "is_copy": 1}
+        rows[place] = dict(rows[originals[number // copies]])
         if near:
             rows[place]["speckle"] = 1000 * number + 7
 

@@ -15,12 +15,15 @@ import pytest
 from filelock import FileLock
 
 from ost_hf.cli.study.config import load_study
-from ost_hf.cli.study.description import area_under_curve
-from ost_hf.cli.study.markers import read_done, write_done
-from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command
+from ost_hf.cli.study.datamodelling import read_datamodelling
+from ost_hf.cli.study.description import area_under_curve, extra_copies_kept
+from ost_hf.cli.study.main import run_study
+from ost_hf.cli.study.markers import identity, read_done, write_done
+from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command, repetition
+from ost_hf.cli.study.provenance import configuration_and_weights
 from ost_hf.cli.study.worker import run_group
 from ost_hf.cli.yaml_values import dump_yaml
-from ost_hf.errors import ConfigError, RunDirectoryError
+from ost_hf.errors import ConfigError, DataError, RunDirectoryError
 
 Record = dict[str, Any]
 
@@ -98,6 +101,11 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
     assert "### tiny: keep 25%, Protocol A" in table
     assert "| **one_step** |" in table
     assert "random subsets, means over seeds" in table
+    # With other weights or settings they would be others.
+    changed = load_study(path)
+    changed.common["training"]["learning_rate"] = 0.5
+    with pytest.raises(RunDirectoryError, match="made with other methods, settings, data or models"):
+        read_datamodelling(changed, groups(changed)[0])
     assert (tmp_path / "study" / "results.png").stat().st_size > 10_000
 
     # The seeds on two machines would have come to the same.
@@ -261,6 +269,9 @@ def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None
     ("change", "message"),
     [
         ({"seeds": []}, "seeds is empty"),
+        ({"seeds": 5}, "seeds must be a list, got 5"),
+        ({"keep_ratios": 0.5}, r"keep_ratios must be a list, got 0\.5"),
+        ({"count_by": "operation"}, "count_by must be a list, got 'operation'"),
         ({"protocols": ["C"]}, "protocols must be one of"),
         ({"keep_ratios": [1.5]}, "keep_ratios must be"),
         ({"reference": "autoo"}, "unknown method \\(reference\\) 'autoo'"),
@@ -282,6 +293,16 @@ def test_area_under_curve_counts_pairs() -> None:
     pairs = [(a > b) + 0.5 * (a == b) for a in values[positive] for b in values[~positive]]
     assert area_under_curve(values, positive) == pytest.approx(np.mean(pairs))
     assert area_under_curve(np.array([1.0, np.nan]), np.array([True, False])) is None
+
+
+def test_extra_copies_are_those_beyond_the_first_of_a_group() -> None:
+    groups = [0, None, 0, 1, 0, 1, None]
+    assert extra_copies_kept(groups, [0, 1, 3, 6]) == 0  # one of each group: whichever it is
+    assert extra_copies_kept(groups, [4, 5]) == 0
+    assert extra_copies_kept(groups, [0, 2, 3]) == pytest.approx(1 / 3)
+    assert extra_copies_kept(groups, range(7)) == 1
+    with pytest.raises(DataError, match="no two rows"):
+        extra_copies_kept([None, 1, 2], [0])
 
 
 def test_two_studies_do_not_write_to_one_folder(
@@ -322,8 +343,63 @@ def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp
     (group.data / "pool.parquet").write_bytes(b"rows")
     marker = tmp_path / "result.json"
     assert read_done(marker, config) is None
-    write_done(marker, config, {"score": 0.5})
+    made_with = identity(config)
+    write_done(marker, config, made_with, {"score": 0.5})
     assert read_done(marker, config) == {"score": 0.5}
     (group.data / "pool.parquet").write_bytes(b"other rows")
     with pytest.raises(RunDirectoryError, match=r"\(files differs\)"):
         read_done(marker, config)
+    # Nor is what began with other files than lie there when it ends.
+    with pytest.raises(RunDirectoryError, match="changed while it was made"):
+        write_done(marker, config, made_with, {"score": 0.5})
+
+
+def test_a_killed_process_takes_no_other_group_with_it(
+    given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first group's prepare command kills the process that called it."""
+    kill = "import os, signal, sys; '5' in sys.argv[1:] and os.kill(os.getppid(), signal.SIGKILL)"
+    given["common"]["prepare"] = ["python", "-c", kill, "{seed}"]
+    config = load_study(write(given, tmp_path))
+    failures = run_study(config, groups(config), ["untrained"])
+    assert len(failures) == 2
+    assert "tiny, seed 5: its process was killed, or ran out of memory" in failures
+    assert any("tiny, seed 6: DataError" in failure and "pool.parquet" in failure for failure in failures)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"truth": {"column": "kinds", "clean": "clean"}}, "truth: the pool has no column 'kinds'; there are: "),
+        ({"truth": {"column": "kind", "clean": "right"}}, "truth: no row of the pool has kind 'right'; there are: "),
+        ({"count_by": ["source"]}, "count_by: the pool has no column 'source'"),
+        ({"copies": "group"}, "copies: the pool has no column 'group'"),
+    ],
+)
+def test_columns_that_are_not_there_are_named_before_anything_is_trained(
+    given: Record, tmp_path: Path, change: Record, message: str
+) -> None:
+    config = load_study(write({**given, **change}, tmp_path))
+    failures = run_group(config, groups(config)[0], ["one_step"])
+    assert len(failures) == 1
+    assert message in failures[0]
+    assert not (groups(config)[0].folder / "one_step").exists()
+
+
+def test_repetitions_are_of_one_configuration_whatever_names_hold_the_seed(given: Record, tmp_path: Path) -> None:
+    given["common"]["pool"] = {"path": "pools/{seed}.parquet"}
+    config = load_study(write(given, tmp_path))
+    hashes = {
+        configuration_and_weights(configuration(config, repetition(group), "one_step"))["configuration"]
+        for group in groups(config)
+    }
+    assert len(hashes) == 1
+
+
+def test_cascade_looks_near_the_cut(given: Record, tmp_path: Path) -> None:
+    given["methods"]["cascade"] = {"strategy": "one_step", "scoring": {"estimator": "cascade", "utility": "raw"}}
+    config = load_study(write(given, tmp_path))
+    assert configuration(config, groups(config)[0], "cascade").scoring.cascade_keep_ratio == 0.25
+    config = load_study(write(given | {"keep_ratios": [0.2, 0.5]}, tmp_path))
+    with pytest.raises(ConfigError, match=r"methods\.cascade: with several keep_ratios cascade needs"):
+        configuration(config, groups(config)[0], "cascade")

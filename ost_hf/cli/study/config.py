@@ -59,6 +59,13 @@ class StudyConfig:
     count_by: list[str] = field(
         default_factory=list, metadata={"help": "columns of the pool of whose values the kept share is told"}
     )
+    copies: str | None = field(
+        default=None,
+        metadata={
+            "help": "column of the pool: rows of one value are copies of one another, without one of no other; says "
+            "what share of the rows beyond the first of each value is kept"
+        },
+    )
     datamodelling: Section | None = field(
         default=None,
         metadata={
@@ -73,6 +80,9 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         require_range("workers", self.workers, at_least=1)
+        for name in ("seeds", "keep_ratios", "protocols", "count_by"):
+            if not isinstance(getattr(self, name), list):
+                raise ConfigError(f"{name} must be a list, got {getattr(self, name)!r}")
         for name in ("seeds", "methods", "settings", "keep_ratios", "protocols"):
             if not getattr(self, name):
                 raise ConfigError(f"{name} is empty: name at least one")
@@ -95,7 +105,6 @@ class StudyConfig:
                     raise ConfigError(f"{place}.{key} would do nothing there: see docs/studies.md for where it belongs")
         if self.truth is not None and set(self.truth) != {"column", "clean"}:
             raise ConfigError(f"truth must hold column and clean, got {self.truth!r}")
-
         if self.datamodelling is not None and set(self.datamodelling) != {"subsets", "share", "max_steps"}:
             raise ConfigError(f"datamodelling must hold subsets, share and max_steps, got {self.datamodelling!r}")
 

@@ -7,8 +7,11 @@ loss is after that fine-tuning (Park et al. 2023, TRAK, arXiv 2303.14186).
 
 from __future__ import annotations
 
+import hashlib
+import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,8 +19,9 @@ import numpy as np
 from ost_hf.cli.config import RunConfig, build_config
 from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
-from ost_hf.cli.study.markers import read_done, write_done
+from ost_hf.cli.study.markers import identity, read_done, write_done, write_json
 from ost_hf.cli.study.plan import Group, configuration
+from ost_hf.errors import RunDirectoryError
 from ost_hf.utility.rank_correlation import spearman
 
 Record = dict[str, Any]
@@ -53,6 +57,38 @@ def datamodelling_scores(study: StudyConfig, group: Group) -> list[Record]:
     return records
 
 
+def write_datamodelling(study: StudyConfig, group: Group) -> None:
+    """Writes ``datamodelling.json`` of a group: the scores, and a hash of what they were made with."""
+    write_json(_marker(group), {"made_with": _made_with(study, group), "records": datamodelling_scores(study, group)})
+
+
+def read_datamodelling(study: StudyConfig, group: Group) -> list[Record]:
+    """What :func:`write_datamodelling` wrote; nothing if it did not.
+
+    Raises:
+        RunDirectoryError: If it was made with other methods, settings, data or weights.
+    """
+    if study.datamodelling is None or not _marker(group).exists():
+        return []
+    stored = json.loads(_marker(group).read_text())
+    if stored["made_with"] != _made_with(study, group):
+        raise RunDirectoryError(
+            f"{_marker(group)} was made with other methods, settings, data or models: run the study again without "
+            "--methods"
+        )
+    return stored["records"]
+
+
+def _marker(group: Group) -> Path:
+    return group.folder / "datamodelling.json"
+
+
+def _made_with(study: StudyConfig, group: Group) -> str:
+    methods = {name: identity(configuration(study, group, name)) for name in study.methods}
+    text = json.dumps([study.datamodelling, methods], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
 def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
     """A subset's rows and the anchors' loss after fine-tuning on it."""
     settings = study.datamodelling
@@ -72,13 +108,14 @@ def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
     done = read_done(marker, config)
     if done is not None:
         return done
+    made_with = identity(config)
     config.write()
     for stage in ("score", "select", "train"):
         run_stage(config, stage)
     outcome = {"rows": _kept_rows(config), "loss": anchor_loss(config)}
     shutil.rmtree(folder)
     folder.mkdir()
-    write_done(marker, config, outcome)
+    write_done(marker, config, made_with, outcome)
     return outcome
 
 

@@ -14,6 +14,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.selector import read_selection
+from ost_hf.selection.strategies import AS_CLEAN
 
 Record = dict[str, Any]
 
@@ -21,13 +22,16 @@ Record = dict[str, Any]
 _RANKING_COLUMNS = {"loss": -1, "late_loss": -1}
 
 
-def describe_arm(config: RunConfig, truth: Record | None, count_by: Sequence[str] = ()) -> Record:
+def describe_arm(
+    config: RunConfig, truth: Record | None, count_by: Sequence[str] = (), copies: str | None = None
+) -> Record:
     """Exact match, kept rows, and the log's words on how they were chosen.
 
     Args:
         config: The arm's.
         truth: ``column`` and its value for ``clean`` rows.
         count_by: Columns of the pool of whose values the kept share is told.
+        copies: Column of the pool whose equal values tell copies of one another.
     """
     metrics = json.loads((config.folder / "metrics.json").read_text())
     table = read_selection(config.folder)
@@ -41,9 +45,12 @@ def describe_arm(config: RunConfig, truth: Record | None, count_by: Sequence[str
         "steps": config.training.get("max_steps"),
         "explanation": metadata.get(b"explanation", b"").decode(),
     }
+    pool = Rows.load(config.pool).dataset if config.pool is not None and (count_by or copies is not None) else None
+    if pool is not None and copies is not None:
+        result["extra_copies_kept"] = extra_copies_kept(pool[copies], kept)
     for column in count_by:
-        assert config.pool is not None
-        values = list(map(str, Rows.load(config.pool).dataset[column]))
+        assert pool is not None
+        values = list(map(str, pool[column]))
         count, of_pool = Counter(values[row] for row in kept), Counter(values)
         result.setdefault("kept_share", {})[column] = {value: count[value] / of_pool[value] for value in of_pool}
     kinds = _kinds(config, truth)
@@ -59,6 +66,48 @@ def describe_arm(config: RunConfig, truth: Record | None, count_by: Sequence[str
                 kind: {name: found[kind, None if name == "none" else name] for name in verdicts} for kind in of_pool
             }
     return result
+
+
+def extra_copies_kept(groups: Sequence[Any], kept: Sequence[int]) -> float:
+    """Of the rows beyond the first of each group of copies, the share that is kept.
+
+    Args:
+        groups: The group of each row of the pool; ``None`` for a row that stands there once.
+        kept: The rows that are kept. Which row of a group is the first does not matter.
+
+    Raises:
+        DataError: If no row is a copy of another.
+    """
+    of_pool = Counter(group for group in groups if group is not None)
+    of_kept = Counter(groups[row] for row in kept if groups[row] is not None)
+    extra = sum(number - 1 for number in of_pool.values())
+    if extra == 0:
+        raise DataError("copies: no two rows of the pool share a value of that column")
+    return sum(number - 1 for number in of_kept.values()) / extra
+
+
+def describe_choice(config: RunConfig) -> Record:
+    """How far a choice leans on the second look; nothing where there was none.
+
+    Returns:
+        ``leans``: the share of the pool with p-values that count as clean, and of what was kept; and the share of the
+        kept rows that the highest utilities alone would have kept.
+    """
+    scores, path = ScoreTable(config.folder / "scores"), config.folder / "selection.parquet"
+    if config.selection.strategy != "auto" or not config.scoring.second_look or not path.exists():
+        return {}
+    table = scores.read(columns=["row", "utility", "corrupted_p"])
+    p_values, utility = (table[name].to_numpy().astype(np.float64) for name in ("corrupted_p", "utility"))
+    kept = read_selection(path)["kept"].to_numpy()
+    highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
+    as_clean = p_values > AS_CLEAN
+    return {
+        "leans": {
+            "pool_as_clean": float(as_clean.mean()),
+            "kept_as_clean": float(as_clean[kept].mean()),
+            "kept_by_utility_too": float(kept[highest].mean()),
+        }
+    }
 
 
 def describe_scores(config: RunConfig, truth: Record | None) -> Record:

@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +16,12 @@ from typing import Any
 
 from ost_hf.cli.study.config import StudyConfig, load_study
 from ost_hf.cli.study.merge import merged, read_results
-from ost_hf.cli.study.plan import Group, arms, configuration, groups
+from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
 
 # What of a study's YAML its results depend on.
-_DEFINING = ("common", "settings", "methods", "keep_ratios", "protocols", "count_by", "datamodelling")
+_DEFINING = ("common", "settings", "methods", "keep_ratios", "protocols", "count_by", "copies", "datamodelling")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -120,27 +120,34 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
     Raises:
         ConfigError: Before anything runs, if an arm's configuration is not right.
     """
-    from ost_hf.cli.study.worker import run_group
-
     for group in wanted:
         for method in methods:
             for arm in arms(study, method):
                 configuration(study, group, method, arm)
     failures: list[str] = []
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(study.workers, len(wanted)), mp_context=context) as pool:
-        futures = [pool.submit(run_group, study, group, methods) for group in wanted]
+    # A process for each group: one that is killed takes no other with it.
+    with ThreadPoolExecutor(min(study.workers, len(wanted))) as threads:
+        futures = [threads.submit(_in_a_process, study, group, methods) for group in wanted]
         for done, future in enumerate(as_completed(futures), start=1):
-            try:
-                failures += future.result()
-            except BrokenProcessPool as error:
-                failures.append(f"a worker died (killed, or out of memory): {error}")
+            failures += future.result()
             print(f"{done} of {len(wanted)} settings and seeds done", file=sys.stderr)
     return failures
 
 
+def _in_a_process(study: StudyConfig, group: Group, methods: list[str]) -> list[str]:
+    from ost_hf.cli.study.worker import run_group
+
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        try:
+            return pool.submit(run_group, study, group, methods).result()
+        except BrokenProcessPool:
+            return [f"{group.setting}, seed {group.seed}: its process was killed, or ran out of memory"]
+
+
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, and where they come from."""
+    from ost_hf.cli.study.datamodelling import read_datamodelling
+    from ost_hf.cli.study.description import describe_choice
     from ost_hf.cli.study.markers import read_done
     from ost_hf.cli.study.provenance import configuration_and_weights
 
@@ -148,9 +155,10 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     datamodelling: list[dict[str, Any]] = []
     others: list[str] = []
     for group in groups(study):
-        scored = group.folder / "datamodelling.json"
-        if study.datamodelling is not None and scored.exists():
-            datamodelling += json.loads(scored.read_text())
+        try:
+            datamodelling += read_datamodelling(study, group)
+        except RunDirectoryError as error:
+            others.append(str(error))
         for method in study.methods:
             for arm in arms(study, method):
                 config = configuration(study, group, method, arm)
@@ -160,7 +168,8 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
                     others.append(str(error))
                     continue
                 if result is not None:
-                    found.append(result | configuration_and_weights(config, group.data))
+                    alike = configuration(study, repetition(group), method, arm)
+                    found.append(result | configuration_and_weights(alike) | describe_choice(config))
     for message in others:
         print(f"left out: {message}", file=sys.stderr)
     command = f"ost-hf study --config {config_path}"

@@ -78,6 +78,20 @@ def write_json(path: Path, value: Any) -> None:
     write_whole(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
 
 
-def write_done(marker: Path, config: RunConfig, result: Record) -> None:
-    """Marks as done what was made with ``config``."""
-    write_json(marker, {"config": identity(config), "result": result})
+def write_done(marker: Path, config: RunConfig, made_with: Record, result: Record) -> None:
+    """Marks as done what was made with ``config``.
+
+    Args:
+        marker: The file.
+        config: The arm's.
+        made_with: Its :func:`identity` before anything was made.
+        result: What is kept of it.
+
+    Raises:
+        RunDirectoryError: If a file has changed in between: nobody knows which one was read.
+    """
+    if identity(config) != made_with:
+        raise RunDirectoryError(
+            f"data or models of {marker.parent} changed while it was made; remove the folder to make it again"
+        )
+    write_json(marker, {"config": made_with, "result": result})

@@ -56,6 +56,11 @@ def groups(study: StudyConfig) -> list[Group]:
     ]
 
 
+def repetition(group: Group) -> Group:
+    """A stand-in that is the same for all seeds of a setting: what its configuration says holds for all of them."""
+    return Group(group.setting, 0, Path("repetition"))
+
+
 def arms(study: StudyConfig, method: str) -> Iterator[Arm]:
     """The arms of a method."""
     sections = study.methods[method]
@@ -85,6 +90,12 @@ def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None
         sections = overlaid(sections, given)
     for name in ("prepare", "prepare_options"):
         sections.pop(name, None)
+    scoring = sections.get("scoring") or {}
+    if scoring.get("estimator") == "cascade" and scoring.get("cascade_keep_ratio") is None:
+        # Its exact steps go to rows near the cut, and all cuts of a study share the scores.
+        if len(study.keep_ratios) > 1:
+            raise ConfigError(f"methods.{method}: with several keep_ratios cascade needs scoring.cascade_keep_ratio")
+        sections["scoring"] = {**scoring, "cascade_keep_ratio": study.keep_ratios[0]}
     untrained = bool(sections.pop("untrained", False))
     folder = group.folder / method
     sections = filled(sections, group)

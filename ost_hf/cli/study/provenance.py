@@ -36,22 +36,26 @@ def machine(workers: int = 1) -> dict[str, Any]:
     return {
         "workers": workers,
         "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": available_cores(),
         "accelerators": devices,
         "python": platform.python_version(),
         "libraries": {name: metadata.version(name) for name in _LIBRARIES},
     }
 
 
-def configuration_and_weights(config: RunConfig, data: Path) -> dict[str, Any]:
+def available_cores() -> int:
+    """How many cores this process may use, where the system tells; else how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def configuration_and_weights(config: RunConfig) -> dict[str, Any]:
     """What tells whether results of two machines are repetitions of one thing.
 
     Args:
-        config: The arm's.
-        data: The folder of this repetition's data, which is another for each.
+        config: The arm's, of a repetition that is the same for all: names of files may hold the seed.
 
     Returns:
-        ``configuration``: a hash of all fields, defaults too, but for seeds and what belongs to one repetition;
+        ``configuration``: a hash of all fields, defaults too, but for seeds and the run directory;
         ``weights``: hashes of proxy and target, where they lie here.
     """
     fields = asdict(config)
@@ -59,7 +63,7 @@ def configuration_and_weights(config: RunConfig, data: Path) -> dict[str, Any]:
     for section in fields.values():
         if isinstance(section, dict):
             section.pop("seed", None)
-    text = json.dumps(fields, sort_keys=True).replace(json.dumps(str(data))[1:-1], "{data}")
+    text = json.dumps(fields, sort_keys=True)
     weights = {}
     for name in ("proxy", "target"):
         source = getattr(config, name)
@@ -81,15 +85,16 @@ def _hash_of_weights(folder: Path) -> str:
 
 @lru_cache
 def _commit() -> str | None:
-    folder = Path(__file__).parent
+    file = Path(__file__)
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=file.parent, capture_output=True, text=True, check=True).stdout
+
     try:
-        found = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"],
-            cwd=folder, capture_output=True, text=True, check=True,
-        )  # fmt: skip
+        git("ls-files", "--error-unmatch", file.name)  # a virtual environment inside another project is not its commit
+        return git("describe", "--always", "--dirty", "--abbrev=10", "--exclude=*").strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         return None  # an installed package has no commit
-    return found.stdout.strip()
 
 
 def _processor() -> str:

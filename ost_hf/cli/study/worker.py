@@ -26,12 +26,12 @@ from filelock import FileLock, Timeout
 from ost_hf.cli.config import RunConfig
 from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
-from ost_hf.cli.study.datamodelling import datamodelling_scores
+from ost_hf.cli.study.datamodelling import write_datamodelling
 from ost_hf.cli.study.description import describe_arm, describe_scores
-from ost_hf.cli.study.markers import read_done, write_done, write_json
+from ost_hf.cli.study.markers import identity, read_done, write_done, write_json
 from ost_hf.cli.study.plan import Arm, Group, arms, configuration, prepare_command
-from ost_hf.cli.study.provenance import machine, version_of_code
-from ost_hf.errors import OSTError, RunDirectoryError
+from ost_hf.cli.study.provenance import available_cores, machine, version_of_code
+from ost_hf.errors import ConfigError, OSTError, RunDirectoryError
 
 Record = dict[str, Any]
 
@@ -72,6 +72,7 @@ def _run_locked(study: StudyConfig, group: Group, methods: list[str]) -> list[st
         _share_cores(study.workers)
         try:
             _prepare(study, group)
+            _check_columns(study, configuration(study, group, methods[-1]))
             _encode_pool(study, group, methods)
         except Exception as error:  # whatever it is, the other groups are still to be run
             traceback.print_exc()
@@ -86,7 +87,7 @@ def _run_locked(study: StudyConfig, group: Group, methods: list[str]) -> list[st
                 print(f"failed: {failures[-1]}", file=console)
         if study.datamodelling is not None and not failures and len(methods) == len(study.methods):
             try:
-                write_json(group.folder / "datamodelling.json", datamodelling_scores(study, group))
+                write_datamodelling(study, group)
             except Exception as error:  # as above: what was trained is still to be reported
                 traceback.print_exc()
                 failures.append(f"{group.setting}, seed {group.seed}, datamodelling: {type(error).__name__}: {error}")
@@ -121,7 +122,7 @@ def _share_cores(workers: int) -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         import torch
 
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // workers))
+        torch.set_num_threads(max(1, available_cores() // workers))
 
 
 def _prepare(study: StudyConfig, group: Group) -> None:
@@ -141,6 +142,27 @@ def _prepare(study: StudyConfig, group: Group) -> None:
     write_json(marker, command)
 
 
+def _check_columns(study: StudyConfig, config: RunConfig) -> None:
+    """Raises ``ConfigError`` now for a column that results would tell of after hours of work, and that is not there."""
+    from ost_hf.data.rows import Rows
+
+    if config.pool is None:
+        return
+    pool = Rows.load(config.pool).dataset
+    truth = study.truth or {}
+    for field, column in (
+        ("truth", truth.get("column")),
+        ("copies", study.copies),
+        *(("count_by", c) for c in study.count_by),
+    ):
+        if column is not None and column not in pool.column_names:
+            raise ConfigError(f"{field}: the pool has no column {column!r}; there are: {', '.join(pool.column_names)}")
+    if truth and str(truth["clean"]) not in (kinds := set(map(str, pool[truth["column"]]))):
+        raise ConfigError(
+            f"truth: no row of the pool has {truth['column']} {truth['clean']!r}; there are: {sorted(kinds)}"
+        )
+
+
 def _encode_pool(study: StudyConfig, group: Group, methods: list[str]) -> None:
     """Encodes the pool (as far as the cache takes it) off the clock: else the first method would pay for all."""
     from ost_hf.data.encoding import EncodedDataset, Encoder
@@ -148,12 +170,13 @@ def _encode_pool(study: StudyConfig, group: Group, methods: list[str]) -> None:
     from ost_hf.models import load_processing_class
 
     config = configuration(study, group, methods[-1])
-    if config.pool is None or config.proxy is None:
-        return
-    pool = EncodedDataset(Rows.load(config.pool), Encoder(load_processing_class(config.proxy), config.encoding))
-    for row in range(len(pool)):
-        if not pool.keep(row):
-            break
+    for model in (config.proxy, config.target):
+        if config.pool is None or model is None:
+            continue
+        pool = EncodedDataset(Rows.load(config.pool), Encoder(load_processing_class(model), config.encoding))
+        for row in range(len(pool)):
+            if not pool.keep(row):
+                break
 
 
 def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) -> None:
@@ -161,6 +184,7 @@ def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) 
         config = configuration(study, group, method, arm)
         done = read_done(config.folder / "result.json", config)
         if done is None:
+            made_with = identity(config)
             if arm.protocol is None:
                 result = _run_untrained(config)
             else:
@@ -170,7 +194,7 @@ def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) 
             result |= {"method": method, "setting": group.setting, "seed": group.seed}
             result |= {"keep_ratio": arm.keep_ratio, "protocol": arm.protocol} | version_of_code()
             result["machine"] = machine(study.workers)
-            write_done(config.folder / "result.json", config, result)
+            write_done(config.folder / "result.json", config, made_with, result)
             where = f"{group.setting}, seed {group.seed}, {method}, {arm.name}"
             print(f"{time.strftime('%H:%M:%S')} {where}: {result['score']:.1%}", file=console)
 
@@ -181,6 +205,7 @@ def _run_scoring(config: RunConfig) -> Record:
     done = read_done(marker, config)
     if done is not None:
         return done
+    made_with = identity(config)
     resumed = (config.folder / "scores").exists()
     config.write()
     started = time.perf_counter()
@@ -188,7 +213,7 @@ def _run_scoring(config: RunConfig) -> Record:
     # What an interrupted attempt took is not known.
     seconds = None if resumed else time.perf_counter() - started
     scored = {"seconds": seconds, **version_of_code()}
-    write_done(marker, config, scored)
+    write_done(marker, config, made_with, scored)
     return scored
 
 
@@ -205,7 +230,9 @@ def _run_arm(study: StudyConfig, config: RunConfig, arm: Arm, scored: Record) ->
     seconds["train"] = _timed(config, "train")
     seconds["evaluate"] = _timed(config, "evaluate")
     result = (
-        describe_arm(config, study.truth, study.count_by) | describe_scores(config, study.truth) | {"seconds": seconds}
+        describe_arm(config, study.truth, study.count_by, study.copies)
+        | describe_scores(config, study.truth)
+        | {"seconds": seconds}
     )
     if not study.keep_targets:
         shutil.rmtree(config.folder / "target")
