@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import shutil
+import sys
 import types
 from collections import defaultdict
 from pathlib import Path
@@ -46,7 +48,8 @@ def main() -> None:
     datasets.disable_progress_bars()
     results = [one(args, seed, utility) for utility in args.utilities for seed in args.seeds]
     report = {
-        "command": f"python recipes/handwritten_arithmetic/calibration.py --model {args.model} --output {args.output}",
+        "command": shlex.join(["python", "recipes/handwritten_arithmetic/calibration.py", *sys.argv[1:]]),
+        "pool_rows": args.pool_rows,
         **version_of_code(), "machine": machine(), "rate": args.rate, "truth_anchors": args.truth_anchors,
         "results": results,
     }  # fmt: skip
