@@ -4,12 +4,14 @@ With Delta_i the first-order drop of the anchors' loss, l_i the candidate's loss
 supervised tokens:
 
 * ``raw``             Delta_i                 nats per token (the paper's)
-* ``raw_per_sample``  T_i Delta_i             the step on the sum over the sample's tokens, not on their mean
+* ``raw_per_sample``  T_i Delta_i             for the sample's tokens together
 * ``gradient_norm``   Delta_i / |g_i|         per length of the candidate's gradient
 * ``relative``        Delta_i / l_i           per nat of the candidate's own loss
 * ``mean_cosine``     mean_v cos(P^(1/2) g_v, P^(1/2) g_i)   formed in :mod:`ost_hf.utility.reverse`
 
-All but ``raw`` and ``raw_per_sample`` are the same whether l_i is a mean or a sum over tokens: length cancels.
+``mean_cosine`` is the same whether l_i is a mean or a sum over tokens: length cancels. So are ``gradient_norm`` and
+``relative`` where the step is linear in the gradient (SGD, ``forward``), and ``raw_per_sample`` is then the step on the
+sum. AdamW's displacement is not linear: there they are the utilities of the mean's step, scaled.
 
 Letters: B candidates.
 """
