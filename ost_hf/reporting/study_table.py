@@ -59,7 +59,7 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
         kept, steps = _average(map(_kept_share, mine)), _average(result.get("steps") for result in mine)
         clean, auc = _average(result.get("clean_share") for result in mine), _auc(mine)
         lines.append(
-            f"| {name} | {_percent(_mean(scores[method]))} | {_points(difference)} | {_cell(kept, '.0%')} | "
+            f"| {name} | {percent(_mean(scores[method]))} | {points(difference)} | {_cell(kept, '.0%')} | "
             f"{_cell(clean, '.1%')} | {_cell(auc, '.3f')} | {_cell(steps, '.0f')} | "
             f"{' | '.join(_cell(value, '.0f') for value in seconds)} |"
         )
@@ -67,7 +67,7 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
     if share is not None:
         lines += [
             "",
-            f"Of the way from {study['everything']} to {study['oracle']}, {study['reference']} goes {_percent(share)}.",
+            f"Of the way from {study['everything']} to {study['oracle']}, {study['reference']} goes {percent(share)}.",
         ]
     lines += _group_table(study, here, [r for r in results if r["setting"] == setting and r["protocol"] is None])
     lines += _kept_shares(study, here)
@@ -94,7 +94,7 @@ def _group_table(study: Record, here: Results, untrained: Results) -> list[str]:
             if not scores:
                 break
             difference = None if method == study["reference"] else paired_difference(reference[group], scores)
-            cells.append(f"{_mean(scores).mean:.1%} {_points(difference)}".strip())
+            cells.append(f"{_mean(scores).mean:.1%} {points(difference)}".strip())
         if len(cells) == len(groups):
             lines.append(f"| {method} | {' | '.join(cells)} |")
     return ["", *lines]
@@ -111,7 +111,7 @@ def _copies_kept(study: Record, here: Results) -> list[str]:
     for method in study["methods"]:
         shares = [r["extra_copies_kept"] for r in here if r["method"] == method and "extra_copies_kept" in r]
         if shares:
-            parts.append(f"{method} {_percent(mean_interval(shares))}")
+            parts.append(f"{method} {percent(mean_interval(shares))}")
     return ["", f"Extra copies kept (all but one of each group are extra): {', '.join(parts)}."] if parts else []
 
 
@@ -126,8 +126,8 @@ def _leans(results: Results) -> list[str]:
     )
     return [
         "",
-        f"To {results[0]['method']}, {_percent(pool)} of the pool looks as clean as the anchors, and {_percent(kept)} "
-        f"of what it keeps. The highest utilities alone would have kept {_percent(same)} of the same rows.",
+        f"To {results[0]['method']}, {percent(pool)} of the pool looks as clean as the anchors, and {percent(kept)} "
+        f"of what it keeps. The highest utilities alone would have kept {percent(same)} of the same rows.",
     ]
 
 
@@ -149,17 +149,25 @@ def _called_toxic(results: Results, truth: Record | None) -> str:
     counts = [result["verdicts"] for result in results if result.get("verdicts")]
     if truth is None or not counts:
         return ""
-    clean = str(truth["clean"])
-    wrong: list[float] = []
     power: dict[str, list[float]] = {}
     for found in counts:
-        toxic = {kind: verdicts.get("toxic", 0) for kind, verdicts in found.items()}
-        # Nothing called is nothing called wrongly: Benjamini and Hochberg's definition.
-        wrong.append(toxic.get(clean, 0) / max(1, sum(toxic.values())))
-        for kind in set(found) - {clean}:
-            power.setdefault(kind, []).append(toxic[kind] / sum(found[kind].values()))
+        for kind in set(found) - {str(truth["clean"])}:
+            power.setdefault(kind, []).append(found[kind].get("toxic", 0) / sum(found[kind].values()))
+    wrong = called_wrongly(results, truth)
     shares = ", ".join(f"{_average(values):.0%} of {kind}" for kind, values in sorted(power.items()))
-    return f"Called toxic by {results[0]['method']}: wrong in {_percent(mean_interval(wrong))}; found: {shares}."
+    return f"Called toxic by {results[0]['method']}: wrong in {percent(mean_interval(wrong))}; found: {shares}."
+
+
+def called_wrongly(results: Results, truth: Record) -> list[float]:
+    """Of the rows that each result calls toxic, the share that is clean.
+
+    Nothing called is nothing called wrongly: Benjamini and Hochberg's definition.
+    """
+    shares = []
+    for found in (result["verdicts"] for result in results if result.get("verdicts")):
+        toxic = {kind: verdicts.get("toxic", 0) for kind, verdicts in found.items()}
+        shares.append(toxic.get(str(truth["clean"]), 0) / max(1, sum(toxic.values())))
+    return shares
 
 
 def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[str]:
@@ -175,7 +183,7 @@ def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[
     lines = [f"| method | mean of settings | {study['reference']} over it |", "|---|---|---|"]
     for method, values in overall.items():
         difference = None if method == study["reference"] else paired_difference(reference, values)
-        lines.append(f"| {method} | {_percent(_mean(values))} | {_points(difference)} |")
+        lines.append(f"| {method} | {percent(_mean(values))} | {points(difference)} |")
     return [*lines, *_overall_share(study, {name: by_setting[name] for name in settings})]
 
 
@@ -191,7 +199,7 @@ def _overall_share(study: Record, by_setting: dict[str, dict[str, Scores]]) -> l
     if share is None:
         return []
     which = "settings" if len(shares) == len(by_setting) else f"{', '.join(shares)} (no room in the others)"
-    return ["", f"Of the way to {study['oracle']}, mean of {which} over {share.count} common seeds: {_percent(share)}."]
+    return ["", f"Of the way to {study['oracle']}, mean of {which} over {share.count} common seeds: {percent(share)}."]
 
 
 def _roles(study: Record, scores: dict[str, Scores]) -> tuple[Scores, Scores, Scores]:
@@ -240,12 +248,14 @@ def _mean(values: Scores) -> Interval:
     return mean_interval(list(values.values()))
 
 
-def _percent(interval: Interval) -> str:
+def percent(interval: Interval) -> str:
+    """A share and its interval."""
     ends = "" if interval.low is None else f" [{100 * interval.low:.1f}, {100 * (interval.high or 0):.1f}]"
     return f"{interval.mean:.1%}{ends}"
 
 
-def _points(interval: Interval | None) -> str:
+def points(interval: Interval | None) -> str:
+    """A difference of shares in points, and its interval."""
     if interval is None:
         return ""
     ends = "" if interval.low is None else f" [{100 * interval.low:+.1f}, {100 * (interval.high or 0):+.1f}]"

@@ -42,7 +42,7 @@ class JudgeScorer:
         """Ratings of a batch of candidates.
 
         Raises:
-            ModelError: If the endpoint refuses every request.
+            ModelError: If the endpoint refuses the key or the model, or many rows in a row get no answer.
         """
         return [self._score(reply) for reply in self.backend.answer([self._request(row) for row in batch])]
 

@@ -90,6 +90,7 @@ class Endpoint:
             max_retries=options.judge_retries,
         )
         self._unanswered = 0
+        self._answered = False
 
     def answer(self, requests: list[Request]) -> list[Reply]:
         """One reply per request; ``judge_concurrency`` of them are under way at once.
@@ -101,13 +102,16 @@ class Endpoint:
         with ThreadPoolExecutor(self.options.judge_concurrency) as threads:
             replies = []
             for reply in threads.map(self._ask, requests):
-                self._unanswered = self._unanswered + 1 if reply.unavailable else 0
+                self._answered = self._answered or reply.text is not None
+                # A server that has answered no row yet is likely to refuse all of them.
+                in_vain = reply.unavailable or not self._answered
+                self._unanswered = self._unanswered + 1 if in_vain else 0
                 if self._unanswered >= _GIVE_UP_AFTER:
                     threads.shutdown(cancel_futures=True)
                     raise ModelError(
                         f"{self._unanswered} rows in a row got no answer from scoring.judge_endpoint "
                         f"{self.options.judge_endpoint} ({reply.reason}). The parts of the score table that are "
-                        "written stay: start the run again when the server answers"
+                        "written stay: start the run again when the server answers, or with other settings"
                     )
                 replies.append(reply)
         return replies

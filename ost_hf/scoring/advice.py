@@ -130,7 +130,7 @@ def _about_noise(measurement: Measurement, setting: Setting) -> str:
 def _about_ranking(found: Findings) -> list[str]:
     setting, precision = found.setting, found.structure.precision
     estimator = "reverse" if setting.estimator == "cascade" else setting.estimator
-    own = found.measurement(precision, estimator, setting.utility)
+    own = found.measurement(precision, estimator, setting.measured)
     if own is not None and own.refused:
         return [f"the configured estimator {estimator} ({setting.utility}) cannot score in {precision}: {own.refused}"]
     raw = found.figures(precision, estimator)
@@ -154,7 +154,7 @@ def recommend(found: Findings) -> Recommendation:
 
 def _choose_precision(found: Findings) -> tuple[str, str]:
     """The configured precision, unless reverse is unclear in it, or clear and much faster in the other one."""
-    own, utility = found.structure.precision, found.setting.utility
+    own, utility = found.structure.precision, found.setting.measured
     serving = [p for p in dict.fromkeys(m.precision for m in found.measurements) if _serves(p, found)]
     if not serving:
         return own, "as configured; reverse is not clear of its noise in any precision that could be measured"
@@ -172,7 +172,7 @@ def _choose_precision(found: Findings) -> tuple[str, str]:
 def _serves(precision: str, found: Findings) -> bool:
     """Whether reverse is clear of its noise in ``precision`` and ranks no worse than in float32."""
     raw, best = found.figures(precision, "reverse"), found.figures("float32", "reverse")
-    if raw is None or not found.is_clear(precision, "reverse", found.setting.utility):
+    if raw is None or not found.is_clear(precision, "reverse", found.setting.measured):
         return False
     if best is None or best.spearman is None or not found.is_clear("float32", "exact"):
         return True
@@ -181,7 +181,7 @@ def _serves(precision: str, found: Findings) -> bool:
 
 def _fault(precision: str, found: Findings) -> str:
     """Why :func:`_serves` says no."""
-    measurement = found.measurement(precision, "reverse", found.setting.utility)
+    measurement = found.measurement(precision, "reverse", found.setting.measured)
     if measurement is None or measurement.refused:
         return f"reverse cannot score ({measurement.refused if measurement else 'not measured'})"
     if standing(measurement) < CLEAR_SNR:
@@ -211,8 +211,8 @@ def _choose_estimator(precision: str, found: Findings) -> tuple[str | None, str]
         said.append(f"exact takes {_slower(exact, reverse)} times as long")
     if forward is not None:
         said.append(f"forward takes {_slower(forward, reverse)} times as long{_memory(forward, reverse)}, for raw only")
-    if not is_raw:
-        said.append("no other estimator gives mean_cosine")
+    if found.setting.utility in ("mean_cosine", "gradient_norm"):
+        said.append(f"no other estimator gives {found.setting.utility}")
     return "reverse", "; ".join(said)
 
 

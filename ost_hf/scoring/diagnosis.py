@@ -74,6 +74,11 @@ class Setting:
     update_rule: str
     learning_rate: float
 
+    @property
+    def measured(self) -> str:
+        """The utility whose figures speak for the one asked for: those that divide ``raw`` share its noise."""
+        return "mean_cosine" if self.utility == "mean_cosine" else "raw"
+
 
 @dataclass(frozen=True)
 class Cost:

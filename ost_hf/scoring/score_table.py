@@ -107,13 +107,13 @@ class ScoreTable:
 
         Args:
             complete: Require every row of the pool.
-            columns: Read these alone, ``row`` among them; by default all.
+            columns: Read these alone, as far as they are there, ``row`` among them; by default all.
 
         Raises:
             RunDirectoryError: If rows are missing or doubled.
         """
         total = self.manifest()["rows"]
-        parts = [pq.read_table(part, columns=columns) for part in self._parts()]
+        parts = [_read_part(part, columns) for part in self._parts()]
         if not parts:
             raise RunDirectoryError(f"the score table in {self.folder} has no rows yet: run the score stage")
         table = pa.concat_tables(parts, promote_options="default").sort_by("row")
@@ -129,6 +129,11 @@ class ScoreTable:
 
     def _parts(self) -> Iterable[Path]:
         return sorted(self.folder.glob("part-*.parquet"))
+
+
+def _read_part(part: Path, columns: list[str] | None) -> pa.Table:
+    known = None if columns is None else set(pq.read_schema(part).names)
+    return pq.read_table(part, columns=None if known is None else [name for name in columns or [] if name in known])
 
 
 def name_differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -28,7 +28,8 @@ import task
 from ost_hf.cli import score
 from ost_hf.cli.config import build_config
 from ost_hf.cli.study.provenance import machine, version_of_code
-from ost_hf.reporting.statistics import Interval, mean_interval
+from ost_hf.reporting.statistics import mean_interval
+from ost_hf.reporting.study_table import percent
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.toxicity import benjamini_hochberg, hurts_p
 
@@ -110,24 +111,27 @@ def make_data(args: argparse.Namespace, seed: int, folder: Path) -> list[task.Ro
 
 def print_summary(utility: str, results: list[dict[str, Any]]) -> None:
     """The false-discovery rate and the power by kind, means over seeds."""
-    false = []
     power: dict[str, list[float]] = defaultdict(list)
     for result in results:
-        counts = result["by_kind"].values()
-        called, found = (sum(count[name] for count in counts) for name in ("called", "found"))
-        false.append((called - found) / max(1, called))
         for kind, count in result["by_kind"].items():
             if count["hurt"]:
                 power[kind].append(count["found"] / count["hurt"])
-    print(f"{utility}: false discoveries {_text(mean_interval(false))} of what was called hurting")
+    print(
+        f"{utility}: false discoveries {percent(mean_interval(false_discoveries(results)))} of what was called hurting"
+    )
     for kind, values in sorted(power.items()):
         hurt = sum(result["by_kind"].get(kind, {}).get("hurt", 0) for result in results)
-        print(f"  {kind}: found {_text(mean_interval(values))} of those that hurt ({hurt} rows over all seeds)")
+        print(f"  {kind}: found {percent(mean_interval(values))} of those that hurt ({hurt} rows over all seeds)")
 
 
-def _text(interval: Interval) -> str:
-    ends = "" if interval.low is None or interval.high is None else f" [{interval.low:.1%}, {interval.high:.1%}]"
-    return f"{interval.mean:.1%}{ends}"
+def false_discoveries(results: list[dict[str, Any]]) -> list[float]:
+    """Of the rows that each repetition calls hurting, the share that does not hurt."""
+    shares = []
+    for result in results:
+        counts = result["by_kind"].values()
+        called, found = (sum(count[name] for count in counts) for name in ("called", "found"))
+        shares.append((called - found) / max(1, called))
+    return shares
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import task
 
 from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
 from ost_hf.evaluation.answers import extract_answer
+from ost_hf.reporting.study_table import as_markdown
 
 
 def test_scans_are_disjoint_between_all_parts() -> None:
@@ -108,6 +109,28 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
     assert "OST half" in result.stdout
     expected = {"config.yaml", "proxy", "scores", "selection.parquet", "target", "metrics.json"}
     assert expected <= {path.name for path in (tmp_path / "demo" / "seed-3").iterdir()}
+
+
+def test_tables_are_those_of_the_results(root: Path) -> None:
+    """What is committed is what the commands make of the committed results."""
+    results = root / "docs" / "results"
+    for file in results.glob("*/results.json"):
+        assert file.with_suffix(".md").read_text() == as_markdown(json.loads(file.read_text())), file
+    script = root / "recipes" / "handwritten_arithmetic" / "bars.py"
+    made = subprocess.run([sys.executable, str(script), str(results)], capture_output=True, text=True, check=True)
+    assert (results / "bars.md").read_text() == made.stdout
+
+
+def test_calibration_says_what_it_was_made_with(root: Path, tmp_path: Path, vlm_path: str) -> None:
+    script = root / "recipes" / "handwritten_arithmetic" / "calibration.py"
+    sizes = ["--seeds", "3", "--utilities", "raw", "--pool_rows", "24", "--truth_anchors", "30"]
+    words = ["--model", vlm_path, "--run_dir", str(tmp_path / "run"), "--output", str(tmp_path / "it.json"), *sizes]
+    made = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
+    assert made.returncode == 0, made.stderr[-3000:]
+    report = json.loads((tmp_path / "it.json").read_text())
+    assert "--pool_rows 24" in report["command"]
+    assert sum(count["rows"] for count in report["results"][0]["by_kind"].values()) == 24
+    assert "raw: false discoveries" in made.stdout
 
 
 def test_worse_anchors_are_worse_as_they_are_said_to_be(root: Path, tmp_path: Path) -> None:

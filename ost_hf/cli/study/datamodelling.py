@@ -151,7 +151,7 @@ def _predictors(config: RunConfig) -> dict[str, np.ndarray]:
     """Columns of a method's score table by row of the pool, more meaning better."""
     from ost_hf.scoring.score_table import ScoreTable
 
-    table = ScoreTable(config.folder / "scores").read()
+    table = ScoreTable(config.folder / "scores").read(columns=["row", *_PREDICTORS])
     rows = table["row"].to_numpy()
     found = {}
     for column, sign in _PREDICTORS.items():

@@ -115,7 +115,7 @@ def describe_scores(config: RunConfig, truth: Record | None) -> Record:
     kinds = _kinds(config, truth)
     if truth is None or kinds is None:
         return {}
-    table = ScoreTable(config.folder / "scores").read()
+    table = ScoreTable(config.folder / "scores").read(columns=["row", "utility", *_RANKING_COLUMNS])
     clean = np.asarray([kinds[row] == str(truth["clean"]) for row in table["row"].to_pylist()])
     result = {}
     for column, sign in {"utility": 1, **_RANKING_COLUMNS}.items():
