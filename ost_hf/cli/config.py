@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,13 @@ class RunConfig:
     def folder(self) -> Path:
         """The run directory."""
         return Path(self.run_dir).expanduser()
+
+    @property
+    def scoring_near_the_cut(self) -> ScoringConfig:
+        """``scoring`` with the cut that cascade's exact steps go to, where it names none."""
+        if self.scoring.estimator != "cascade" or self.scoring.cascade_keep_ratio is not None:
+            return self.scoring
+        return replace(self.scoring, cascade_keep_ratio=self.selection.keep_ratio)
 
     def require(self, *sections: str) -> None:
         """Raises ``ConfigError`` unless all ``sections`` were given."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ost_hf.cli.config import RunConfig
@@ -25,16 +24,13 @@ def run(config: RunConfig) -> None:
         pool = Rows.load(config.pool)
         anchors = load_anchors(config.anchors) if config.anchors is not None else None
         evaluation = evaluation_rows(config)
-    scoring = config.scoring
-    if scoring.estimator == "cascade" and scoring.cascade_keep_ratio is None:
-        scoring = replace(scoring, cascade_keep_ratio=config.selection.keep_ratio)
     overlap = config.anchors.overlap if config.anchors is not None else "error"
     score_pool(
         config.folder,
         pool,
         anchors,
         config.proxy,
-        scoring,
+        config.scoring_near_the_cut,
         config.encoding,
         overlap,
         duplicates=config.duplicates,

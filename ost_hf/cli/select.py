@@ -20,7 +20,7 @@ def run(config: RunConfig) -> None:
     from ost_hf.selection.selector import select, write_selection
 
     scores = ScoreTable(config.folder / "scores")
-    warn_of_other_settings(scores, config.scoring)
+    warn_of_other_settings(scores, config.scoring_near_the_cut)
     balance = None
     if config.selection.balance_by is not None:
         config.require("pool")

@@ -91,6 +91,7 @@ class Endpoint:
         )
         self._unanswered = 0
         self._answered = False
+        self._refusal = ""
 
     def answer(self, requests: list[Request]) -> list[Reply]:
         """One reply per request; ``judge_concurrency`` of them are under way at once.
@@ -103,8 +104,10 @@ class Endpoint:
             replies = []
             for reply in threads.map(self._ask, requests):
                 self._answered = self._answered or reply.text is not None
-                # A server that has answered no row yet is likely to refuse all of them.
-                in_vain = reply.unavailable or not self._answered
+                # A server that says the same of every row, and has answered none, refuses all of them.
+                refused = not self._answered and reply.reason == self._refusal
+                self._refusal = reply.reason
+                in_vain = reply.unavailable or refused
                 self._unanswered = self._unanswered + 1 if in_vain else 0
                 if self._unanswered >= _GIVE_UP_AFTER:
                     threads.shutdown(cancel_futures=True)

@@ -2,7 +2,8 @@
 
 * ``auto``      one-step utilities choose what two proxies learn from, a second look with those tells clean rows from
                 corrupted ones, and among rows as clean as the anchors a set is chosen that fits the anchors together;
-                of exact and near copies one is scored: a copy of a clean row is as clean, and nothing else keeps it out
+                of exact and near copies one is scored, near copies of anchors are not: a copy of a clean row is as
+                clean, and nothing else keeps it out
 * ``one_step``  the one-step utility alone (mean cosine, AdamW), highest first
 * ``paper``     the paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step,
                 simulated for each row, highest first
@@ -23,7 +24,7 @@ DEFAULT_STRATEGY = "auto"
 
 STRATEGIES: dict[str, dict[str, Section]] = {
     "auto": {
-        "duplicates": {"within_pool": "drop", "near": True},
+        "duplicates": {"within_pool": "drop", "near": True, "anchors": "drop"},
         "scoring": {"second_look": True, "sketch_size": 512},
         "selection": {"strategy": "auto"},
     },

@@ -80,7 +80,8 @@ def select(
 
 def _check_aggregate(scores: pa.Table, config: SelectionConfig) -> None:
     """Raises ``DataError`` where aggregated utilities would decide nothing."""
-    looked_again = "corrupted_p" in scores.column_names and scores["corrupted_p"].null_count < len(scores)
+    columns = scores.column_names
+    looked_again = "corrupted_p" in columns and scores["corrupted_p"].null_count < len(scores) and "sketch" in columns
     if config.aggregate is not None and (config.strategy == "setwise" or (config.strategy == "auto" and looked_again)):
         raise DataError(
             f"selection.aggregate makes one utility of many, but selection.strategy {config.strategy!r} goes by "

@@ -106,7 +106,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         encoding: How rows become tokens, for proxy and target.
         duplicates: What is done about rows of the pool that repeat another or an anchor, when it is scored here; by
             default copies within the pool, exact and near, are dropped; with a ``scoring`` of one's own exact ones are
-            reported. A ``DuplicatesConfig`` of one's own reports them unless it says ``within_pool="drop"``.
+            reported. A ``DuplicatesConfig`` of one's own is taken as it is: ``within_pool="drop", near=True,
+            anchors="drop"`` are the default's fields.
         **kwargs: Everything else that ``Trainer`` takes.
 
     Raises:

@@ -73,7 +73,9 @@ def gate(study: Study) -> Iterator[Bar]:
         share = gap_recovered(study, scores)
         assert share is not None
         yield f"{seeds}: 55 % of the way to the oracle", percent(share), verdict(share.mean >= 0.55)
-    seeds_of_all = set.intersection(*(set(scores["auto"]) for scores in by_setting.values()))
+    seeds_of_all = set.intersection(
+        *(set(scores[method]) for scores in by_setting.values() for method in ("auto", *BASELINES))
+    )
     means = {
         method: sum(by_setting[name][method][seed] for name in by_setting for seed in seeds_of_all)
         / (len(by_setting) * len(seeds_of_all))
@@ -96,6 +98,8 @@ def robustness(study: Study) -> Iterator[Bar]:
     scores = of_setting(study, "noise_0")
     found = difference(scores["auto"], scores["random"])
     text = f"{points(found)}, {found.count} seeds"
+    if found.high is None:
+        raise SystemExit("robustness has one seed: nothing can be called significant")
     yield "no noise: nothing significant lost against random", text, verdict(upper(found) >= 0)
     mine = [r for r in study["results"] if r["setting"] == "imbalance"]
     for group in sorted(mine[0]["by_group"]):

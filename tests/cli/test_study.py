@@ -20,7 +20,7 @@ from ost_hf.cli.study.description import area_under_curve, extra_copies_kept
 from ost_hf.cli.study.main import run_study
 from ost_hf.cli.study.markers import identity, read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command, repetition
-from ost_hf.cli.study.provenance import configuration_and_weights
+from ost_hf.cli.study.provenance import configuration_hash
 from ost_hf.cli.study.worker import run_group
 from ost_hf.cli.yaml_values import dump_yaml
 from ost_hf.errors import ConfigError, DataError, RunDirectoryError
@@ -389,10 +389,7 @@ def test_columns_that_are_not_there_are_named_before_anything_is_trained(
 def test_repetitions_are_of_one_configuration_whatever_names_hold_the_seed(given: Record, tmp_path: Path) -> None:
     given["common"]["pool"] = {"path": "pools/{seed}.parquet"}
     config = load_study(write(given, tmp_path))
-    hashes = {
-        configuration_and_weights(configuration(config, repetition(group), "one_step"))["configuration"]
-        for group in groups(config)
-    }
+    hashes = {configuration_hash(configuration(config, repetition(group), "one_step")) for group in groups(config)}
     assert len(hashes) == 1
 
 

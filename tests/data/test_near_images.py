@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 
 from ost_hf.data import near_images
 from ost_hf.data.config import DuplicatesConfig
+from ost_hf.data.images import open_image
 from ost_hf.data.rows import Rows
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -91,13 +92,21 @@ def test_pictures_are_compared_one_by_one_in_their_order() -> None:
 
 def test_a_damaged_picture_is_near_no_other() -> None:
     """PIL has more than one kind of error for them."""
-    rows = picture_rows(*((photo(seed), "What is shown?", "A meadow.") for seed in (1, 1, 1, 1)))
+
+    def in_its_second_chunk(data: bytes) -> bytes:
+        place = data.index(b"IDAT", data.index(b"IDAT") + 4)
+        return data[:place] + b"I\x00AT" + data[place + 4 :]
+
+    grain = Image.fromarray(np.random.default_rng(0).integers(0, 256, (400, 400, 3), dtype=np.uint8))
+    rows = picture_rows(*((grain, "What is shown?", "A meadow.") for _ in range(4)))
     table = rows.dataset.data.table.to_pylist()
-    for row, change in ((1, lambda data: data[:60]), (3, lambda data: data.replace(b"IDAT", b"I\x00AT"))):
+    for row, change in ((1, lambda data: data[:60]), (3, in_its_second_chunk)):
         picture = table[row]["images"][0]
         picture["bytes"] = change(picture["bytes"])
     damaged = datasets.Dataset.from_list(table, features=rows.dataset.features)
     assert groups(Rows(damaged)) == [[0, 2]]
+    with pytest.raises(ValueError, match="broken PNG"):
+        open_image(table[3]["images"][0], None)
 
 
 def test_row_without_a_picture_is_not_near_one_with_it() -> None:

@@ -28,9 +28,11 @@ def test_auto_is_the_default() -> None:
 
 
 def test_auto_drops_exact_and_near_copies_unless_told_otherwise() -> None:
-    assert build_config({"run_dir": "run"}).duplicates == DuplicatesConfig(within_pool="drop", near=True)
+    assert build_config({"run_dir": "run"}).duplicates == DuplicatesConfig(
+        within_pool="drop", near=True, anchors="drop"
+    )
     exact = build_config({"run_dir": "run", "duplicates": {"near": False}}).duplicates
-    assert exact == DuplicatesConfig(within_pool="drop", near=False)
+    assert exact == DuplicatesConfig(within_pool="drop", near=False, anchors="drop")
     assert build_config({"run_dir": "run", "duplicates": {"within_pool": "report"}}).duplicates.within_pool == "report"
     for sections in ({"strategy": "one_step"}, {"strategy": "paper"}, {"scoring": {"scorer": "random"}}):
         assert build_config({"run_dir": "run", **sections}).duplicates == DuplicatesConfig()

@@ -71,7 +71,7 @@ def read_datamodelling(study: StudyConfig, group: Group) -> list[Record]:
     if study.datamodelling is None or not _marker(group).exists():
         return []
     stored = json.loads(_marker(group).read_text())
-    if stored["made_with"] != _made_with(study, group):
+    if not isinstance(stored, dict) or stored["made_with"] != _made_with(study, group):
         raise RunDirectoryError(
             f"{_marker(group)} was made with other methods, settings, data or models: run the study again without "
             "--methods"

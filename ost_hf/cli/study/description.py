@@ -14,7 +14,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.selector import read_selection
-from ost_hf.selection.strategies import AS_CLEAN
+from ost_hf.selection.strategies import split_clean
 
 Record = dict[str, Any]
 
@@ -100,7 +100,12 @@ def describe_choice(config: RunConfig) -> Record:
     p_values, utility = (table[name].to_numpy().astype(np.float64) for name in ("corrupted_p", "utility"))
     kept = read_selection(path)["kept"].to_numpy()
     highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
-    as_clean = p_values > AS_CLEAN
+    calibration = min(map(len, scores.manifest()["second_look"]["anchor_losses"]))
+    known = ~np.isnan(p_values)
+    places, _ = split_clean(p_values, p_values, calibration)
+    as_clean = np.zeros(len(p_values), dtype=bool)
+    as_clean[places] = True
+    as_clean &= known
     return {
         "leans": {
             "pool_as_clean": float(as_clean.mean()),

@@ -128,9 +128,13 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
     # A process for each group: one that is killed takes no other with it.
     with ThreadPoolExecutor(min(study.workers, len(wanted))) as threads:
         futures = [threads.submit(_in_a_process, study, group, methods) for group in wanted]
-        for done, future in enumerate(as_completed(futures), start=1):
-            failures += future.result()
-            print(f"{done} of {len(wanted)} settings and seeds done", file=sys.stderr)
+        try:
+            for done, future in enumerate(as_completed(futures), start=1):
+                failures += future.result()
+                print(f"{done} of {len(wanted)} settings and seeds done", file=sys.stderr)
+        except BaseException:
+            threads.shutdown(wait=False, cancel_futures=True)  # interrupted: what has not begun does not
+            raise
     return failures
 
 
@@ -149,7 +153,7 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     from ost_hf.cli.study.datamodelling import read_datamodelling
     from ost_hf.cli.study.description import describe_choice
     from ost_hf.cli.study.markers import read_done
-    from ost_hf.cli.study.provenance import configuration_and_weights
+    from ost_hf.cli.study.provenance import configuration_hash, weights
 
     found: list[dict[str, Any]] = []
     datamodelling: list[dict[str, Any]] = []
@@ -164,12 +168,14 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
                 config = configuration(study, group, method, arm)
                 try:
                     result = read_done(config.folder / "result.json", config)
+                    leans = describe_choice(config) if result is not None else {}
                 except RunDirectoryError as error:
                     others.append(str(error))
                     continue
                 if result is not None:
                     alike = configuration(study, repetition(group), method, arm)
-                    found.append(result | configuration_and_weights(alike) | describe_choice(config))
+                    made_with = {"configuration": configuration_hash(alike), "weights": weights(config)}
+                    found.append(result | made_with | leans)
     for message in others:
         print(f"left out: {message}", file=sys.stderr)
     command = f"ost-hf study --config {config_path}"

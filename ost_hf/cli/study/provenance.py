@@ -48,15 +48,14 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def configuration_and_weights(config: RunConfig) -> dict[str, Any]:
+def configuration_hash(config: RunConfig) -> str:
     """What tells whether results of two machines are repetitions of one thing.
 
     Args:
         config: The arm's, of a repetition that is the same for all: names of files may hold the seed.
 
     Returns:
-        ``configuration``: a hash of all fields, defaults too, but for seeds and the run directory;
-        ``weights``: hashes of proxy and target, where they lie here.
+        A hash of all fields, defaults too, but for seeds and the run directory.
     """
     fields = asdict(config)
     fields.pop("run_dir")
@@ -64,13 +63,18 @@ def configuration_and_weights(config: RunConfig) -> dict[str, Any]:
         if isinstance(section, dict):
             section.pop("seed", None)
     text = json.dumps(fields, sort_keys=True)
-    weights = {}
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def weights(config: RunConfig) -> dict[str, str]:
+    """Hashes of an arm's proxy and target, where they lie here."""
+    found = {}
     for name in ("proxy", "target"):
         source = getattr(config, name)
         folder = None if source is None else Path(source.model).expanduser()
         if folder is not None and folder.is_dir():
-            weights[name] = _hash_of_weights(folder)
-    return {"configuration": hashlib.blake2b(text.encode(), digest_size=8).hexdigest(), "weights": weights}
+            found[name] = _hash_of_weights(folder)
+    return found
 
 
 @lru_cache
