@@ -119,7 +119,7 @@ def test_refused_command_leaves_the_run_directory_as_it_was(config: Path, tmp_pa
     before = (tmp_path / "run" / "config.yaml").read_text()
     assert main(["score", "--config", str(config), "--run_dir", run_dir]) == 2
     message = capsys.readouterr().err
-    assert "holds scores of another run: duplicates.near was False, now True; " in message
+    assert "holds scores of another run: duplicates.anchors was None, now 'drop'; " in message
     assert "duplicates.within_pool was 'report', now 'drop'; " in message
     assert "scoring.scorer was 'random', now 'one_step'" in message
     assert (tmp_path / "run" / "config.yaml").read_text() == before
