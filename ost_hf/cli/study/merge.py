@@ -81,7 +81,9 @@ def _check_shares(parts: dict[str, Record]) -> None:
     """Differences are paired by seed: all arms of a setting and seed must have the same data, models and machine."""
     held: dict[tuple[Any, ...], str] = {}
     for path, part in parts.items():
-        for which in {(record["setting"], record["seed"]) for record in part["results"] + part["datamodelling"]}:
+        for which in sorted(
+            {(record["setting"], record["seed"]) for record in part["results"] + part["datamodelling"]}
+        ):
             if which in held:
                 raise ConfigError(
                     f"{path} and {held[which]} both hold setting {which[0]}, seed {which[1]}: each must come from one"
