@@ -397,6 +397,8 @@ def test_cascade_looks_near_the_cut(given: Record, tmp_path: Path) -> None:
     given["methods"]["cascade"] = {"strategy": "one_step", "scoring": {"estimator": "cascade", "utility": "raw"}}
     config = load_study(write(given, tmp_path))
     assert configuration(config, groups(config)[0], "cascade").scoring.cascade_keep_ratio == 0.25
+    given["methods"]["own"] = {**given["methods"]["cascade"], "selection": {"keep_ratio": 0.1}}
     config = load_study(write(given | {"keep_ratios": [0.2, 0.5]}, tmp_path))
+    assert configuration(config, groups(config)[0], "own").scoring_near_the_cut.cascade_keep_ratio == 0.1
     with pytest.raises(ConfigError, match=r"methods\.cascade: with several keep_ratios cascade needs"):
         configuration(config, groups(config)[0], "cascade")

@@ -101,11 +101,9 @@ def describe_choice(config: RunConfig) -> Record:
     kept = read_selection(path)["kept"].to_numpy()
     highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
     calibration = min(map(len, scores.manifest()["second_look"]["anchor_losses"]))
-    known = ~np.isnan(p_values)
     places, _ = split_clean(p_values, p_values, calibration)
     as_clean = np.zeros(len(p_values), dtype=bool)
     as_clean[places] = True
-    as_clean &= known
     return {
         "leans": {
             "pool_as_clean": float(as_clean.mean()),

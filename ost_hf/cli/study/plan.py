@@ -67,10 +67,13 @@ def arms(study: StudyConfig, method: str) -> Iterator[Arm]:
     if sections.get("untrained"):
         yield Arm(None, None)
         return
-    own_cut = any(key in (sections.get("selection") or {}) for key in _CUTS)
     for protocol in study.protocols:
-        for ratio in [None] if own_cut else study.keep_ratios:
+        for ratio in [None] if _has_own_cut(sections) else study.keep_ratios:
             yield Arm(ratio, protocol)
+
+
+def _has_own_cut(sections: Section) -> bool:
+    return any(key in (sections.get("selection") or {}) for key in _CUTS)
 
 
 def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None = None) -> RunConfig:
@@ -91,7 +94,8 @@ def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None
     for name in ("prepare", "prepare_options"):
         sections.pop(name, None)
     scoring = sections.get("scoring") or {}
-    if scoring.get("estimator") == "cascade" and scoring.get("cascade_keep_ratio") is None:
+    unnamed = scoring.get("estimator") == "cascade" and scoring.get("cascade_keep_ratio") is None
+    if unnamed and not _has_own_cut(sections):
         # Its exact steps go to rows near the cut, and all cuts of a study share the scores.
         if len(study.keep_ratios) > 1:
             raise ConfigError(f"methods.{method}: with several keep_ratios cascade needs scoring.cascade_keep_ratio")
