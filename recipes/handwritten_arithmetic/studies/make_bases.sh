@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The four bases of the gate, taught with five operations on scans that no other row uses; ten minutes on one core.
+# The four bases of the gate and the larger target of the transfer study, taught with five operations on scans that
+# no other row uses; fifteen minutes on one core.
 #   bash recipes/handwritten_arithmetic/studies/make_bases.sh
 set -euo pipefail
 operations=(sum difference maximum product double)
@@ -19,3 +20,5 @@ make middling 320
 make strong 430
 # Two operations it has mastered, three it barely knows.
 make uneven 300 --mostly sum maximum
+# A target unlike the proxy: other size, start and tokenizer; as able as `middling`.
+make large 280 --hidden_size 128 --layers 8 --seed 1 --vocabulary 300
