@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import types
 import typing
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -87,9 +87,7 @@ class RunConfig:
     @property
     def scoring_near_the_cut(self) -> ScoringConfig:
         """``scoring`` with the cut that cascade's exact steps go to, where it names none."""
-        if self.scoring.estimator != "cascade" or self.scoring.cascade_keep_ratio is not None:
-            return self.scoring
-        return replace(self.scoring, cascade_keep_ratio=self.selection.keep_ratio)
+        return self.scoring.near_the_cut(self.selection.keep_ratio)
 
     def require(self, *sections: str) -> None:
         """Raises ``ConfigError`` unless all ``sections`` were given."""

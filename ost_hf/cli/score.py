@@ -20,6 +20,7 @@ def run(config: RunConfig) -> None:
 
     config.require("pool", "proxy", *(["anchors"] if ANCHORS in find_scorer(config.scoring.scorer).needs else []))
     assert config.pool is not None and config.proxy is not None
+    scoring = config.scoring.near_the_cut(config.selection.keep_ratio, config.selection.other_cuts)
     with main_process_first():
         pool = Rows.load(config.pool)
         anchors = load_anchors(config.anchors) if config.anchors is not None else None
@@ -30,7 +31,7 @@ def run(config: RunConfig) -> None:
         pool,
         anchors,
         config.proxy,
-        config.scoring_near_the_cut,
+        scoring,
         config.encoding,
         overlap,
         duplicates=config.duplicates,

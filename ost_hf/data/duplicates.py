@@ -18,6 +18,9 @@ from ost_hf.data.rows import Rows
 
 EXACT, NEAR = "exact", "near"
 
+# The status of a row that is dropped for what it repeats. Such rows are no part of the pool of which a share is kept.
+ANCHOR_OVERLAP, EVALUATION_OVERLAP, DUPLICATE = COPY_STATUSES = ("anchor_overlap", "evaluation_overlap", "duplicate")
+
 
 @dataclass(frozen=True)
 class Copy:

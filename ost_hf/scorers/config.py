@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 from ost_hf.errors import ConfigError, require_choice, require_range
 from ost_hf.scorers.deita_config import DeitaOptions
@@ -14,7 +14,7 @@ from ost_hf.scorers.less_config import LessOptions
 # 0.998 or more with either rule; at ten times these rates it fell to 0.92 with sgd and 0.90 with adamw).
 _DEFAULT_LEARNING_RATE = {"sgd": 1e-4, "adamw": 1e-4}
 
-UTILITIES = ("mean_cosine", "raw", "raw_per_sample", "gradient_norm", "relative")
+UTILITIES = ("mean_cosine", "raw", "raw_per_sample", "per_gradient_norm", "relative")
 
 # What estimators that see no gradient of a candidate can give. A step on a sum over tokens is another step.
 _WITHOUT_GRADIENTS = {
@@ -24,6 +24,24 @@ _WITHOUT_GRADIENTS = {
 }
 
 ESTIMATORS = ("reverse", "forward", "exact", "cascade")
+
+
+# Settings of one-step utilities, and the other scorers of ours that read some of them.
+_OF_ONE_STEP = (
+    "estimator",
+    "utility",
+    "update_rule",
+    "derivative",
+    "learning_rate",
+    "per_anchor",
+    "group_by",
+    "sketch_size",
+)
+ALSO_READ = {
+    "rds": ("per_anchor", "group_by"),
+    "less": ("group_by",),
+    **dict.fromkeys(("random", "length", "perplexity", "ifd", "judge", "deita", "column"), ()),
+}
 
 
 @dataclass(frozen=True)
@@ -51,8 +69,8 @@ class ScorerConfig(DeitaOptions, JudgeOptions, LessOptions):
         metadata={
             "help": "`mean_cosine`: mean over anchors of the cosine of preconditioned gradients, in [-1, 1]; `raw`: "
             "drop of the mean anchor loss in nats per token (the paper's); `raw_per_sample`: that for a step on the "
-            "sum over the row's tokens; `gradient_norm`: raw over the row's gradient norm; `relative`: raw over the "
-            "row's loss"
+            "sum over the row's tokens; `per_gradient_norm`: raw over the row's gradient norm; `relative`: raw over "
+            "the row's loss"
         },
     )
     update_rule: str = field(default="adamw", metadata={"help": "the simulated step: `adamw` or `sgd` (the paper's)"})
@@ -135,6 +153,15 @@ class ScorerConfig(DeitaOptions, JudgeOptions, LessOptions):
             raise ConfigError(
                 f"scoring.sketch_size needs the candidates' gradients: estimator 'reverse', not {self.estimator!r}"
             )
+
+    @property
+    def idle(self) -> list[str]:
+        """Settings that were changed and that the scorer does not read; nothing is known of a user's own scorer."""
+        if self.scorer not in ALSO_READ:
+            return []
+        defaults = {item.name: item.default for item in fields(ScorerConfig)}
+        unread = set(_OF_ONE_STEP) - set(ALSO_READ[self.scorer])
+        return [f"scoring.{name}" for name in _OF_ONE_STEP if name in unread and getattr(self, name) != defaults[name]]
 
     @property
     def step_size(self) -> float:

@@ -211,7 +211,7 @@ def _choose_estimator(precision: str, found: Findings) -> tuple[str | None, str]
         said.append(f"exact takes {_slower(exact, reverse)} times as long")
     if forward is not None:
         said.append(f"forward takes {_slower(forward, reverse)} times as long{_memory(forward, reverse)}, for raw only")
-    if found.setting.utility in ("mean_cosine", "gradient_norm"):
+    if found.setting.utility in ("mean_cosine", "per_gradient_norm"):
         said.append(f"no other estimator gives {found.setting.utility}")
     return "reverse", "; ".join(said)
 

@@ -76,13 +76,15 @@ def run_cascade(
     cheap = _scored(build, "reverse", range(len(pool)), pool, table, exclude, config)
     first_order = {row["row"]: row["utility"] for row in cheap if row["utility"] is not None}
     calibration = calibration_rows(first_order, config)
-    chosen = sorted(calibration | band_rows(first_order, len(pool), config))
+    # Copies that were dropped are no part of the pool of which a share is kept.
+    pool_size = len(pool) - len(exclude)
+    chosen = sorted(calibration | band_rows(first_order, pool_size, config))
     costly = _scored(build, "exact", chosen, pool, table, exclude, config)
     exact = {row["row"]: row["utility"] for row in costly if row["utility"] is not None}
     slope = _slope({row: first_order[row] for row in calibration}, exact)
     final = {row: exact.get(row, slope * utility) for row, utility in first_order.items()}
     if is_main():
-        agreement = agree(first_order, exact, final, calibration, config.cascade_share, len(pool), slope)
+        agreement = agree(first_order, exact, final, calibration, config.cascade_share, pool_size, slope)
         logger.info("%s", agreement)
         if slope <= 0 or not (agreement.spearman or 0) >= _TRUSTED:
             logger.warning(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 from ost_hf.errors import ConfigError, require_range
 from ost_hf.scorers.config import ScorerConfig
@@ -29,7 +30,7 @@ class ScoringConfig(SecondLookOptions, ScorerConfig):
         default=None,
         metadata={
             "help": "cascade: the share that will be kept; its cut-off is looked at exactly; by default "
-            "selection.keep_ratio, or 0.5"
+            "selection.keep_ratio, or 0.5; to be set where the selection cuts by count, utility or strata"
         },
     )
     cascade_band: float = field(
@@ -52,6 +53,26 @@ class ScoringConfig(SecondLookOptions, ScorerConfig):
         require_range("scoring.cascade_keep_ratio", self.cascade_keep_ratio, above=0, at_most=1)
         require_range("scoring.cascade_band", self.cascade_band, at_least=0, at_most=1)
         require_range("scoring.cascade_calibration", self.cascade_calibration, at_least=10)
+
+    def near_the_cut(self, keep_ratio: float | None, other_cuts: Sequence[str] = ()) -> ScoringConfig:
+        """The same with the cut that cascade's exact steps go to, where it names none.
+
+        Args:
+            keep_ratio: The share that will be kept, if that is set.
+            other_cuts: Settings of the selection that put the cut, or several, where no share of the pool tells.
+
+        Raises:
+            ConfigError: If there are such settings and ``cascade_keep_ratio`` is not set.
+        """
+        if self.estimator != "cascade" or self.cascade_keep_ratio is not None:
+            return self
+        if other_cuts:
+            raise ConfigError(
+                f"estimator 'cascade' steps exactly near one cut, and {' and '.join(other_cuts)} cut elsewhere: "
+                "set scoring.cascade_keep_ratio to about the share of the pool that will be kept, or use estimator "
+                "'reverse'"
+            )
+        return replace(self, cascade_keep_ratio=keep_ratio)
 
     @property
     def cascade_share(self) -> float:

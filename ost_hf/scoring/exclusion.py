@@ -12,7 +12,15 @@ from typing import Any
 
 from ost_hf.data.anchors import find_overlap
 from ost_hf.data.config import DuplicatesConfig
-from ost_hf.data.duplicates import EXACT, NEAR, Copy, find_duplicates
+from ost_hf.data.duplicates import (
+    ANCHOR_OVERLAP,
+    DUPLICATE,
+    EVALUATION_OVERLAP,
+    EXACT,
+    NEAR,
+    Copy,
+    find_duplicates,
+)
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.files import write_whole
@@ -83,10 +91,10 @@ def _settle_anchors(copies: Mapping[int, Copy], config: DuplicatesConfig, pool: 
             "duplicates.anchors to drop or report"
         )
     excluded: Excluded = {
-        row: ("anchor_overlap", "the row is also an anchor") for row, copy in copies.items() if copy.kind == EXACT
+        row: (ANCHOR_OVERLAP, "the row is also an anchor") for row, copy in copies.items() if copy.kind == EXACT
     }
     if config.anchors == "drop":
-        excluded |= {row: ("anchor_overlap", f"near duplicate of anchor {copy.of}") for row, copy in near.items()}
+        excluded |= {row: (ANCHOR_OVERLAP, f"near duplicate of anchor {copy.of}") for row, copy in near.items()}
     return excluded
 
 
@@ -98,7 +106,7 @@ def _settle_evaluation(copies: Mapping[int, Copy], config: DuplicatesConfig, poo
         )
     if config.evaluation != "drop":
         return {}
-    return {row: ("evaluation_overlap", f"{copy.kind} duplicate of test row {copy.of}") for row, copy in copies.items()}
+    return {row: (EVALUATION_OVERLAP, f"{copy.kind} duplicate of test row {copy.of}") for row, copy in copies.items()}
 
 
 def _settle_tested_anchors(copies: Mapping[int, Copy], config: DuplicatesConfig, anchors: Rows) -> None:
@@ -131,7 +139,7 @@ def _settle_copies(copies: Mapping[int, Copy], config: DuplicatesConfig, pool: R
         )
     if config.within_pool != "drop":
         return {}
-    return {row: ("duplicate", f"{copy.kind} duplicate of {copy.of}") for row, copy in copies.items()}
+    return {row: (DUPLICATE, f"{copy.kind} duplicate of {copy.of}") for row, copy in copies.items()}
 
 
 def _some(copies: Mapping[int, Copy], rows: Rows, name: str = "rows of the pool") -> str:

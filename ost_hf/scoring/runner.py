@@ -90,6 +90,8 @@ def score_pool(
         raise DataError(
             f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
         )
+    if scoring.idle and is_main():
+        logger.warning("scorer %r does not read %s: without effect", scoring.scorer, ", ".join(scoring.idle))
     for rows in (pool, evaluation):
         if rows is not None:
             rows.hash_together()

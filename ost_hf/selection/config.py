@@ -95,8 +95,23 @@ class SelectionConfig:
             raise ConfigError(
                 "selection.aggregate_over 'anchors' needs selection.aggregate: how they become one utility"
             )
+        if self.balance != "proportional" and self.balance_by is None:
+            raise ConfigError(
+                f"selection.balance {self.balance!r} needs selection.balance_by: the column whose values get their part"
+            )
         if self.length_strata > 1 and self.balance_by is not None:
             raise ConfigError("give selection.length_strata or selection.balance_by, not both")
+
+    @property
+    def other_cuts(self) -> list[str]:
+        """The settings that cut elsewhere than at one share of the pool."""
+        given = {
+            "selection.keep_count": self.keep_count is not None,
+            "selection.min_utility": self.min_utility is not None,
+            "selection.length_strata": self.length_strata > 1,
+            "selection.balance_by": self.balance_by is not None,
+        }
+        return [name for name, is_set in given.items() if is_set]
 
     def quota(self, pool_size: int) -> int:
         """How many rows may be kept of a pool."""

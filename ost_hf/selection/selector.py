@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from ost_hf.data.duplicates import COPY_STATUSES
 from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.files import write_whole
 from ost_hf.selection.aggregation import aggregate
@@ -44,7 +46,8 @@ def select(
 
     Args:
         scores: A score table: ``example_id``, ``row``, ``utility``, ``status``, and what a strategy needs.
-        config: How much to keep, and by which strategy. A share counts rows of the whole pool, unscored ones included.
+        config: How much to keep, and by which strategy. A share counts all rows of the pool but dropped copies,
+            unscored ones included.
         anchors: The anchors' own scores (``anchors.parquet``); set-wise selection reads their sketches.
         balance: The value of ``config.balance_by`` for each row of the table.
 
@@ -56,10 +59,11 @@ def select(
         DataError: If nothing would be kept, or a strategy lacks what it needs.
     """
     config = config or SelectionConfig()
+    _check_toxicity(scores, config, anchors)
     scored, verdict = _scored_rows(scores, config)
     usable = [place for place, record in enumerate(scored) if _refusal(record, config) is None]
-    # Copies that were dropped are no part of the pool of which a share is kept.
-    quota = config.quota(len(scores) - scores["status"].to_pylist().count("duplicate"))
+    dropped = pc.sum(pc.is_in(scores["status"], pa.array(COPY_STATUSES))).as_py() or 0
+    quota = config.quota(len(scores) - dropped)
     explanation = "no row can be kept"
     if usable:
         values = (
@@ -75,7 +79,31 @@ def select(
     rest = [place for place in range(len(scored)) if "rank" not in scored[place]]
     for rank, place in enumerate(sorted(rest, key=lambda place: -scored[place]["utility"]), start=len(usable) + 1):
         scored[place] |= {"rank": rank, "reason": _refusal(scored[place], config)}
-    return _table(scores, scored, config, explanation, verdict)
+    table = _table(scores, scored, config, explanation, verdict)
+    _warn_of_less(table, quota, config)
+    return table
+
+
+def _warn_of_less(table: pa.Table, quota: int, config: SelectionConfig) -> None:
+    """Says so where less is kept than was asked for; ``min_utility`` alone asks for no number."""
+    kept = pc.sum(table["kept"]).as_py()
+    if kept < quota and (config.keep_count or config.keep_ratio or config.min_utility is None):
+        left_out = table.filter(pc.invert(table["kept"]))["reason"].value_counts().to_pylist()
+        reasons = ", ".join(f"{reason['counts']} {reason['values']}" for reason in left_out)
+        logger.warning("selection: %d rows were asked for, %d are kept: %s", quota, kept, reasons)
+
+
+def _check_toxicity(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> None:
+    """Raises ``DataError`` where no row could be called toxic, however corrupted."""
+    if not config.drop_toxic or anchors is None or "anchor_utilities" in scores.column_names:
+        return
+    lowest, rate = 1 / (1 + len(anchors)), config.false_discovery_rate
+    if "corrupted_p" in scores.column_names and lowest > rate:
+        raise DataError(
+            f"selection.drop_toxic could drop nothing: with {len(anchors)} anchors no p-value of 'corrupted' is below "
+            f"{lowest:.2g}, and selection.false_discovery_rate is {rate:g}. Score with {math.ceil(1 / rate - 1)} "
+            "anchors at least (several times as many tell more), or leave drop_toxic unset"
+        )
 
 
 def _check_aggregate(scores: pa.Table, config: SelectionConfig) -> None:
@@ -228,7 +256,7 @@ def _mark(scored: list[Record], usable: list[int], order: Order, candidates: Can
     for rank, place in enumerate([*order.kept, *order.others], start=1):
         record = scored[usable[place]]
         after = f"ranked after the first {len(order.kept)}" + (" or its stratum has its part" if full else "")
-        record |= {"rank": rank, "reason": "kept" if rank <= len(order.kept) else after}
+        record |= {"rank": rank, "reason": "kept" if rank <= len(order.kept) else order.left_out or after}
 
 
 def _table(

@@ -52,11 +52,15 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Order:
-    """Kept places in the order they were taken, the others after them, and in words what decided."""
+    """Kept places in the order they were taken, the others after them, and in words what decided.
+
+    ``left_out`` says why the others are not kept, where it is not that they come later.
+    """
 
     kept: Places
     others: Places
     explanation: str
+    left_out: str | None = None
 
 
 def top(candidates: Candidates) -> Order:
@@ -110,7 +114,9 @@ def diverse(candidates: Candidates) -> Order:
     kept = np.asarray(taken, dtype=np.int64)
     rest = np.setdiff1d(np.arange(len(candidates.utility)), kept)
     explanation = f"highest utility first, at least {candidates.diversity_threshold:g} apart in cosine distance"
-    return Order(kept, rest[best_first(candidates.utility[rest])], explanation)
+    near = f"within {candidates.diversity_threshold:g} of a row taken"
+    left_out = near if len(kept) < candidates.quota else f"ranked after the first {len(kept)}, or {near}"
+    return Order(kept, rest[best_first(candidates.utility[rest])], explanation, left_out)
 
 
 def auto(candidates: Candidates) -> Order:
@@ -129,7 +135,8 @@ def auto(candidates: Candidates) -> Order:
     quota = candidates.quota - len(first.kept)
     more = _take(replace(candidates, quota=quota, room=room), doubtful, "")
     others = np.concatenate([first.others, more.others])
-    explanation = f"{found}; {first.explanation}"
+    # Where all of them have room, their order decides nothing.
+    explanation = f"{found}; {'all of them are kept' if len(first.kept) == len(clean) else first.explanation}"
     if len(more.kept):
         explanation += f"; {len(more.kept)} rows that look less clean fill the quota, the cleanest of them first"
     if np.isnan(p).any():

@@ -260,6 +260,7 @@ def _score_first(
         defaults = STRATEGIES[DEFAULT_STRATEGY]
         scoring = ScoringConfig(**defaults["scoring"])
         duplicates = duplicates or DuplicatesConfig(**defaults["duplicates"])
+    scoring = scoring.near_the_cut(wanted.keep_ratio, wanted.other_cuts)
     with outside_deepspeed():
         table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap, duplicates)
     free_memory()

@@ -11,6 +11,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError, ModelError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
+from ost_hf.scorers import config as scorer_config
 from ost_hf.scorers.base import SCORERS, Score, build_scorer, register
 from ost_hf.scorers.estimators import ESTIMATORS
 from ost_hf.scoring.config import ScoringConfig
@@ -193,3 +194,17 @@ def test_unknown_scorer_names_those_there_are() -> None:
 def test_configuration_is_checked(settings, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         ScoringConfig(**settings)
+
+
+def test_settings_that_a_scorer_does_not_read_are_named() -> None:
+    asked = {"group_by": "topic", "per_anchor": True, "sketch_size": 8}
+    assert ScoringConfig(**asked).idle == []
+    assert ScoringConfig(scorer="rds", **asked).idle == ["scoring.sketch_size"]
+    assert ScoringConfig(scorer="less", **asked).idle == ["scoring.per_anchor", "scoring.sketch_size"]
+    assert ScoringConfig(scorer="length", utility="raw").idle == ["scoring.utility"]
+    assert ScoringConfig(scorer="of_my_own", **asked).idle == []
+
+
+def test_every_scorer_of_ours_is_known_by_what_it_reads() -> None:
+    built_in = {name for name, registered in SCORERS.items() if registered.build.__module__.startswith("ost_hf.")}
+    assert built_in == {"one_step", *scorer_config.ALSO_READ}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -10,12 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
+from ost_hf.data.config import DuplicatesConfig
 from ost_hf.data.rows import Rows
+from ost_hf.errors import ConfigError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.cascade import Agreement, agree, band_rows, calibration_rows
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.selection.config import SelectionConfig
 
 CASCADE = ScoringConfig(estimator="cascade", utility="raw", cascade_calibration=10, cascade_band=0.2, part_size=16)
 
@@ -55,6 +59,36 @@ def test_exact_steps_cover_the_band_and_the_sample(run_dir: Path) -> None:
     assert exact == band_rows(first_order, 60, CASCADE) | calibration_rows(first_order, CASCADE)
     order = sorted(first_order, key=lambda row: -first_order[row])
     assert set(order[24:36]) <= exact
+
+
+def test_the_cut_is_where_the_selection_will_cut(
+    tmp_path: Path, vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset
+) -> None:
+    """Copies that are dropped are no part of the pool of which a share is kept."""
+    twice = datasets.concatenate_datasets([pool_dataset, pool_dataset.select(range(20))])
+    table = score_pool(
+        tmp_path,
+        Rows(twice),
+        Rows(anchor_dataset),
+        quick_proxy(vlm_path),
+        CASCADE,
+        duplicates=DuplicatesConfig(within_pool="drop"),
+    )
+    records = table.read().to_pylist()
+    assert table.manifest()["cascade"]["kept"] == 30
+    first_order = {r["row"]: r["utility_first_order"] for r in records if r["utility_first_order"] is not None}
+    assert len(first_order) == 60
+    exact = {record["row"] for record in records if record["utility_exact"] is not None}
+    assert exact == band_rows(first_order, 60, CASCADE) | calibration_rows(first_order, CASCADE)
+
+
+def test_a_cut_that_is_no_share_is_asked_for() -> None:
+    assert CASCADE.near_the_cut(0.2).cascade_keep_ratio == 0.2
+    assert ScoringConfig().near_the_cut(0.2).cascade_keep_ratio is None
+    cuts = SelectionConfig(keep_count=100, balance_by="source").other_cuts
+    with pytest.raises(ConfigError, match=r"selection\.keep_count and selection\.balance_by cut elsewhere"):
+        CASCADE.near_the_cut(None, cuts)
+    assert replace(CASCADE, cascade_keep_ratio=0.1).near_the_cut(None, cuts).cascade_keep_ratio == 0.1
 
 
 def test_manifest_says_how_far_the_two_agree(run_dir: Path) -> None:

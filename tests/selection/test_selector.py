@@ -50,7 +50,7 @@ def test_dropped_copies_are_no_part_of_the_pool() -> None:
     status = pa.array(["ok"] * 4 + ["duplicate", "bad_image"])
     table = table.set_column(table.column_names.index("status"), "status", status)
     assert len(kept(select(table, SelectionConfig(keep_ratio=0.7)))) == 4  # of five
-    status = pa.array(["ok"] * 4 + ["duplicate", "duplicate"])
+    status = pa.array(["ok"] * 4 + ["anchor_overlap", "evaluation_overlap"])
     table = table.set_column(table.column_names.index("status"), "status", status)
     assert len(kept(select(table, SelectionConfig(keep_ratio=0.7)))) == 3  # of four
 

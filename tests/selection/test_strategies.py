@@ -63,6 +63,17 @@ def test_auto_keeps_clean_rows_first() -> None:
     assert "as clean as the anchors" in explanation(table)
 
 
+def test_auto_says_where_its_set_decided_nothing() -> None:
+    """With room for all rows that look clean, no order among them is what was kept."""
+    corrupted = np.arange(COUNT) < COUNT // 2
+    columns = {**second_look(corrupted), "sketch": sketches(COUNT, 2)}
+    anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
+    assert "all of them are kept; " in explanation(select(scores(**columns), anchors=anchors))
+    few = explanation(select(scores(**columns), SelectionConfig(keep_count=20), anchors))
+    assert "each row by what it adds" in few
+    assert "all of them" not in few
+
+
 def test_auto_does_not_prefer_easy_rows_among_clean_ones() -> None:
     """With 20 rows to keep of 100 clean ones, low late loss decides nothing: utility does."""
     corrupted = np.arange(COUNT) < COUNT // 2
@@ -221,6 +232,25 @@ def test_verdicts_stand_beside_the_reasons() -> None:
     assert table["reason"].to_pylist()[0] == "toxic"
 
 
+def test_dropping_toxic_rows_is_refused_where_no_row_could_be_called_toxic() -> None:
+    p = np.random.default_rng(0).integers(1, 12, COUNT) / 11
+    table, anchors = scores(late_loss=p.tolist(), corrupted_p=p.tolist()), pa.table({"anchor": range(10)})
+    with pytest.raises(DataError, match=r"with 10 anchors no p-value .* is below 0\.091.* with 19 anchors at least"):
+        select(table, SelectionConfig(drop_toxic=True), anchors)
+    assert select(table, SelectionConfig(drop_toxic=True, false_discovery_rate=0.1), anchors).num_rows == COUNT
+
+
+def test_less_than_was_asked_for_is_said_with_its_reasons(caplog: pytest.LogCaptureFixture) -> None:
+    embedding = pa.array(np.repeat(np.eye(COUNT // 4), 4, axis=0).tolist(), type=pa.list_(pa.float32()))
+    table = select(scores(sketch=embedding), SelectionConfig(strategy="diverse"))
+    assert f"{COUNT // 2} rows were asked for, {COUNT // 4} are kept: {COUNT * 3 // 4} within 0.1 of" in caplog.text
+    assert set(table["reason"].to_pylist()) == {"kept", "within 0.1 of a row taken"}
+    caplog.clear()
+    select(scores(sketch=embedding), SelectionConfig(strategy="diverse", keep_count=10))
+    select(scores(), SelectionConfig(min_utility=0.0))
+    assert "were asked for" not in caplog.text
+
+
 def test_corrupted_rows_are_toxic() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
     table = select(scores(**second_look(corrupted)))
@@ -253,6 +283,7 @@ def test_equal_lengths_are_never_parted() -> None:
         ({"aggregate": "median"}, "selection.aggregate must be one of 'mean'"),
         ({"aggregate_over": "anchors"}, "needs selection.aggregate"),
         ({"length_strata": 2, "balance_by": "source"}, "length_strata or selection.balance_by, not both"),
+        ({"balance": "equal"}, "needs selection.balance_by"),
         ({"false_discovery_rate": 0.9}, "selection.false_discovery_rate must be a number > 0 and <= 0.5"),
     ],
 )

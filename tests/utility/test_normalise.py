@@ -19,7 +19,7 @@ def test_each_divisor_is_its_formula() -> None:
     expected = {
         "raw": [1.0, -2.0, 0.0],
         "raw_per_sample": [4.0, -2.0, 0.0],
-        "gradient_norm": [0.2, -1.0, 0.0],
+        "per_gradient_norm": [0.2, -1.0, 0.0],
         "relative": [0.5, -4.0, 0.0],
     }
     assert set(expected) == set(DIVIDED)
@@ -30,8 +30,8 @@ def test_each_divisor_is_its_formula() -> None:
 def test_unknown_names_and_missing_norms_are_refused() -> None:
     with pytest.raises(ValueError, match="utility must be one of raw, raw_per_sample"):
         divisor("mean_cosine", LOSS, TOKENS)
-    with pytest.raises(ValueError, match="gradient_norm needs"):
-        divisor("gradient_norm", LOSS, TOKENS)
+    with pytest.raises(ValueError, match="per_gradient_norm needs"):
+        divisor("per_gradient_norm", LOSS, TOKENS)
 
 
 @pytest.mark.parametrize("estimator", ["reverse", "forward", "exact"])
@@ -45,7 +45,7 @@ def test_scores_are_raw_ones_over_the_divisor(warm_proxy, pool, anchors, estimat
     for relative, score in zip(scores("relative"), raw, strict=True):
         assert relative.utility == pytest.approx(score.utility / score.loss, rel=1e-4)
     if estimator == "reverse":
-        for divided, score in zip(scores("gradient_norm"), raw, strict=True):
+        for divided, score in zip(scores("per_gradient_norm"), raw, strict=True):
             assert divided.utility == pytest.approx(score.utility / score.columns["grad_norm"], rel=1e-4)
 
 
