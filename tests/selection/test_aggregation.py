@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ost_hf.selection import config
-from ost_hf.selection.aggregation import AGGREGATIONS, aggregate, ranks
+from ost_hf.selection.aggregation import AGGREGATIONS, aggregate
 
 UTILITY = np.array([[0.9, 0.0], [0.2, 0.3], [0.1, 0.8], [-0.5, -0.1]])
 
@@ -82,10 +82,6 @@ def test_the_order_of_candidates_does_not_matter(how: str) -> None:
     utility = np.random.default_rng(2).random((40, 3))
     permutation = np.random.default_rng(3).permutation(40)
     np.testing.assert_allclose(aggregate(utility, how)[permutation], aggregate(utility[permutation], how))
-
-
-def test_equal_values_share_their_rank() -> None:
-    assert ranks(np.array([5.0, 1.0, 5.0, 7.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
 
 
 def test_what_is_wrong_is_said() -> None:
