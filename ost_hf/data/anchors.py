@@ -9,6 +9,7 @@ from typing import Any
 
 from ost_hf.data.config import AnchorConfig
 from ost_hf.data.rows import Rows
+from ost_hf.data.shares import largest_remainders
 from ost_hf.errors import DataError
 
 
@@ -49,13 +50,10 @@ def stratified_sample(strata: Sequence[Any], size: int, seed: int) -> list[int]:
     members: dict[str, list[int]] = defaultdict(list)
     for index, stratum in enumerate(strata):
         members[str(stratum)].append(index)
-    exact = {name: size * len(rows) / len(strata) for name, rows in members.items()}
-    quota = {name: int(share) for name, share in exact.items()}
-    by_remainder = sorted(members, key=lambda name: (quota[name] - exact[name], name))
-    for name in by_remainder[: size - sum(quota.values())]:
-        quota[name] += 1
+    rows_of = [members[name] for name in sorted(members)]
+    quotas = largest_remainders([len(rows) for rows in rows_of], size).tolist()
     generator = random.Random(seed)
-    return sorted(i for name in sorted(members) for i in generator.sample(members[name], quota[name]))
+    return sorted(i for rows, quota in zip(rows_of, quotas, strict=True) for i in generator.sample(rows, quota))
 
 
 def find_overlap(pool: Rows, anchors: Rows, overlap: str) -> set[int]:

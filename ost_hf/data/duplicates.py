@@ -63,9 +63,6 @@ def find_duplicates(
         config: Whether to look for near duplicates, and what is near.
         anchors: The anchor set.
         evaluation: The rows that the target will be evaluated on.
-
-    Raises:
-        ConfigError: If near duplicates are asked for and a library is missing.
     """
     evaluation = None if config.evaluation == "off" else evaluation
     contents = _Contents(pool)

@@ -1,10 +1,15 @@
-"""Means over seeds with intervals, differences paired by seed, and ratios of differences."""
+"""Means over seeds with intervals, differences paired by seed, and ratios of differences.
+
+Of one repetition: how well values tell rows apart, and what is kept of copies.
+"""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -113,6 +118,34 @@ def mean_recovered(settings: Sequence[tuple[dict[int, float], dict[int, float], 
     count = len(known)
     half = _t(count - 1) * math.sqrt((count - 1) * float(np.var(known)))
     return Interval(whole, whole - half, whole + half, count)
+
+
+def area_under_curve(values: np.ndarray, positive: np.ndarray) -> float | None:
+    """The chance that a positive row's value is above another's, ties counted half; ``None`` without both kinds.
+
+    Args:
+        values: ``[N]``; rows without a number are left out.
+        positive: ``[N]``, booleans.
+    """
+    known = ~np.isnan(values)
+    above, below = np.sort(values[known & positive]), values[known & ~positive]
+    if not len(above) or not len(below):
+        return None
+    losses = np.searchsorted(above, below, "left") + np.searchsorted(above, below, "right")
+    return float(1 - losses.mean() / (2 * len(above)))
+
+
+def extra_copies_kept(groups: Sequence[Any], kept: Sequence[int]) -> float | None:
+    """Of the rows beyond the first of each group of copies, the share that is kept; ``None`` if there are none.
+
+    Args:
+        groups: The group of each row of the pool; ``None`` for a row that stands there once.
+        kept: The rows that are kept. Which row of a group is the first does not matter.
+    """
+    of_pool = Counter(group for group in groups if group is not None)
+    of_kept = Counter(groups[row] for row in kept if groups[row] is not None)
+    extra = sum(number - 1 for number in of_pool.values())
+    return sum(number - 1 for number in of_kept.values()) / extra if extra else None
 
 
 def _gains_and_gaps(

@@ -20,6 +20,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ost_hf.utility.rank_correlation import ranks
+
 Array = NDArray[np.float64]
 
 
@@ -43,12 +45,6 @@ def aggregate(utility_NG: Array, how: str) -> Array:
     if np.isnan(utility_NG).any():
         raise ValueError("utilities of groups must not be missing")
     return AGGREGATIONS[how](utility_NG)
-
-
-def ranks(values: Array) -> Array:
-    """Ranks from 0 (lowest) to N - 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts + 1) / 2)[inverse]
 
 
 def _vote(utility_NG: Array) -> Array:

@@ -88,23 +88,23 @@ def greedy(
     length_N, wanted = _lengths(sketch_Nk), min(quota, count)
     # Unit vectors: the trace of the anchors' matrix is one.
     damping = ridge / size
-    left = np.ones(count, dtype=bool)
-    room = None if room is None else room.copy()
+    if stratum_N is None or room is None:
+        stratum_N, room = np.zeros(count, dtype=np.int64), np.array([count])
+    # Left are rows that are neither taken nor of a full stratum.
+    left, room = room[stratum_N] > 0, room.copy()
     total = np.zeros(size, dtype=np.float64)
     order: list[int] = []
     gains: list[float] = []
     block = max(1, -(-wanted // blocks))
     while len(order) < wanted:
-        gain_N = np.full(count, -np.inf, dtype=np.float32)
+        gain_N = np.empty(count, dtype=np.float32)
         mean = total / max(1, len(order))
         direction = _direction(target, anchor_Vk, mean, damping, step_share * len(order) / wanted)
         for start, stop in _pieces(count):
             gain_N[start:stop] = (np.asarray(sketch_Nk[start:stop]) @ direction) / length_N[start:stop]
-        gain_N[~left] = -np.inf
         chosen = _best(gain_N, left, min(block, wanted - len(order)), stratum_N, room)
         if not chosen:
             break
-        left[chosen] = False
         total += unit(np.asarray(sketch_Nk[chosen])).sum(0, dtype=np.float64)
         order += chosen
         gains += gain_N[chosen].tolist()
@@ -125,25 +125,45 @@ def _direction(target: Array, anchor_Vk: Array, mean: NDArray[np.float64], dampi
 
 
 def _best(
-    gain_N: Array,
-    left: NDArray[np.bool_],
-    size: int,
-    stratum_N: NDArray[np.int64] | None,
-    room: NDArray[np.int64] | None,
+    gain_N: Array, left: NDArray[np.bool_], size: int, stratum_N: NDArray[np.int64], room: NDArray[np.int64]
 ) -> list[int]:
-    """The rows of highest gain, in order; equal gains by place. ``room`` is used up."""
-    if stratum_N is None or room is None:
-        size = min(size, int(left.sum()))
-        top = np.argpartition(-gain_N, size - 1)[:size] if size else np.empty(0, dtype=np.int64)
-        return top[np.lexsort((top, -gain_N[top]))].tolist()
+    """The rows of highest gain that strata have room for, in order; equal gains by place.
+
+    ``left`` and ``room`` are used up.
+    """
     chosen: list[int] = []
-    for row in np.lexsort((np.arange(len(gain_N)), -gain_N)):
-        if len(chosen) == size or not left[row]:
-            break
-        if room[stratum_N[row]] > 0:
-            room[stratum_N[row]] -= 1
-            chosen.append(int(row))
+    reach = size
+    while len(chosen) < size and left.any():
+        first = _first(gain_N, np.flatnonzero(left), reach)
+        stratum = stratum_N[first]
+        taken = first[_earlier_equals(stratum) < room[stratum]][: size - len(chosen)]
+        room -= np.bincount(stratum_N[taken], minlength=len(room))
+        left[taken] = False
+        if (room[stratum] == 0).any():
+            left &= room[stratum_N] > 0
+        chosen += taken.tolist()
+        # Where strata fill up again and again, the pool is not gone through for every row.
+        reach *= 2
     return chosen
+
+
+def _first(gain_N: Array, places: NDArray[np.int64], size: int) -> NDArray[np.int64]:
+    """The first ``size`` of ascending places, or all, by gain, highest first; equal gains by place."""
+    cost = -gain_N[places]
+    if size < len(places):
+        # A partition alone would take any of the rows that tie with its last one. What is no number comes last.
+        near = ~(cost > np.partition(cost, size - 1)[size - 1])
+        places, cost = places[near], cost[near]
+    return places[np.argsort(cost, kind="stable")[:size]]
+
+
+def _earlier_equals(values: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each value, how many equal ones stand before it."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    result = np.empty(len(values), dtype=np.int64)
+    result[order] = np.arange(len(values)) - np.searchsorted(ordered, ordered)
+    return result
 
 
 def _lengths(sketch_Nk: Array) -> Array:

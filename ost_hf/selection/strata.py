@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ost_hf.data.shares import largest_remainders
+
 Places = NDArray[np.int64]
 
 
@@ -40,11 +42,7 @@ def rooms(stratum: Places, quota: int, balance: str) -> Places:
     """
     sizes = np.bincount(stratum)
     if balance == "proportional":
-        exact = quota * sizes / max(1, sizes.sum())
-        room = np.floor(exact).astype(np.int64)
-        rest = quota - int(room.sum())
-        room[np.lexsort((np.arange(len(sizes)), room - exact))[:rest]] += 1
-        return room
+        return largest_remainders(sizes, quota)
     if balance != "equal":
         raise ValueError(f"balance must be proportional or equal, got {balance!r}")
     room = np.zeros(len(sizes), dtype=np.int64)

@@ -10,20 +10,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
 
+from ost_hf.cli.config import RunConfig
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.datamodelling import read_datamodelling
-from ost_hf.cli.study.description import area_under_curve, extra_copies_kept
+from ost_hf.cli.study.description import describe_arm
 from ost_hf.cli.study.main import run_study
 from ost_hf.cli.study.markers import identity, read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command, repetition
 from ost_hf.cli.study.provenance import configuration_hash
 from ost_hf.cli.study.worker import run_group
 from ost_hf.cli.yaml_values import dump_yaml
+from ost_hf.data.config import DatasetConfig
 from ost_hf.errors import ConfigError, DataError, RunDirectoryError
+from ost_hf.selection.selector import write_selection
 
 Record = dict[str, Any]
 
@@ -287,22 +291,16 @@ def test_what_is_wrong_is_said(given: Record, tmp_path: Path, change: Record, me
         load_study(write({**given, **change}, tmp_path))
 
 
-def test_area_under_curve_counts_pairs() -> None:
-    generator = np.random.default_rng(3)
-    values, positive = generator.integers(0, 6, 60).astype(float), generator.random(60) < 0.4
-    pairs = [(a > b) + 0.5 * (a == b) for a in values[positive] for b in values[~positive]]
-    assert area_under_curve(values, positive) == pytest.approx(np.mean(pairs))
-    assert area_under_curve(np.array([1.0, np.nan]), np.array([True, False])) is None
-
-
-def test_extra_copies_are_those_beyond_the_first_of_a_group() -> None:
-    groups = [0, None, 0, 1, 0, 1, None]
-    assert extra_copies_kept(groups, [0, 1, 3, 6]) == 0  # one of each group: whichever it is
-    assert extra_copies_kept(groups, [4, 5]) == 0
-    assert extra_copies_kept(groups, [0, 2, 3]) == pytest.approx(1 / 3)
-    assert extra_copies_kept(groups, range(7)) == 1
-    with pytest.raises(DataError, match="no two rows"):
-        extra_copies_kept([None, 1, 2], [0])
+def test_kept_copies_are_told_and_a_pool_without_copies_is_refused(tmp_path: Path) -> None:
+    pool = {"question": ["1?", "2?", "2?"], "answer": ["1", "2", "2"], "kind": ["a", "b", "b"], "number": [1, 2, 3]}
+    pq.write_table(pa.table(pool), tmp_path / "pool.parquet")
+    kept = pa.table({"example_id": ["x", "y", "z"], "row": [0, 1, 2], "kept": [False, True, True]})
+    write_selection(kept, tmp_path / "selection.parquet")
+    (tmp_path / "metrics.json").write_text('{"exact_match": 0.5}')
+    config = RunConfig(str(tmp_path), pool=DatasetConfig(path=str(tmp_path / "pool.parquet")))
+    assert describe_arm(config, None, copies="kind")["extra_copies_kept"] == 1
+    with pytest.raises(DataError, match="copies: no two rows of the pool share a value of the column 'number'"):
+        describe_arm(config, None, copies="number")
 
 
 def test_two_studies_do_not_write_to_one_folder(

@@ -1,4 +1,4 @@
-"""Intervals over seeds, paired differences, shares of a gap."""
+"""Intervals over seeds, paired differences, shares of a gap; areas under curves, copies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ost_hf.reporting.statistics import mean_interval, mean_recovered, paired_difference, recovered
+from ost_hf.reporting.statistics import (
+    area_under_curve,
+    extra_copies_kept,
+    mean_interval,
+    mean_recovered,
+    paired_difference,
+    recovered,
+)
 
 
 def test_the_interval_is_students() -> None:
@@ -97,3 +104,20 @@ def test_the_jackknife_by_hand() -> None:
 def test_without_room_nothing_is_recovered() -> None:
     assert recovered({0: 0.5}, {0: 0.5}, {0: 0.5}) is None
     assert recovered({0: 0.5}, {1: 0.5}, {0: 0.6}) is None
+
+
+def test_area_under_curve_counts_pairs() -> None:
+    generator = np.random.default_rng(3)
+    values, positive = generator.integers(0, 6, 60).astype(float), generator.random(60) < 0.4
+    pairs = [(a > b) + 0.5 * (a == b) for a in values[positive] for b in values[~positive]]
+    assert area_under_curve(values, positive) == pytest.approx(np.mean(pairs))
+    assert area_under_curve(np.array([1.0, np.nan]), np.array([True, False])) is None
+
+
+def test_extra_copies_are_those_beyond_the_first_of_a_group() -> None:
+    groups = [0, None, 0, 1, 0, 1, None]
+    assert extra_copies_kept(groups, [0, 1, 3, 6]) == 0  # one of each group: whichever it is
+    assert extra_copies_kept(groups, [4, 5]) == 0
+    assert extra_copies_kept(groups, [0, 2, 3]) == pytest.approx(1 / 3)
+    assert extra_copies_kept(groups, range(7)) == 1
+    assert extra_copies_kept([None, 1, 2], [0]) is None

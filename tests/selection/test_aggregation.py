@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from ost_hf.selection import config
-from ost_hf.selection.aggregation import AGGREGATIONS, aggregate, ranks
+from ost_hf.selection.aggregation import AGGREGATIONS, aggregate
 
 UTILITY = np.array([[0.9, 0.0], [0.2, 0.3], [0.1, 0.8], [-0.5, -0.1]])
 
@@ -40,17 +42,39 @@ def test_votes_have_no_ties_where_ranks_differ() -> None:
     assert len(np.unique(aggregate(utility, "vote"))) > 150
 
 
-def test_turns_go_round() -> None:
-    """A slow reference: the groups take turns, each takes its best row that is left."""
-    utility = np.random.default_rng(1).random((30, 4))
-    left, expected = set(range(30)), []
+@pytest.fixture(params=[(30, 4), (41, 3), (3, 5), (1, 2)], ids=str)
+def tied(request: pytest.FixtureRequest) -> np.ndarray:
+    """Utilities of rows in groups, among them many equal ones."""
+    return np.random.default_rng(1).integers(-6, 6, size=request.param).astype(np.float64)
+
+
+def test_votes_are_counted_and_ties_broken_by_the_mean_rank(tied: np.ndarray) -> None:
+    """A slow reference: ranks are counted row against row."""
+    count, groups = tied.shape
+    keys = []
+    for row in range(count):
+        votes, sum_of_ranks = 0, Fraction(0)
+        for group in tied.T.tolist():
+            rank = sum(other < group[row] for other in group) + Fraction(group.count(group[row]) - 1, 2)
+            votes += rank > Fraction(count - 1, 2)
+            sum_of_ranks += rank
+        keys.append((votes, sum_of_ranks / groups))
+    score = aggregate(tied, "vote")
+    assert np.floor(score).tolist() == [votes for votes, _ in keys]
+    # Equal where all is equal, and otherwise in the same order.
+    assert np.unique(score, return_inverse=True)[1].tolist() == [sorted(set(keys)).index(key) for key in keys]
+
+
+def test_turns_go_round(tied: np.ndarray) -> None:
+    """A slow reference: the groups take turns, each takes its best row that is left, the first of equal ones."""
+    left, expected = list(range(len(tied))), []
     while left:
-        for group in range(4):
+        for group in tied.T:
             if left:
-                best = max(left, key=lambda row: utility[row, group])
+                best = max(left, key=lambda row: group[row])
                 left.remove(best)
                 expected.append(best)
-    assert np.argsort(-aggregate(utility, "round_robin")).tolist() == expected
+    assert np.argsort(-aggregate(tied, "round_robin")).tolist() == expected
 
 
 @pytest.mark.parametrize("how", list(AGGREGATIONS))
@@ -58,10 +82,6 @@ def test_the_order_of_candidates_does_not_matter(how: str) -> None:
     utility = np.random.default_rng(2).random((40, 3))
     permutation = np.random.default_rng(3).permutation(40)
     np.testing.assert_allclose(aggregate(utility, how)[permutation], aggregate(utility[permutation], how))
-
-
-def test_equal_values_share_their_rank() -> None:
-    assert ranks(np.array([5.0, 1.0, 5.0, 7.0])).tolist() == [1.5, 0.0, 1.5, 3.0]
 
 
 def test_what_is_wrong_is_said() -> None:

@@ -8,19 +8,34 @@ import pytest
 from ost_hf.selection.setwise import greedy, unit
 
 
-def reference(sketch: np.ndarray, anchor: np.ndarray, quota: int, ridge: float) -> list[int]:
-    """One row at a time, matrices written out."""
+def reference(
+    sketch: np.ndarray,
+    anchor: np.ndarray,
+    quota: int,
+    ridge: float = 1.0,
+    block: int = 1,
+    stratum: np.ndarray | None = None,
+    room: np.ndarray | None = None,
+) -> list[int]:
+    """Matrices written out, and in each block one row at a time down the sorted gains."""
     x, v = unit(sketch).astype(np.float64), unit(anchor).astype(np.float64)
     a, size = v.mean(0), x.shape[1]
     curvature = v.T @ v / len(v) + ridge / size * np.eye(size)
-    chosen: list[int] = []
-    while len(chosen) < quota:
+    strata = [0] * len(x) if stratum is None else stratum.tolist()
+    left = [len(x)] if room is None else room.tolist()
+    wanted, chosen = min(quota, len(x)), []
+    while len(chosen) < wanted:
         mean = x[chosen].mean(0) if chosen else np.zeros(size)
         bend = mean @ curvature @ mean
         step = max(0.0, a @ mean) / bend if bend > 0 else 0.0
-        gain = x @ (a - 0.8 * len(chosen) / quota * step * curvature @ mean)
-        gain[chosen] = -np.inf
-        chosen.append(int(gain.argmax()))
+        gain = x @ (a - 0.8 * len(chosen) / wanted * step * curvature @ mean)
+        before = list(chosen)
+        for row in sorted(set(range(len(x))) - set(chosen), key=lambda row: (-gain[row], row)):
+            if len(chosen) < min(wanted, len(before) + block) and left[strata[row]] > 0:
+                left[strata[row]] -= 1
+                chosen.append(row)
+        if chosen == before:
+            break
     return chosen
 
 
@@ -33,6 +48,22 @@ def sketches() -> tuple[np.ndarray, np.ndarray]:
 def test_blocks_of_one_are_the_greedy_reference(sketches) -> None:
     chosen = greedy(*sketches, quota=20, blocks=20, ridge=0.5)
     assert chosen.order.tolist() == reference(*sketches, 20, 0.5)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 7, 200])
+@pytest.mark.parametrize("seed", range(6))
+def test_ties_and_strata_that_fill_up_in_a_block_are_the_greedy_reference(seed: int, blocks: int) -> None:
+    """Sketches along axes: products are exact, so that some thirty rows tie at a time."""
+    generator = np.random.default_rng(seed)
+    sketch = np.eye(5, dtype=np.float32)[generator.integers(0, 5, 300)]
+    sketch *= generator.choice([-2.0, 0.5, 1.0, 4.0], size=(300, 1)).astype(np.float32)
+    anchor = generator.normal(size=(10, 5)).astype(np.float32) + 0.3
+    # Strata that follow the gains fill up one after the other; some have no room at all.
+    several = np.abs(sketch).argmax(1) * 2 + generator.integers(0, 2, 300)
+    cases = [(None, None), (np.zeros(300, dtype=np.int64), np.array([120])), (several, generator.integers(0, 40, 10))]
+    for stratum, room in cases:
+        expected = reference(sketch, anchor, 150, block=-(-150 // blocks), stratum=stratum, room=room)
+        assert greedy(sketch, anchor, 150, blocks, stratum_N=stratum, room=room).order.tolist() == expected
 
 
 def test_lengths_of_sketches_do_not_matter(sketches) -> None:

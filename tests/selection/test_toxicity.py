@@ -44,6 +44,33 @@ def test_the_false_discovery_rate_of_hurting_is_held() -> None:
     assert found > 0.9
 
 
+def hurts_p_reference(utility: np.ndarray, resamples: int, seed: int) -> list[float]:
+    """One candidate and one resample at a time."""
+    anchors = utility.shape[1]
+    draws = np.random.default_rng(seed).integers(0, anchors, size=(resamples, anchors))
+    found = []
+    for row in utility:
+        t = row.mean() / (row.std(ddof=1) / np.sqrt(anchors))
+        below = 0
+        for draw in draws:
+            again = row[draw]
+            if len(set(again.tolist())) == 1:
+                t_star = np.inf if again[0] > row.mean() else -np.inf
+            else:
+                t_star = (again.mean() - row.mean()) / (again.std(ddof=1) / np.sqrt(anchors))
+            below += t_star <= t
+        found.append((1 + below) / (1 + resamples))
+    return found
+
+
+@pytest.mark.parametrize("anchors", [2, 3, 12])  # of few, many a resample is of one anchor alone
+def test_p_values_are_those_of_the_bootstrap_written_out(anchors: int) -> None:
+    generator = np.random.default_rng(3)
+    utility = generator.normal(size=(25, anchors)) + generator.normal(size=(25, 1))
+    found = hurts_p(utility, resamples=200, seed=4)
+    assert found.tolist() == hurts_p_reference(utility, 200, 4)
+
+
 def test_p_values_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     utility = np.random.default_rng(2).normal(size=(50, 20))
     whole = hurts_p(utility, resamples=100)

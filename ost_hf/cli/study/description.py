@@ -12,6 +12,7 @@ import numpy as np
 from ost_hf.cli.config import RunConfig
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
+from ost_hf.reporting.statistics import area_under_curve, extra_copies_kept
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.selector import read_selection
 from ost_hf.selection.strategies import split_clean
@@ -32,6 +33,9 @@ def describe_arm(
         truth: ``column`` and its value for ``clean`` rows.
         count_by: Columns of the pool of whose values the kept share is told.
         copies: Column of the pool whose equal values tell copies of one another.
+
+    Raises:
+        DataError: If no row of the pool is ``truth``'s clean, or none is a copy of another.
     """
     metrics = json.loads((config.folder / "metrics.json").read_text())
     table = read_selection(config.folder)
@@ -48,6 +52,8 @@ def describe_arm(
     pool = Rows.load(config.pool).dataset if config.pool is not None and (count_by or copies is not None) else None
     if pool is not None and copies is not None:
         result["extra_copies_kept"] = extra_copies_kept(pool[copies], kept)
+        if result["extra_copies_kept"] is None:
+            raise DataError(f"copies: no two rows of the pool share a value of the column {copies!r}")
     for column in count_by:
         assert pool is not None
         values = list(map(str, pool[column]))
@@ -66,24 +72,6 @@ def describe_arm(
                 kind: {name: found[kind, None if name == "none" else name] for name in verdicts} for kind in of_pool
             }
     return result
-
-
-def extra_copies_kept(groups: Sequence[Any], kept: Sequence[int]) -> float:
-    """Of the rows beyond the first of each group of copies, the share that is kept.
-
-    Args:
-        groups: The group of each row of the pool; ``None`` for a row that stands there once.
-        kept: The rows that are kept. Which row of a group is the first does not matter.
-
-    Raises:
-        DataError: If no row is a copy of another.
-    """
-    of_pool = Counter(group for group in groups if group is not None)
-    of_kept = Counter(groups[row] for row in kept if groups[row] is not None)
-    extra = sum(number - 1 for number in of_pool.values())
-    if extra == 0:
-        raise DataError("copies: no two rows of the pool share a value of that column")
-    return sum(number - 1 for number in of_kept.values()) / extra
 
 
 def describe_choice(config: RunConfig) -> Record:
@@ -126,21 +114,6 @@ def describe_scores(config: RunConfig, truth: Record | None) -> Record:
             values = sign * table[column].to_numpy().astype(np.float64)
             result[column] = area_under_curve(values, clean)
     return {"auc": result}
-
-
-def area_under_curve(values: np.ndarray, positive: np.ndarray) -> float | None:
-    """The chance that a positive row's value is above another's, ties counted half; ``None`` without both kinds.
-
-    Args:
-        values: ``[N]``; rows without a number are left out.
-        positive: ``[N]``, booleans.
-    """
-    known = ~np.isnan(values)
-    above, below = np.sort(values[known & positive]), values[known & ~positive]
-    if not len(above) or not len(below):
-        return None
-    losses = np.searchsorted(above, below, "left") + np.searchsorted(above, below, "right")
-    return float(1 - losses.mean() / (2 * len(above)))
 
 
 def _kinds(config: RunConfig, truth: Record | None) -> list[str] | None:
