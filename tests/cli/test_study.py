@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -285,6 +286,19 @@ def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None
 def test_what_is_wrong_is_said(given: Record, tmp_path: Path, change: Record, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load_study(write({**given, **change}, tmp_path))
+
+
+@pytest.mark.parametrize("protocol", ["A", "B"])
+@pytest.mark.parametrize("steps", [None, 0, 2.5, True, "8"])
+def test_both_protocols_need_a_number_of_steps_before_anything_runs(
+    given: Record, tmp_path: Path, protocol: str, steps: object
+) -> None:
+    given["common"]["training"]["max_steps"] = steps
+    study = load_study(write({**given, "protocols": [protocol]}, tmp_path))
+    message = f"training.max_steps of method everything must be an integer >= 1, got {steps!r}: set it in common"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run_study(study, groups(study), list(study.methods))
+    assert not study.folder.exists()
 
 
 def test_area_under_curve_counts_pairs() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from ost_hf.cli.study.config import StudyConfig, load_study
 from ost_hf.cli.study.merge import merged, read_results
-from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition
+from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition, require_steps
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
 
@@ -123,7 +123,9 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
     for group in wanted:
         for method in methods:
             for arm in arms(study, method):
-                configuration(study, group, method, arm)
+                config = configuration(study, group, method, arm)
+                if arm.protocol is not None:
+                    require_steps(config, method)
     failures: list[str] = []
     # A process for each group: one that is killed takes no other with it.
     with ThreadPoolExecutor(min(study.workers, len(wanted))) as threads:
