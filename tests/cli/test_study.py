@@ -280,6 +280,13 @@ def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None
         ({"truth": {"column": "kind"}}, "truth must hold column and clean"),
         ({"methods": {"auto": {"prepare": ["true"]}}, "reference": "auto"}, "methods.auto.prepare would do nothing"),
         ({"worker": 2}, "did you mean 'workers'"),
+        ({"datamodelling": 3}, "datamodelling must hold subsets, share and max_steps, got 3"),
+        ({"datamodelling": {"subsets": 3, "share": None, "max_steps": 2}}, "datamodelling must hold subsets, share"),
+        ({"datamodelling": {"subsets": "x", "share": 7, "max_steps": -1}}, r"subsets must be an integer >= 3, got 'x'"),
+        ({"datamodelling": {"subsets": 2, "share": 0.5, "max_steps": 1}}, r"subsets must be an integer >= 3, got 2"),
+        ({"datamodelling": {"subsets": 3, "share": 7, "max_steps": 1}}, r"share must be a number > 0 and <= 1, got 7"),
+        ({"datamodelling": {"subsets": 3, "share": 0, "max_steps": 1}}, r"share must be a number > 0 and <= 1, got 0"),
+        ({"datamodelling": {"subsets": 3, "share": 1, "max_steps": -1}}, r"max_steps must be an integer >= 1, got -1"),
         ({"methods": ["auto"]}, "methods must hold names and their sections"),
     ],
 )
