@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from filelock import FileLock
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.datamodelling import read_datamodelling
 from ost_hf.cli.study.description import area_under_curve, extra_copies_kept
-from ost_hf.cli.study.main import run_study
+from ost_hf.cli.study.main import collect, run_study
 from ost_hf.cli.study.markers import identity, read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command, repetition
 from ost_hf.cli.study.provenance import configuration_hash
@@ -373,6 +374,24 @@ def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp
     # Nor is what began with other files than lie there when it ends.
     with pytest.raises(RunDirectoryError, match="changed while it was made"):
         write_done(marker, config, made_with, {"score": 0.5})
+
+
+def test_results_are_of_all_seeds_that_are_there(given: Record, tmp_path: Path) -> None:
+    path = write(given, tmp_path)
+    study = load_study(path)
+    (arm,) = arms(study, "untrained")
+    for seed in (6, 7):  # the YAML has 5 and 6
+        (group,) = groups(replace(study, seeds=[seed]))
+        config = configuration(study, group, "untrained", arm)
+        result = {"method": "untrained", "setting": "tiny", "seed": seed, "commit": "abc", "version": "0"}
+        config.folder.mkdir(parents=True)
+        write_done(config.folder / "result.json", config, identity(config), result)
+    for name in ("seed-8", "seed-mine", "seed-mine/untrained/untrained"):
+        (study.folder / "tiny" / name).mkdir(parents=True, exist_ok=True)
+    (study.folder / "tiny" / "seed-mine" / "untrained" / "untrained" / "result.json").write_text("{}")
+    results = collect(study, str(path))
+    assert [result["seed"] for result in results["results"]] == [6, 7]
+    assert results["commands"] == [f"ost-hf study --config {path} --seeds 6 7"]
 
 
 def test_a_killed_process_takes_no_other_group_with_it(

@@ -16,7 +16,7 @@ from typing import Any
 
 from ost_hf.cli.study.config import StudyConfig, load_study
 from ost_hf.cli.study.merge import merged, read_results
-from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition, require_steps
+from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition, require_steps, seeds_there
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
 
@@ -62,9 +62,8 @@ def main(argv: Sequence[str]) -> None:
         for name in names:
             if name not in known:
                 raise ConfigError(unknown_key(kind, name, known))
-    # What is run may be a part; what is collected is all that is there.
-    study = replace(study, seeds=sorted({*study.seeds, *seeds}))
-    wanted = [group for group in groups(study) if group.seed in seeds and group.setting in settings]
+    # What is run may be a part, or more than the YAML has; what is collected is all that is there.
+    wanted = [group for group in groups(replace(study, seeds=sorted(set(seeds)))) if group.setting in settings]
     _check_libraries()
     failures = [] if args.collect else run_study(study, wanted, list(methods))
     results = collect(study, args.config)
@@ -151,7 +150,7 @@ def _in_a_process(study: StudyConfig, group: Group, methods: list[str]) -> list[
 
 
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
-    """All results that are there, and where they come from."""
+    """All results that are there, of whichever seeds, and where they come from."""
     from ost_hf.cli.study.datamodelling import read_datamodelling
     from ost_hf.cli.study.description import describe_choice
     from ost_hf.cli.study.markers import read_done
@@ -160,6 +159,7 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     datamodelling: list[dict[str, Any]] = []
     others: list[str] = []
+    study = replace(study, seeds=sorted({*study.seeds, *seeds_there(study)}))
     for group in groups(study):
         try:
             datamodelling += read_datamodelling(study, group)

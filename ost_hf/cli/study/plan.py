@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,13 @@ def groups(study: StudyConfig) -> list[Group]:
         for seed in study.seeds
         for setting in study.settings
     ]
+
+
+def seeds_there(study: StudyConfig) -> set[int]:
+    """Seeds that have results in the study's folder, whichever the YAML names now."""
+    results = (path for name in study.settings for path in (study.folder / name).glob("seed-*/*/*/result.json"))
+    folders = {path.parents[2].name for path in results}
+    return {int(found[1]) for name in folders if (found := re.fullmatch(r"seed-(-?\d+)", name))}
 
 
 def repetition(group: Group) -> Group:
