@@ -19,6 +19,7 @@ from filelock import FileLock
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.datamodelling import read_datamodelling
 from ost_hf.cli.study.description import area_under_curve, extra_copies_kept
+from ost_hf.cli.study.devices import device_of_worker, listed_devices
 from ost_hf.cli.study.main import collect, run_study
 from ost_hf.cli.study.markers import identity, read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command, repetition
@@ -374,6 +375,45 @@ def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp
     # Nor is what began with other files than lie there when it ends.
     with pytest.raises(RunDirectoryError, match="changed while it was made"):
         write_done(marker, config, made_with, {"score": 0.5})
+
+
+@pytest.mark.parametrize(
+    ("given", "devices"),
+    [
+        ("3,5", ["3", "5"]),
+        (" 0 , 1", ["0", "1"]),
+        ("GPU-8932f937-d72c,MIG-3", ["GPU-8932f937-d72c", "MIG-3"]),
+        ("1,-1,2", ["1"]),
+        ("-1", []),
+        ("", []),
+    ],
+)
+def test_devices_are_those_that_cuda_reads_from_the_list(given: str, devices: list[str]) -> None:
+    assert listed_devices(given) == devices
+
+
+def test_workers_have_the_devices_in_turn_and_none_where_there_is_none() -> None:
+    assert [device_of_worker(slot, ["3", "5"]) for slot in range(3)] == ["3", "5", "3"]
+    assert [device_of_worker(slot, ["GPU-1"]) for slot in range(2)] == ["GPU-1", "GPU-1"]
+    assert device_of_worker(0, []) is None
+
+
+@pytest.mark.parametrize(
+    ("accelerate", "seen"),
+    [({}, {"3", "5"}), ({"train": "accelerate_configs/multi_gpu.yaml"}, {"3,5"})],
+)
+def test_each_worker_sees_a_device_of_its_own_unless_stages_are_launched(
+    given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accelerate: Record, seen: set[str]
+) -> None:
+    """The prepare command, which each worker's process starts, writes down what it sees."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    look = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    given["common"] |= {"prepare": ["python", "-c", look, "{data}/seen"], "accelerate": accelerate}
+    study = load_study(write(given | {"seeds": [5, 6, 7]}, tmp_path))
+    failures = run_study(study, groups(study), ["untrained"])
+    assert len(failures) == 3  # there is no pool
+    found = [(group.data / "seen").read_text() for group in groups(study)]
+    assert set(found[:2]) == set(found) == seen
 
 
 def test_results_are_of_all_seeds_that_are_there(given: Record, tmp_path: Path) -> None:
