@@ -2,72 +2,27 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import re
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from filelock import FileLock
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_study import Record, write
 
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.datamodelling import read_datamodelling
 from ost_hf.cli.study.description import area_under_curve, extra_copies_kept
-from ost_hf.cli.study.devices import device_of_worker, listed_devices
-from ost_hf.cli.study.main import collect, run_study
+from ost_hf.cli.study.main import collect
 from ost_hf.cli.study.markers import identity, read_done, write_done
-from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command, repetition
-from ost_hf.cli.study.provenance import configuration_hash
-from ost_hf.cli.study.worker import run_group
-from ost_hf.cli.yaml_values import dump_yaml
-from ost_hf.errors import ConfigError, DataError, RunDirectoryError
-
-Record = dict[str, Any]
-
-
-@pytest.fixture
-def given(tmp_path: Path, vlm_path: str) -> Record:
-    """A study of ten steps on forty rows."""
-    return {
-        "run_dir": str(tmp_path / "study"),
-        "seeds": [5, 6],
-        "workers": 2,
-        "keep_ratios": [0.25],
-        "protocols": ["A", "B"],
-        "reference": "one_step",
-        "truth": {"column": "kind", "clean": "clean"},
-        "datamodelling": {"subsets": 3, "share": 0.2, "max_steps": 2},
-        "settings": {"tiny": {"target": {"model": vlm_path}, "proxy": {"model": vlm_path}}},
-        "common": {
-            "prepare": [
-                "python", "recipes/handwritten_arithmetic/study_data.py", "--output", "{data}", "--seed", "{seed}",
-                "--pool_rows", 40, "--anchor_rows", 6, "--test_rows", 10,
-            ],
-            "pool": {"path": "{data}/pool.parquet"},
-            "anchors": {"path": "{data}/anchors.parquet"},
-            "proxy": {"warmup_min_steps": 2, "warmup_batch_size": 4},
-            "training": {"max_steps": 8, "per_device_train_batch_size": 4, "save_strategy": "no", "report_to": "none"},
-            "evaluation": {"path": "{data}/test.parquet", "reference_column": "solution", "max_new_tokens": 4},
-        },
-        "methods": {
-            "untrained": {"untrained": True},
-            "everything": {"scoring": {"scorer": "random"}, "selection": {"keep_ratio": 1.0}},
-            "one_step": {"strategy": "one_step", "scoring": {"per_anchor": True}},
-            "oracle": {"scoring": {"scorer": "column", "column": "is_clean"}, "selection": {"min_utility": 0.5}},
-        },
-    }  # fmt: skip
-
-
-def write(given: Record, folder: Path) -> Path:
-    path = folder / "study.yaml"
-    path.write_text(dump_yaml(given))
-    return path
+from ost_hf.cli.study.plan import arms, configuration, groups
+from ost_hf.errors import DataError, RunDirectoryError
 
 
 def study(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -228,88 +183,6 @@ def test_machines_share_a_study(tmp_path: Path, root: Path) -> None:
     assert "is no JSON" in refused(str(there))
 
 
-def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tmp_path: Path) -> None:
-    given["settings"]["tiny"]["selection"] = {"length_strata": 2}
-    config = load_study(write(given, tmp_path))
-    group = groups(config)[1]
-    assert (group.setting, group.seed) == ("tiny", 6)
-    first, second = (configuration(config, group, "one_step", arm) for arm in arms(config, "one_step"))
-    assert first.run_dir.endswith("tiny/seed-6/one_step/keep-0.25-A")
-    assert second.selection.keep_ratio == 0.25
-    assert second.selection.length_strata == 2
-    assert second.pool is not None
-    assert second.pool.path == str(group.data / "pool.parquet")
-    assert [second.proxy.seed, second.scoring.seed, second.selection.seed] == [6, 6, 6]  # type: ignore[union-attr]
-    assert second.training["seed"] == 6
-    assert [arm.name for arm in arms(config, "everything")] == ["keep-own-A", "keep-own-B"]
-    command = prepare_command(config, group)
-    assert command is not None
-    assert command[-8:] == ["--seed", "6", "--pool_rows", "40", "--anchor_rows", "6", "--test_rows", "10"]
-    assert filled(["{setting}-{seed}", 3, None], group) == ["tiny-6", 3, None]
-
-
-def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None:
-    whole = load_study(write(given, tmp_path))
-    common = given["common"]
-    (tmp_path / "shared.yaml").write_text(dump_yaml({**common, "scoring": {"batch_size": 1, "part_size": 2}}))
-    given["common"] = {"include": "shared.yaml", "scoring": {"batch_size": 5}}
-    shared = load_study(write(given, tmp_path))
-    assert shared.common == {**whole.common, "scoring": {"batch_size": 5, "part_size": 2}}
-    for text, message in (
-        ("include: other.yaml", "include no other"),
-        ("- 1", "must hold sections"),
-        ("scoring: x", "section scoring must hold fields, got 'x'"),
-    ):
-        (tmp_path / "shared.yaml").write_text(text)
-        with pytest.raises(ConfigError, match=message):
-            load_study(write(given, tmp_path))
-    given["common"] = {"include": "none.yaml"}
-    with pytest.raises(ConfigError, match=r"there is no .*none\.yaml"):
-        load_study(write(given, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"seeds": []}, "seeds is empty"),
-        ({"seeds": 5}, "seeds must be a list, got 5"),
-        ({"keep_ratios": 0.5}, r"keep_ratios must be a list, got 0\.5"),
-        ({"count_by": "operation"}, "count_by must be a list, got 'operation'"),
-        ({"protocols": ["C"]}, "protocols must be one of"),
-        ({"keep_ratios": [1.5]}, "keep_ratios must be"),
-        ({"reference": "autoo"}, "unknown method \\(reference\\) 'autoo'"),
-        ({"settings": {"a/b": {}}}, "names become folders"),
-        ({"truth": {"column": "kind"}}, "truth must hold column and clean"),
-        ({"methods": {"auto": {"prepare": ["true"]}}, "reference": "auto"}, "methods.auto.prepare would do nothing"),
-        ({"worker": 2}, "did you mean 'workers'"),
-        ({"datamodelling": 3}, "datamodelling must hold subsets, share and max_steps, got 3"),
-        ({"datamodelling": {"subsets": 3, "share": None, "max_steps": 2}}, "datamodelling must hold subsets, share"),
-        ({"datamodelling": {"subsets": "x", "share": 7, "max_steps": -1}}, r"subsets must be an integer >= 3, got 'x'"),
-        ({"datamodelling": {"subsets": 2, "share": 0.5, "max_steps": 1}}, r"subsets must be an integer >= 3, got 2"),
-        ({"datamodelling": {"subsets": 3, "share": 7, "max_steps": 1}}, r"share must be a number > 0 and <= 1, got 7"),
-        ({"datamodelling": {"subsets": 3, "share": 0, "max_steps": 1}}, r"share must be a number > 0 and <= 1, got 0"),
-        ({"datamodelling": {"subsets": 3, "share": 1, "max_steps": -1}}, r"max_steps must be an integer >= 1, got -1"),
-        ({"methods": ["auto"]}, "methods must hold names and their sections"),
-    ],
-)
-def test_what_is_wrong_is_said(given: Record, tmp_path: Path, change: Record, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_study(write({**given, **change}, tmp_path))
-
-
-@pytest.mark.parametrize("protocol", ["A", "B"])
-@pytest.mark.parametrize("steps", [None, 0, 2.5, True, "8"])
-def test_both_protocols_need_a_number_of_steps_before_anything_runs(
-    given: Record, tmp_path: Path, protocol: str, steps: object
-) -> None:
-    given["common"]["training"]["max_steps"] = steps
-    study = load_study(write({**given, "protocols": [protocol]}, tmp_path))
-    message = f"training.max_steps of method everything must be an integer >= 1, got {steps!r}: set it in common"
-    with pytest.raises(ConfigError, match=re.escape(message)):
-        run_study(study, groups(study), list(study.methods))
-    assert not study.folder.exists()
-
-
 def test_area_under_curve_counts_pairs() -> None:
     generator = np.random.default_rng(3)
     values, positive = generator.integers(0, 6, 60).astype(float), generator.random(60) < 0.4
@@ -326,36 +199,6 @@ def test_extra_copies_are_those_beyond_the_first_of_a_group() -> None:
     assert extra_copies_kept(groups, range(7)) == 1
     with pytest.raises(DataError, match="no two rows"):
         extra_copies_kept([None, 1, 2], [0])
-
-
-def test_two_studies_do_not_write_to_one_folder(
-    given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = load_study(write(given, tmp_path))
-    group = groups(config)[0]
-    group.folder.mkdir(parents=True)
-    with FileLock(group.folder / "lock"):
-        assert run_group(config, group, ["untrained"]) == []
-    assert "tiny, seed 5: left to another `ost-hf study`" in capsys.readouterr().err
-    assert not (group.folder / "log.txt").exists()
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES])
-def test_a_file_system_without_locks_is_said_and_other_errors_are_failures(
-    given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    class Unlockable(FileLock):  # type: ignore[misc, valid-type]
-        def acquire(self, *arguments: object, **named: object) -> None:
-            raise OSError(number, os.strerror(number))
-
-    config = load_study(write(given, tmp_path))
-    monkeypatch.setattr("ost_hf.cli.study.worker.FileLock", Unlockable)
-    failures = run_group(config, groups(config)[0], ["untrained"])
-    if number == errno.ENOLCK:
-        assert failures == []
-        assert "start no second study there" in capsys.readouterr().err
-    else:
-        assert "Permission denied" in failures[0]
 
 
 def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp_path: Path) -> None:
@@ -377,45 +220,6 @@ def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp
         write_done(marker, config, made_with, {"score": 0.5})
 
 
-@pytest.mark.parametrize(
-    ("given", "devices"),
-    [
-        ("3,5", ["3", "5"]),
-        (" 0 , 1", ["0", "1"]),
-        ("GPU-8932f937-d72c,MIG-3", ["GPU-8932f937-d72c", "MIG-3"]),
-        ("1,-1,2", ["1"]),
-        ("-1", []),
-        ("", []),
-    ],
-)
-def test_devices_are_those_that_cuda_reads_from_the_list(given: str, devices: list[str]) -> None:
-    assert listed_devices(given) == devices
-
-
-def test_workers_have_the_devices_in_turn_and_none_where_there_is_none() -> None:
-    assert [device_of_worker(slot, ["3", "5"]) for slot in range(3)] == ["3", "5", "3"]
-    assert [device_of_worker(slot, ["GPU-1"]) for slot in range(2)] == ["GPU-1", "GPU-1"]
-    assert device_of_worker(0, []) is None
-
-
-@pytest.mark.parametrize(
-    ("accelerate", "seen"),
-    [({}, {"3", "5"}), ({"train": "accelerate_configs/multi_gpu.yaml"}, {"3,5"})],
-)
-def test_each_worker_sees_a_device_of_its_own_unless_stages_are_launched(
-    given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, accelerate: Record, seen: set[str]
-) -> None:
-    """The prepare command, which each worker's process starts, writes down what it sees."""
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    look = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
-    given["common"] |= {"prepare": ["python", "-c", look, "{data}/seen"], "accelerate": accelerate}
-    study = load_study(write(given | {"seeds": [5, 6, 7]}, tmp_path))
-    failures = run_study(study, groups(study), ["untrained"])
-    assert len(failures) == 3  # there is no pool
-    found = [(group.data / "seen").read_text() for group in groups(study)]
-    assert set(found[:2]) == set(found) == seen
-
-
 def test_results_are_of_all_seeds_that_are_there(given: Record, tmp_path: Path) -> None:
     path = write(given, tmp_path)
     study = load_study(path)
@@ -432,53 +236,3 @@ def test_results_are_of_all_seeds_that_are_there(given: Record, tmp_path: Path) 
     results = collect(study, str(path))
     assert [result["seed"] for result in results["results"]] == [6, 7]
     assert results["commands"] == [f"ost-hf study --config {path} --seeds 6 7"]
-
-
-def test_a_killed_process_takes_no_other_group_with_it(
-    given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first group's prepare command kills the process that called it."""
-    kill = "import os, signal, sys; '5' in sys.argv[1:] and os.kill(os.getppid(), signal.SIGKILL)"
-    given["common"]["prepare"] = ["python", "-c", kill, "{seed}"]
-    config = load_study(write(given, tmp_path))
-    failures = run_study(config, groups(config), ["untrained"])
-    assert len(failures) == 2
-    assert "tiny, seed 5: its process was killed, or ran out of memory" in failures
-    assert any("tiny, seed 6: DataError" in failure and "pool.parquet" in failure for failure in failures)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"truth": {"column": "kinds", "clean": "clean"}}, "truth: the pool has no column 'kinds'; there are: "),
-        ({"truth": {"column": "kind", "clean": "right"}}, "truth: no row of the pool has kind 'right'; there are: "),
-        ({"count_by": ["source"]}, "count_by: the pool has no column 'source'"),
-        ({"copies": "group"}, "copies: the pool has no column 'group'"),
-    ],
-)
-def test_columns_that_are_not_there_are_named_before_anything_is_trained(
-    given: Record, tmp_path: Path, change: Record, message: str
-) -> None:
-    config = load_study(write({**given, **change}, tmp_path))
-    failures = run_group(config, groups(config)[0], ["one_step"])
-    assert len(failures) == 1
-    assert message in failures[0]
-    assert not (groups(config)[0].folder / "one_step").exists()
-
-
-def test_repetitions_are_of_one_configuration_whatever_names_hold_the_seed(given: Record, tmp_path: Path) -> None:
-    given["common"]["pool"] = {"path": "pools/{seed}.parquet"}
-    config = load_study(write(given, tmp_path))
-    hashes = {configuration_hash(configuration(config, repetition(group), "one_step")) for group in groups(config)}
-    assert len(hashes) == 1
-
-
-def test_cascade_looks_near_the_cut(given: Record, tmp_path: Path) -> None:
-    given["methods"]["cascade"] = {"strategy": "one_step", "scoring": {"estimator": "cascade", "utility": "raw"}}
-    config = load_study(write(given, tmp_path))
-    assert configuration(config, groups(config)[0], "cascade").scoring.cascade_keep_ratio == 0.25
-    given["methods"]["own"] = {**given["methods"]["cascade"], "selection": {"keep_ratio": 0.1}}
-    config = load_study(write(given | {"keep_ratios": [0.2, 0.5]}, tmp_path))
-    assert configuration(config, groups(config)[0], "own").scoring_near_the_cut.cascade_keep_ratio == 0.1
-    with pytest.raises(ConfigError, match=r"methods\.cascade: with several keep_ratios cascade needs"):
-        configuration(config, groups(config)[0], "cascade")
