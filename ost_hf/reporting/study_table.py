@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable
 from typing import Any
 
@@ -34,7 +35,7 @@ def as_markdown(study: Record) -> str:
                 parts += [f"### All settings: {title}", "", *_overall_table(study, chosen, settings), ""]
     if study.get("datamodelling"):
         parts += ["### Linear datamodelling score", "", *_datamodelling_table(study["datamodelling"]), ""]
-    return "\n".join([*parts, _source(study), ""])
+    return "\n".join([*parts, *_not_to_the_letter(study["study"]), _source(study), ""])
 
 
 def _setting_table(study: Record, chosen: Results, results: Results, setting: str) -> list[str]:
@@ -283,6 +284,26 @@ def _auc(results: Results) -> float | None:
 def _average(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def _not_to_the_letter(given: Record) -> list[str]:
+    """Methods of strategy ``paper`` with another estimator than the paper's; older results do not tell of methods."""
+    found: dict[str, dict[str, None]] = {}
+    for method, sections in (given.get("methods") or {}).items():
+        for setting in given["settings"].values():
+            layers = (sections, setting, given["common"])
+            strategy = ChainMap(*layers).get("strategy")
+            estimator = ChainMap(*(layer.get("scoring") or {} for layer in layers)).get("estimator", "exact")
+            if strategy == "paper" and estimator != "exact" and not sections.get("untrained"):
+                found.setdefault(estimator, {})[method] = None
+    lines = []
+    for estimator, methods in found.items():
+        exact = " but for rows near the cut and a sample" if estimator == "cascade" else ""
+        lines += [
+            f"{', '.join(methods)}: estimator `{estimator}`, first order in place of the simulated step{exact}.",
+            "",
+        ]
+    return lines
 
 
 def _source(study: Record) -> str:

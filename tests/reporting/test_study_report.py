@@ -54,3 +54,26 @@ def test_a_mark_is_of_all_seeds_whatever_is_known_of_their_cost(study: Record, t
     assert title == "one (B)\ncost of 2 of 3 seeds: auto\ncost not known: slow"
     plot_cost(study, tmp_path / "study.png")
     assert (tmp_path / "study.png").stat().st_size > 10_000
+
+
+def test_it_is_said_which_methods_are_not_the_papers_to_the_letter(study: Record) -> None:
+    assert "estimator" not in as_markdown(study)  # older results do not tell of methods
+    reverse = {"scoring": {"estimator": "reverse"}}
+    study["study"] = {
+        "common": {}, "settings": {"one": {}, "two": {"scoring": {"estimator": "forward"}}},
+        "methods": {
+            "paper": {"strategy": "paper", **reverse},
+            "cold": {"strategy": "paper", "proxy": {"warmup_fraction": 0}, **reverse},
+            "letter": {"strategy": "paper", "scoring": {"estimator": "exact"}},
+            "cascade": {"strategy": "paper", "scoring": {"estimator": "cascade"}},
+            "set_above": {"strategy": "paper"},
+            "one_step": {"strategy": "one_step", **reverse},
+            "auto": {},
+        },
+    }  # fmt: skip
+    first_order = "first order in place of the simulated step"
+    assert [line for line in as_markdown(study).splitlines() if "estimator" in line] == [
+        f"paper, cold: estimator `reverse`, {first_order}.",
+        f"cascade: estimator `cascade`, {first_order} but for rows near the cut and a sample.",
+        f"set_above: estimator `forward`, {first_order}.",
+    ]
