@@ -1,4 +1,4 @@
-"""The errors users meet, and the two checks configurations share.
+"""The errors users meet, and the checks configurations share.
 
 Every message says what was given, what is allowed, and what to do.
 """
@@ -60,6 +60,12 @@ def require_range(
     )
     if not inside:
         raise ConfigError(f"{name} must be a number {wanted}, got {value!r}")
+
+
+def require_integer(name: str, value: Any, *, at_least: int, remedy: str = "") -> None:
+    """Raises ``ConfigError`` unless ``value`` is an integer, and as large; ``remedy`` says what to do."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
+        raise ConfigError(f"{name} must be an integer >= {at_least}, got {value!r}{remedy and ': '}{remedy}")
 
 
 def unknown_key(what: str, key: str, allowed: Iterable[str]) -> str:

@@ -29,6 +29,7 @@ def run(config: RunConfig) -> None:
     _check_settings(selection, config)
     # Before the model: under ZeRO-3 these arguments are what makes it load in parts.
     args = training_arguments(config)
+    check_devices(args.n_gpu)
     with main_process_first():
         pool = Rows.load(config.pool)
     processing_class = load_processing_class(config.target)
@@ -43,6 +44,24 @@ def run(config: RunConfig) -> None:
     result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
+
+
+def check_devices(visible: int) -> None:
+    """Refuses several devices for one process.
+
+    Args:
+        visible: ``n_gpu`` of the training arguments: one at most where each process has a device of its own.
+
+    Raises:
+        ConfigError: If there are more, for the Trainer would take them all.
+    """
+    if visible > 1:
+        raise ConfigError(
+            f"{visible} devices are visible to one process: the Trainer would wrap the model in DataParallel and "
+            f"multiply the batch by {visible}. Train with a process for each (accelerate.train: "
+            f"accelerate_configs/multi_gpu.yaml, accelerate.num_processes: {visible}), or with one device "
+            "(CUDA_VISIBLE_DEVICES=0)"
+        )
 
 
 def _check_settings(selection: pa.Table, config: RunConfig) -> None:

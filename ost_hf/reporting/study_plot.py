@@ -7,11 +7,12 @@ from typing import Any
 
 from ost_hf.errors import ConfigError
 from ost_hf.reporting.statistics import mean_interval
+from ost_hf.reporting.study_cost import SELECTING, TRAINING, known_of_some, seconds_of
 
 Record = dict[str, Any]
+Arm = tuple[float | None, str]  # keep ratio and protocol
 
 _COLUMNS = 2
-_STAGES = ("score", "select", "train")
 # Okabe and Ito's colours, which people with colour blindness can tell apart, and marks that print in grey.
 _COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
 _MARKS = "osD^vPX*<>p"
@@ -19,6 +20,8 @@ _MARKS = "osD^vPX*<>p"
 
 def plot_cost(study: Record, path: Path) -> None:
     """Writes a PNG: exact match and its interval over seconds of selection and training.
+
+    A mark is of all seeds; its cost is the mean over those whose cost is known, and the title says where not all are.
 
     Args:
         study: What ``ost-hf study`` writes to ``results.json``.
@@ -36,7 +39,7 @@ def plot_cost(study: Record, path: Path) -> None:
 
     trained = [result for result in study["results"] if result["protocol"] is not None]
     panels = [(setting, arm) for arm in _arms(trained) for setting in study["settings"]]
-    panels = [panel for panel in panels if _points(trained, *panel)]
+    panels = [panel for panel in panels if marks(trained, *panel)]
     if not panels:
         return
     rows = -(-len(panels) // _COLUMNS)
@@ -48,16 +51,14 @@ def plot_cost(study: Record, path: Path) -> None:
     }
     handles: dict[str, Any] = {}
     for axis, (setting, arm) in zip(axes.flat, panels, strict=False):
-        for method, (seconds, scores) in _points(trained, setting, arm).items():
+        for method, (seconds, scores) in marks(trained, setting, arm).items():
             interval = mean_interval(scores)
             half = 0.0 if interval.low is None else 100 * (interval.mean - interval.low)
             large = 9 if method == study["reference"] else 6
             handles[method] = axis.errorbar(
                 seconds, 100 * interval.mean, yerr=half, capsize=3, markersize=large, linestyle="", **style[method]
             )
-        lacking = _without_cost(trained, setting, arm)
-        note = f"\ncost not known: {', '.join(lacking)}" if lacking else ""
-        axis.set_title(f"{setting} ({arm[1]}){note}", fontsize=10)
+        axis.set_title(panel_title(trained, setting, arm), fontsize=10)
         axis.set_xlabel("seconds of selection and training")
         axis.set_ylabel("exact match (%)")
         axis.grid(alpha=0.3)
@@ -76,27 +77,39 @@ def plot_cost(study: Record, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _arms(trained: list[Record]) -> list[tuple[float | None, str]]:
-    """Keep ratio and protocol of each arm with a ratio; methods with a cut of their own join every one."""
+def _arms(trained: list[Record]) -> list[Arm]:
+    """Each arm with a ratio; methods with a cut of their own join every one."""
     with_ratio = {(r["keep_ratio"], r["protocol"]) for r in trained if r["keep_ratio"] is not None}
     return sorted(with_ratio) or sorted({(None, r["protocol"]) for r in trained})
 
 
-def _without_cost(trained: list[Record], setting: str, arm: tuple[float | None, str]) -> list[str]:
-    """Methods of the panel that are not shown: every one of their scorings was interrupted and went on."""
+def panel_title(trained: list[Record], setting: str, arm: Arm) -> str:
+    """Setting and protocol, and the methods whose cost is of fewer seeds than their score."""
+    notes = [
+        f"\ncost {f'of {known} of {count} seeds' if known else 'not known'}: {', '.join(methods)}"
+        for (known, count), methods in known_of_some(_of_panel(trained, setting, arm)).items()
+    ]
+    return f"{setting} ({arm[1]}){''.join(notes)}"
+
+
+def _of_panel(trained: list[Record], setting: str, arm: Arm) -> list[Record]:
     here = [r for r in trained if r["setting"] == setting and r["protocol"] == arm[1]]
-    names = dict.fromkeys(r["method"] for r in here if r["keep_ratio"] in (arm[0], None))
-    return [name for name in names if name not in _points(trained, setting, arm)]
+    return [r for r in here if r["keep_ratio"] in (arm[0], None)]
 
 
-def _points(trained: list[Record], setting: str, arm: tuple[float | None, str]) -> dict[str, tuple[float, list[float]]]:
-    """Mean cost and scores by method; arms whose cost is not known are left out."""
+def marks(trained: list[Record], setting: str, arm: Arm) -> dict[str, tuple[float, list[float]]]:
+    """By method the mean of its known costs, in seconds, and its scores; without any known cost it has no place.
+
+    Args:
+        trained: Trained arms of the whole study.
+        setting: The panel's.
+        arm: The panel's.
+    """
     costs: dict[str, list[float]] = {}
     scores: dict[str, list[float]] = {}
-    for result in trained:
-        if result["setting"] == setting and result["protocol"] == arm[1] and result["keep_ratio"] in (arm[0], None):
-            parts = [result["seconds"][stage] for stage in _STAGES]
-            if None not in parts:
-                costs.setdefault(result["method"], []).append(sum(parts))
-                scores.setdefault(result["method"], []).append(result["score"])
+    for result in _of_panel(trained, setting, arm):
+        cost = seconds_of(result, SELECTING + TRAINING)
+        scores.setdefault(result["method"], []).append(result["score"])
+        if cost is not None:
+            costs.setdefault(result["method"], []).append(cost)
     return {method: (sum(values) / len(values), scores[method]) for method, values in costs.items()}

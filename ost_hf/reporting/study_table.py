@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from collections.abc import Iterable
 from typing import Any
 
 from ost_hf.reporting.statistics import Interval, mean_interval, mean_recovered, paired_difference, recovered
+from ost_hf.reporting.study_cost import SELECTING, TRAINING, known_of_some, seconds_of
 
 Record = dict[str, Any]
 Results = list[Record]
 Scores = dict[int, float]  # by seed
-
-_SELECTING, _TRAINING = ("score", "select"), ("train",)
 
 
 def as_markdown(study: Record) -> str:
@@ -35,7 +35,7 @@ def as_markdown(study: Record) -> str:
                 parts += [f"### All settings: {title}", "", *_overall_table(study, chosen, settings), ""]
     if study.get("datamodelling"):
         parts += ["### Linear datamodelling score", "", *_datamodelling_table(study["datamodelling"]), ""]
-    return "\n".join([*parts, _source(study), ""])
+    return "\n".join([*parts, *_not_to_the_letter(study["study"]), _source(study), ""])
 
 
 def _setting_table(study: Record, chosen: Results, results: Results, setting: str) -> list[str]:
@@ -55,7 +55,7 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
         name = f"**{method}**" if method == study["reference"] else method
         if len(scores[method]) < max(map(len, scores.values())):
             name += f" ({len(scores[method])} seeds)"
-        seconds = [_seconds(mine, stages) for stages in (_SELECTING, _TRAINING, _SELECTING + _TRAINING)]
+        seconds = [_seconds(mine, stages) for stages in (SELECTING, TRAINING, SELECTING + TRAINING)]
         kept, steps = _average(map(_kept_share, mine)), _average(result.get("steps") for result in mine)
         clean, auc = _average(result.get("clean_share") for result in mine), _auc(mine)
         lines.append(
@@ -63,6 +63,9 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
             f"{_cell(clean, '.1%')} | {_cell(auc, '.3f')} | {_cell(steps, '.0f')} | "
             f"{' | '.join(_cell(value, '.0f') for value in seconds)} |"
         )
+    for (known, count), methods in known_of_some(here).items():
+        which = f"{known} of {count} seeds for {', '.join(methods)}"
+        lines += ["", f"Seconds of selection are of {which}; what an interrupted scoring cost is not known."]
     share = gap_recovered(study, scores)
     if share is not None:
         lines += [
@@ -263,8 +266,7 @@ def points(interval: Interval | None) -> str:
 
 
 def _seconds(results: Results, stages: tuple[str, ...]) -> float | None:
-    known = [[result["seconds"][stage] for stage in stages] for result in results]
-    return _average(None if None in values else sum(values) for values in known)
+    return _average(seconds_of(result, stages) for result in results)
 
 
 def _kept_share(result: Record) -> float | None:
@@ -282,6 +284,26 @@ def _auc(results: Results) -> float | None:
 def _average(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
+
+
+def _not_to_the_letter(given: Record) -> list[str]:
+    """Methods of strategy ``paper`` with another estimator than the paper's; older results do not tell of methods."""
+    found: dict[str, dict[str, None]] = {}
+    for method, sections in (given.get("methods") or {}).items():
+        for setting in given["settings"].values():
+            layers = (sections, setting, given["common"])
+            strategy = ChainMap(*layers).get("strategy")
+            estimator = ChainMap(*(layer.get("scoring") or {} for layer in layers)).get("estimator", "exact")
+            if strategy == "paper" and estimator != "exact" and not sections.get("untrained"):
+                found.setdefault(estimator, {})[method] = None
+    lines = []
+    for estimator, methods in found.items():
+        exact = " but for rows near the cut and a sample" if estimator == "cascade" else ""
+        lines += [
+            f"{', '.join(methods)}: estimator `{estimator}`, first order in place of the simulated step{exact}.",
+            "",
+        ]
+    return lines
 
 
 def _source(study: Record) -> str:

@@ -33,9 +33,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where the studies' results are")
     folder = parser.parse_args().folder
-    print(
-        "# Bars of the studies on handwritten arithmetic\n\nMade by `python recipes/handwritten_arithmetic/bars.py`.\n"
-    )
+    command = f"python recipes/handwritten_arithmetic/bars.py {folder}"
+    print(f"# Bars of the studies on handwritten arithmetic\n\nMade by `{command}`.\n")
     print("| bar | measured | |\n|---|---|---|")
     for name, bars in (("gate", gate), ("robustness", robustness), ("copies", copies), ("transfer", transfer)):
         file = folder / name / "results.json"

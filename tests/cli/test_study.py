@@ -2,73 +2,31 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from filelock import FileLock
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_study import Record, write
 
 from ost_hf.cli.config import RunConfig
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.datamodelling import read_datamodelling
 from ost_hf.cli.study.description import describe_arm
-from ost_hf.cli.study.main import run_study
+from ost_hf.cli.study.main import collect
 from ost_hf.cli.study.markers import identity, read_done, write_done
-from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command, repetition
-from ost_hf.cli.study.provenance import configuration_hash
-from ost_hf.cli.study.worker import run_group
-from ost_hf.cli.yaml_values import dump_yaml
+from ost_hf.cli.study.plan import arms, configuration, groups
 from ost_hf.data.config import DatasetConfig
-from ost_hf.errors import ConfigError, DataError, RunDirectoryError
+from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.selection.selector import write_selection
-
-Record = dict[str, Any]
-
-
-@pytest.fixture
-def given(tmp_path: Path, vlm_path: str) -> Record:
-    """A study of ten steps on forty rows."""
-    return {
-        "run_dir": str(tmp_path / "study"),
-        "seeds": [5, 6],
-        "workers": 2,
-        "keep_ratios": [0.25],
-        "protocols": ["A", "B"],
-        "reference": "one_step",
-        "truth": {"column": "kind", "clean": "clean"},
-        "datamodelling": {"subsets": 3, "share": 0.2, "max_steps": 2},
-        "settings": {"tiny": {"target": {"model": vlm_path}, "proxy": {"model": vlm_path}}},
-        "common": {
-            "prepare": [
-                "python", "recipes/handwritten_arithmetic/study_data.py", "--output", "{data}", "--seed", "{seed}",
-                "--pool_rows", 40, "--anchor_rows", 6, "--test_rows", 10,
-            ],
-            "pool": {"path": "{data}/pool.parquet"},
-            "anchors": {"path": "{data}/anchors.parquet"},
-            "proxy": {"warmup_min_steps": 2, "warmup_batch_size": 4},
-            "training": {"max_steps": 8, "per_device_train_batch_size": 4, "save_strategy": "no", "report_to": "none"},
-            "evaluation": {"path": "{data}/test.parquet", "reference_column": "solution", "max_new_tokens": 4},
-        },
-        "methods": {
-            "untrained": {"untrained": True},
-            "everything": {"scoring": {"scorer": "random"}, "selection": {"keep_ratio": 1.0}},
-            "one_step": {"strategy": "one_step", "scoring": {"per_anchor": True}},
-            "oracle": {"scoring": {"scorer": "column", "column": "is_clean"}, "selection": {"min_utility": 0.5}},
-        },
-    }  # fmt: skip
-
-
-def write(given: Record, folder: Path) -> Path:
-    path = folder / "study.yaml"
-    path.write_text(dump_yaml(given))
-    return path
 
 
 def study(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -229,68 +187,6 @@ def test_machines_share_a_study(tmp_path: Path, root: Path) -> None:
     assert "is no JSON" in refused(str(there))
 
 
-def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tmp_path: Path) -> None:
-    given["settings"]["tiny"]["selection"] = {"length_strata": 2}
-    config = load_study(write(given, tmp_path))
-    group = groups(config)[1]
-    assert (group.setting, group.seed) == ("tiny", 6)
-    first, second = (configuration(config, group, "one_step", arm) for arm in arms(config, "one_step"))
-    assert first.run_dir.endswith("tiny/seed-6/one_step/keep-0.25-A")
-    assert second.selection.keep_ratio == 0.25
-    assert second.selection.length_strata == 2
-    assert second.pool is not None
-    assert second.pool.path == str(group.data / "pool.parquet")
-    assert [second.proxy.seed, second.scoring.seed, second.selection.seed] == [6, 6, 6]  # type: ignore[union-attr]
-    assert second.training["seed"] == 6
-    assert [arm.name for arm in arms(config, "everything")] == ["keep-own-A", "keep-own-B"]
-    command = prepare_command(config, group)
-    assert command is not None
-    assert command[-8:] == ["--seed", "6", "--pool_rows", "40", "--anchor_rows", "6", "--test_rows", "10"]
-    assert filled(["{setting}-{seed}", 3, None], group) == ["tiny-6", 3, None]
-
-
-def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None:
-    whole = load_study(write(given, tmp_path))
-    common = given["common"]
-    (tmp_path / "shared.yaml").write_text(dump_yaml({**common, "scoring": {"batch_size": 1, "part_size": 2}}))
-    given["common"] = {"include": "shared.yaml", "scoring": {"batch_size": 5}}
-    shared = load_study(write(given, tmp_path))
-    assert shared.common == {**whole.common, "scoring": {"batch_size": 5, "part_size": 2}}
-    for text, message in (
-        ("include: other.yaml", "include no other"),
-        ("- 1", "must hold sections"),
-        ("scoring: x", "section scoring must hold fields, got 'x'"),
-    ):
-        (tmp_path / "shared.yaml").write_text(text)
-        with pytest.raises(ConfigError, match=message):
-            load_study(write(given, tmp_path))
-    given["common"] = {"include": "none.yaml"}
-    with pytest.raises(ConfigError, match=r"there is no .*none\.yaml"):
-        load_study(write(given, tmp_path))
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"seeds": []}, "seeds is empty"),
-        ({"seeds": 5}, "seeds must be a list, got 5"),
-        ({"keep_ratios": 0.5}, r"keep_ratios must be a list, got 0\.5"),
-        ({"count_by": "operation"}, "count_by must be a list, got 'operation'"),
-        ({"protocols": ["C"]}, "protocols must be one of"),
-        ({"keep_ratios": [1.5]}, "keep_ratios must be"),
-        ({"reference": "autoo"}, "unknown method \\(reference\\) 'autoo'"),
-        ({"settings": {"a/b": {}}}, "names become folders"),
-        ({"truth": {"column": "kind"}}, "truth must hold column and clean"),
-        ({"methods": {"auto": {"prepare": ["true"]}}, "reference": "auto"}, "methods.auto.prepare would do nothing"),
-        ({"worker": 2}, "did you mean 'workers'"),
-        ({"methods": ["auto"]}, "methods must hold names and their sections"),
-    ],
-)
-def test_what_is_wrong_is_said(given: Record, tmp_path: Path, change: Record, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        load_study(write({**given, **change}, tmp_path))
-
-
 def test_kept_copies_are_told_and_a_pool_without_copies_is_refused(tmp_path: Path) -> None:
     pool = {"question": ["1?", "2?", "2?"], "answer": ["1", "2", "2"], "kind": ["a", "b", "b"], "number": [1, 2, 3]}
     pq.write_table(pa.table(pool), tmp_path / "pool.parquet")
@@ -301,36 +197,6 @@ def test_kept_copies_are_told_and_a_pool_without_copies_is_refused(tmp_path: Pat
     assert describe_arm(config, None, copies="kind")["extra_copies_kept"] == 1
     with pytest.raises(DataError, match="copies: no two rows of the pool share a value of the column 'number'"):
         describe_arm(config, None, copies="number")
-
-
-def test_two_studies_do_not_write_to_one_folder(
-    given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    config = load_study(write(given, tmp_path))
-    group = groups(config)[0]
-    group.folder.mkdir(parents=True)
-    with FileLock(group.folder / "lock"):
-        assert run_group(config, group, ["untrained"]) == []
-    assert "tiny, seed 5: left to another `ost-hf study`" in capsys.readouterr().err
-    assert not (group.folder / "log.txt").exists()
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES])
-def test_a_file_system_without_locks_is_said_and_other_errors_are_failures(
-    given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
-) -> None:
-    class Unlockable(FileLock):  # type: ignore[misc, valid-type]
-        def acquire(self, *arguments: object, **named: object) -> None:
-            raise OSError(number, os.strerror(number))
-
-    config = load_study(write(given, tmp_path))
-    monkeypatch.setattr("ost_hf.cli.study.worker.FileLock", Unlockable)
-    failures = run_group(config, groups(config)[0], ["untrained"])
-    if number == errno.ENOLCK:
-        assert failures == []
-        assert "start no second study there" in capsys.readouterr().err
-    else:
-        assert "Permission denied" in failures[0]
 
 
 def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp_path: Path) -> None:
@@ -352,51 +218,19 @@ def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp
         write_done(marker, config, made_with, {"score": 0.5})
 
 
-def test_a_killed_process_takes_no_other_group_with_it(
-    given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The first group's prepare command kills the process that called it."""
-    kill = "import os, signal, sys; '5' in sys.argv[1:] and os.kill(os.getppid(), signal.SIGKILL)"
-    given["common"]["prepare"] = ["python", "-c", kill, "{seed}"]
-    config = load_study(write(given, tmp_path))
-    failures = run_study(config, groups(config), ["untrained"])
-    assert len(failures) == 2
-    assert "tiny, seed 5: its process was killed, or ran out of memory" in failures
-    assert any("tiny, seed 6: DataError" in failure and "pool.parquet" in failure for failure in failures)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"truth": {"column": "kinds", "clean": "clean"}}, "truth: the pool has no column 'kinds'; there are: "),
-        ({"truth": {"column": "kind", "clean": "right"}}, "truth: no row of the pool has kind 'right'; there are: "),
-        ({"count_by": ["source"]}, "count_by: the pool has no column 'source'"),
-        ({"copies": "group"}, "copies: the pool has no column 'group'"),
-    ],
-)
-def test_columns_that_are_not_there_are_named_before_anything_is_trained(
-    given: Record, tmp_path: Path, change: Record, message: str
-) -> None:
-    config = load_study(write({**given, **change}, tmp_path))
-    failures = run_group(config, groups(config)[0], ["one_step"])
-    assert len(failures) == 1
-    assert message in failures[0]
-    assert not (groups(config)[0].folder / "one_step").exists()
-
-
-def test_repetitions_are_of_one_configuration_whatever_names_hold_the_seed(given: Record, tmp_path: Path) -> None:
-    given["common"]["pool"] = {"path": "pools/{seed}.parquet"}
-    config = load_study(write(given, tmp_path))
-    hashes = {configuration_hash(configuration(config, repetition(group), "one_step")) for group in groups(config)}
-    assert len(hashes) == 1
-
-
-def test_cascade_looks_near_the_cut(given: Record, tmp_path: Path) -> None:
-    given["methods"]["cascade"] = {"strategy": "one_step", "scoring": {"estimator": "cascade", "utility": "raw"}}
-    config = load_study(write(given, tmp_path))
-    assert configuration(config, groups(config)[0], "cascade").scoring.cascade_keep_ratio == 0.25
-    given["methods"]["own"] = {**given["methods"]["cascade"], "selection": {"keep_ratio": 0.1}}
-    config = load_study(write(given | {"keep_ratios": [0.2, 0.5]}, tmp_path))
-    assert configuration(config, groups(config)[0], "own").scoring_near_the_cut.cascade_keep_ratio == 0.1
-    with pytest.raises(ConfigError, match=r"methods\.cascade: with several keep_ratios cascade needs"):
-        configuration(config, groups(config)[0], "cascade")
+def test_results_are_of_all_seeds_that_are_there(given: Record, tmp_path: Path) -> None:
+    path = write(given, tmp_path)
+    study = load_study(path)
+    (arm,) = arms(study, "untrained")
+    for seed in (6, 7):  # the YAML has 5 and 6
+        (group,) = groups(replace(study, seeds=[seed]))
+        config = configuration(study, group, "untrained", arm)
+        result = {"method": "untrained", "setting": "tiny", "seed": seed, "commit": "abc", "version": "0"}
+        config.folder.mkdir(parents=True)
+        write_done(config.folder / "result.json", config, identity(config), result)
+    for name in ("seed-8", "seed-mine", "seed-mine/untrained/untrained"):
+        (study.folder / "tiny" / name).mkdir(parents=True, exist_ok=True)
+    (study.folder / "tiny" / "seed-mine" / "untrained" / "untrained" / "result.json").write_text("{}")
+    results = collect(study, str(path))
+    assert [result["seed"] for result in results["results"]] == [6, 7]
+    assert results["commands"] == [f"ost-hf study --config {path} --seeds 6 7"]

@@ -17,7 +17,7 @@ from accelerate.commands.launch import launch_command_parser
 from ost_hf.cli.config import load_config
 from ost_hf.cli.main import main
 from ost_hf.cli.study.config import load_study
-from ost_hf.cli.study.plan import arms, configuration, groups, prepare_command
+from ost_hf.cli.study.plan import arms, configuration, groups, prepare_command, require_steps
 from ost_hf.cli.train import training_arguments
 
 ROOT = Path(__file__).parents[2]
@@ -183,6 +183,8 @@ def test_every_arm_of_every_study_has_a_right_configuration(path: Path) -> None:
                 config = configuration(study, group, method, arm)
                 assert config.proxy is not None
                 assert config.target is not None
+                if arm.protocol is not None:
+                    require_steps(config, method)
 
 
 def test_gated_studies_use_no_development_seed() -> None:

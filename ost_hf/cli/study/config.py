@@ -13,7 +13,7 @@ from typing import Any
 
 from ost_hf.cli.config import SECTIONS
 from ost_hf.cli.yaml_values import parse_yaml
-from ost_hf.errors import ConfigError, require_choice, require_range, unknown_key
+from ost_hf.errors import ConfigError, require_choice, require_integer, require_range, unknown_key
 
 Section = dict[str, Any]
 
@@ -105,8 +105,8 @@ class StudyConfig:
                     raise ConfigError(f"{place}.{key} would do nothing there: see docs/studies.md for where it belongs")
         if self.truth is not None and set(self.truth) != {"column", "clean"}:
             raise ConfigError(f"truth must hold column and clean, got {self.truth!r}")
-        if self.datamodelling is not None and set(self.datamodelling) != {"subsets", "share", "max_steps"}:
-            raise ConfigError(f"datamodelling must hold subsets, share and max_steps, got {self.datamodelling!r}")
+        if self.datamodelling is not None:
+            _check_datamodelling(self.datamodelling)
 
     @property
     def folder(self) -> Path:
@@ -156,6 +156,16 @@ def overlaid(below: Section, above: Section) -> Section:
                 raise ConfigError(f"section {key} must hold fields, got {section!r}")
         result[key] = {**(result.get(key) or {}), **(value or {})} if both else value
     return result
+
+
+def _check_datamodelling(given: Any) -> None:
+    """Raises ``ConfigError`` now for what would fail only after every method has been trained."""
+    if not isinstance(given, dict) or set(given) != {"subsets", "share", "max_steps"} or given["share"] is None:
+        raise ConfigError(f"datamodelling must hold subsets, share and max_steps, got {given!r}")
+    # Of two subsets the ranks agree or they do not: that is no correlation.
+    require_integer("datamodelling.subsets", given["subsets"], at_least=3)
+    require_range("datamodelling.share", given["share"], above=0, at_most=1)
+    require_integer("datamodelling.max_steps", given["max_steps"], at_least=1)
 
 
 def _with_included(common: Any, study: Path) -> Section:

@@ -12,11 +12,14 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_compl
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
+from ost_hf.cli.launcher import LAUNCHED_STAGES, wants_launch
 from ost_hf.cli.study.config import StudyConfig, load_study
+from ost_hf.cli.study.devices import device_of_worker, see_only, visible_devices
 from ost_hf.cli.study.merge import merged, read_results
-from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition
+from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition, require_steps, seeds_there
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
 
@@ -62,9 +65,8 @@ def main(argv: Sequence[str]) -> None:
         for name in names:
             if name not in known:
                 raise ConfigError(unknown_key(kind, name, known))
-    # What is run may be a part; what is collected is all that is there.
-    study = replace(study, seeds=sorted({*study.seeds, *seeds}))
-    wanted = [group for group in groups(study) if group.seed in seeds and group.setting in settings]
+    # What is run may be a part, or more than the YAML has; what is collected is all that is there.
+    wanted = [group for group in groups(replace(study, seeds=sorted(set(seeds)))) if group.setting in settings]
     _check_libraries()
     failures = [] if args.collect else run_study(study, wanted, list(methods))
     results = collect(study, args.config)
@@ -107,7 +109,7 @@ def _check_libraries() -> None:
 
 
 def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> list[str]:
-    """Runs what is missing, groups side by side in processes of their own.
+    """Runs what is missing, groups side by side in processes of their own, each with one of the devices there are.
 
     Args:
         study: The whole study.
@@ -120,14 +122,24 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
     Raises:
         ConfigError: Before anything runs, if an arm's configuration is not right.
     """
+    launched = False
     for group in wanted:
         for method in methods:
             for arm in arms(study, method):
-                configuration(study, group, method, arm)
+                config = configuration(study, group, method, arm)
+                if arm.protocol is not None:
+                    require_steps(config, method)
+                launched = launched or any(wants_launch(config, stage) for stage in LAUNCHED_STAGES)
     failures: list[str] = []
+    workers = min(study.workers, len(wanted))
+    # A stage that is launched in processes of its own shares out devices itself.
+    devices = [] if launched else visible_devices()
+    free: SimpleQueue[str | None] = SimpleQueue()
+    for slot in range(workers):
+        free.put(device_of_worker(slot, devices))
     # A process for each group: one that is killed takes no other with it.
-    with ThreadPoolExecutor(min(study.workers, len(wanted))) as threads:
-        futures = [threads.submit(_in_a_process, study, group, methods) for group in wanted]
+    with ThreadPoolExecutor(workers) as threads:
+        futures = [threads.submit(_in_a_process, study, group, methods, free) for group in wanted]
         try:
             for done, future in enumerate(as_completed(futures), start=1):
                 failures += future.result()
@@ -138,18 +150,22 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
     return failures
 
 
-def _in_a_process(study: StudyConfig, group: Group, methods: list[str]) -> list[str]:
+def _in_a_process(study: StudyConfig, group: Group, methods: list[str], free: SimpleQueue[str | None]) -> list[str]:
     from ost_hf.cli.study.worker import run_group
 
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        try:
+    device = free.get()
+    context = multiprocessing.get_context("spawn")
+    try:
+        with ProcessPoolExecutor(1, mp_context=context, initializer=see_only, initargs=(device,)) as pool:
             return pool.submit(run_group, study, group, methods).result()
-        except BrokenProcessPool:
-            return [f"{group.setting}, seed {group.seed}: its process was killed, or ran out of memory"]
+    except BrokenProcessPool:
+        return [f"{group.setting}, seed {group.seed}: its process was killed, or ran out of memory"]
+    finally:
+        free.put(device)
 
 
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
-    """All results that are there, and where they come from."""
+    """All results that are there, of whichever seeds, and where they come from."""
     from ost_hf.cli.study.datamodelling import read_datamodelling
     from ost_hf.cli.study.description import describe_choice
     from ost_hf.cli.study.markers import read_done
@@ -158,6 +174,7 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     datamodelling: list[dict[str, Any]] = []
     others: list[str] = []
+    study = replace(study, seeds=sorted({*study.seeds, *seeds_there(study)}))
     for group in groups(study):
         try:
             datamodelling += read_datamodelling(study, group)

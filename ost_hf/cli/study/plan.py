@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 from ost_hf.cli.config import RunConfig, build_config
 from ost_hf.cli.study.config import Section, StudyConfig, overlaid
-from ost_hf.errors import ConfigError
+from ost_hf.errors import ConfigError, require_integer
 
 # Every seed of a run; a repetition repeats all that is random.
 _SEEDED = ("proxy", "scoring", "selection", "training")
@@ -54,6 +55,13 @@ def groups(study: StudyConfig) -> list[Group]:
         for seed in study.seeds
         for setting in study.settings
     ]
+
+
+def seeds_there(study: StudyConfig) -> set[int]:
+    """Seeds that have results in the study's folder, whichever the YAML names now."""
+    results = (path for name in study.settings for path in (study.folder / name).glob("seed-*/*/*/result.json"))
+    folders = {path.parents[2].name for path in results}
+    return {int(found[1]) for name in folders if (found := re.fullmatch(r"seed-(-?\d+)", name))}
 
 
 def repetition(group: Group) -> Group:
@@ -114,6 +122,20 @@ def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None
         model = (sections.get("target") or {}).get("model")
         sections["evaluation"] = {**(sections.get("evaluation") or {}), "model": model}
     return build_config(sections)
+
+
+def require_steps(config: RunConfig, method: str) -> None:
+    """Raises ``ConfigError`` where a method is to be trained and nothing says for how many steps.
+
+    Without a number the Trainer counts epochs, of fewer rows fewer steps: that is no Protocol B, whatever it is called.
+    """
+    require_integer(
+        f"training.max_steps of method {method}",
+        config.training.get("max_steps"),
+        at_least=1,
+        remedy="set it in common.training; Protocol B trains every selection for so many steps, A for so many times "
+        "the kept share",
+    )
 
 
 def prepare_command(study: StudyConfig, group: Group) -> list[str] | None:

@@ -258,11 +258,8 @@ def _with_steps(config: RunConfig, arm: Arm) -> RunConfig:
         return config
     from ost_hf.selection.selector import read_selection
 
-    steps = config.training.get("max_steps")
-    if not isinstance(steps, int) or steps < 1:
-        raise OSTError("protocol A needs training.max_steps: the steps for the whole pool")
     kept = read_selection(config.folder)["kept"].to_pylist()
-    wanted = max(1, round(steps * sum(kept) / len(kept)))
+    wanted = max(1, round(config.training["max_steps"] * sum(kept) / len(kept)))
     config = replace(config, training={**config.training, "max_steps": wanted})
     config.write()
     return config

@@ -1,0 +1,120 @@
+"""A study's YAML, and the configurations of its arms."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_study import Record, write
+
+from ost_hf.cli.study.config import load_study
+from ost_hf.cli.study.main import run_study
+from ost_hf.cli.study.plan import arms, configuration, filled, groups, prepare_command, repetition
+from ost_hf.cli.study.provenance import configuration_hash
+from ost_hf.cli.yaml_values import dump_yaml
+from ost_hf.errors import ConfigError
+
+
+def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tmp_path: Path) -> None:
+    given["settings"]["tiny"]["selection"] = {"length_strata": 2}
+    config = load_study(write(given, tmp_path))
+    group = groups(config)[1]
+    assert (group.setting, group.seed) == ("tiny", 6)
+    first, second = (configuration(config, group, "one_step", arm) for arm in arms(config, "one_step"))
+    assert first.run_dir.endswith("tiny/seed-6/one_step/keep-0.25-A")
+    assert second.selection.keep_ratio == 0.25
+    assert second.selection.length_strata == 2
+    assert second.pool is not None
+    assert second.pool.path == str(group.data / "pool.parquet")
+    assert [second.proxy.seed, second.scoring.seed, second.selection.seed] == [6, 6, 6]  # type: ignore[union-attr]
+    assert second.training["seed"] == 6
+    assert [arm.name for arm in arms(config, "everything")] == ["keep-own-A", "keep-own-B"]
+    command = prepare_command(config, group)
+    assert command is not None
+    assert command[-8:] == ["--seed", "6", "--pool_rows", "40", "--anchor_rows", "6", "--test_rows", "10"]
+    assert filled(["{setting}-{seed}", 3, None], group) == ["tiny-6", 3, None]
+
+
+def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None:
+    whole = load_study(write(given, tmp_path))
+    common = given["common"]
+    (tmp_path / "shared.yaml").write_text(dump_yaml({**common, "scoring": {"batch_size": 1, "part_size": 2}}))
+    given["common"] = {"include": "shared.yaml", "scoring": {"batch_size": 5}}
+    shared = load_study(write(given, tmp_path))
+    assert shared.common == {**whole.common, "scoring": {"batch_size": 5, "part_size": 2}}
+    for text, message in (
+        ("include: other.yaml", "include no other"),
+        ("- 1", "must hold sections"),
+        ("scoring: x", "section scoring must hold fields, got 'x'"),
+    ):
+        (tmp_path / "shared.yaml").write_text(text)
+        with pytest.raises(ConfigError, match=message):
+            load_study(write(given, tmp_path))
+    given["common"] = {"include": "none.yaml"}
+    with pytest.raises(ConfigError, match=r"there is no .*none\.yaml"):
+        load_study(write(given, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seeds": []}, "seeds is empty"),
+        ({"seeds": 5}, "seeds must be a list, got 5"),
+        ({"keep_ratios": 0.5}, r"keep_ratios must be a list, got 0\.5"),
+        ({"count_by": "operation"}, "count_by must be a list, got 'operation'"),
+        ({"protocols": ["C"]}, "protocols must be one of"),
+        ({"keep_ratios": [1.5]}, "keep_ratios must be"),
+        ({"reference": "autoo"}, "unknown method \\(reference\\) 'autoo'"),
+        ({"settings": {"a/b": {}}}, "names become folders"),
+        ({"truth": {"column": "kind"}}, "truth must hold column and clean"),
+        ({"methods": {"auto": {"prepare": ["true"]}}, "reference": "auto"}, "methods.auto.prepare would do nothing"),
+        ({"worker": 2}, "did you mean 'workers'"),
+        ({"datamodelling": 3}, "datamodelling must hold subsets, share and max_steps, got 3"),
+        ({"datamodelling": {"subsets": 3, "share": None, "max_steps": 2}}, "datamodelling must hold subsets, share"),
+        ({"datamodelling": {"subsets": "x", "share": 7, "max_steps": -1}}, r"subsets must be an integer >= 3, got 'x'"),
+        ({"datamodelling": {"subsets": 2, "share": 0.5, "max_steps": 1}}, r"subsets must be an integer >= 3, got 2"),
+        ({"datamodelling": {"subsets": 3, "share": 7, "max_steps": 1}}, r"share must be a number > 0 and <= 1, got 7"),
+        ({"datamodelling": {"subsets": 3, "share": 0, "max_steps": 1}}, r"share must be a number > 0 and <= 1, got 0"),
+        ({"datamodelling": {"subsets": 3, "share": 1, "max_steps": -1}}, r"max_steps must be an integer >= 1, got -1"),
+        ({"methods": ["auto"]}, "methods must hold names and their sections"),
+    ],
+)
+def test_what_is_wrong_is_said(given: Record, tmp_path: Path, change: Record, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_study(write({**given, **change}, tmp_path))
+
+
+@pytest.mark.parametrize("protocol", ["A", "B"])
+@pytest.mark.parametrize("steps", [None, 0, 2.5, True, "8"])
+def test_both_protocols_need_a_number_of_steps_before_anything_runs(
+    given: Record, tmp_path: Path, protocol: str, steps: object
+) -> None:
+    given["common"]["training"]["max_steps"] = steps
+    study = load_study(write({**given, "protocols": [protocol]}, tmp_path))
+    message = f"training.max_steps of method everything must be an integer >= 1, got {steps!r}: set it in common"
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        run_study(study, groups(study), list(study.methods))
+    assert not study.folder.exists()
+
+
+def test_repetitions_are_of_one_configuration_whatever_names_hold_the_seed(given: Record, tmp_path: Path) -> None:
+    given["common"]["pool"] = {"path": "pools/{seed}.parquet"}
+    config = load_study(write(given, tmp_path))
+    hashes = {configuration_hash(configuration(config, repetition(group), "one_step")) for group in groups(config)}
+    assert len(hashes) == 1
+
+
+def test_cascade_looks_near_the_cut(given: Record, tmp_path: Path) -> None:
+    given["methods"]["cascade"] = {"strategy": "one_step", "scoring": {"estimator": "cascade", "utility": "raw"}}
+    config = load_study(write(given, tmp_path))
+    assert configuration(config, groups(config)[0], "cascade").scoring.cascade_keep_ratio == 0.25
+    given["methods"]["own"] = {**given["methods"]["cascade"], "selection": {"keep_ratio": 0.1}}
+    config = load_study(write(given | {"keep_ratios": [0.2, 0.5]}, tmp_path))
+    assert configuration(config, groups(config)[0], "own").scoring_near_the_cut.cascade_keep_ratio == 0.1
+    with pytest.raises(ConfigError, match=r"methods\.cascade: with several keep_ratios cascade needs"):
+        configuration(config, groups(config)[0], "cascade")

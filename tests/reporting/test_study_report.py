@@ -1,0 +1,79 @@
+"""A study's table and plot."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ost_hf.reporting.study_cost import known_of_some
+from ost_hf.reporting.study_plot import marks, panel_title, plot_cost
+from ost_hf.reporting.study_table import as_markdown
+
+Record = dict[str, Any]
+
+
+def result(method: str, seed: int, score: float, scoring: float | None) -> Record:
+    seconds = {"score": scoring, "select": 1.0, "train": 2.0, "evaluate": 1.0}
+    return {
+        "method": method, "setting": "one", "seed": seed, "keep_ratio": 0.5, "protocol": "B", "score": score,
+        "seconds": seconds,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def study() -> Record:
+    """One setting, three seeds; of ``auto`` one scoring was interrupted, of ``slow`` all."""
+    results = [
+        result(method, seed, 0.1 * seed, None if method == "slow" or (method, seed) == ("auto", 3) else 10.0 * seed)
+        for method in ("random", "auto", "slow")
+        for seed in (1, 2, 3)
+    ]
+    return {
+        "commands": ["ost-hf study"], "commits": ["abc"], "machines": [], "reference": "auto", "truth": None,
+        "everything": "everything", "oracle": "oracle", "settings": ["one"], "methods": ["random", "auto", "slow"],
+        "results": results, "study": {}, "datamodelling": [],
+    }  # fmt: skip
+
+
+def test_it_is_said_of_how_many_seeds_a_cost_is(study: Record) -> None:
+    assert known_of_some(study["results"]) == {(2, 3): ["auto"], (0, 3): ["slow"]}
+    table = as_markdown(study)
+    assert "| **auto** | 20.0% [-4.8, 44.8] |  |  |  |  |  | 16 | 2 | 18 |" in table
+    assert "Seconds of selection are of 2 of 3 seeds for auto; what an interrupted scoring cost is not known." in table
+    assert "Seconds of selection are of 0 of 3 seeds for slow" in table
+    assert "random;" not in table
+
+
+def test_a_mark_is_of_all_seeds_whatever_is_known_of_their_cost(study: Record, tmp_path: Path) -> None:
+    found = marks(study["results"], "one", (0.5, "B"))
+    scores = [pytest.approx(value) for value in (0.1, 0.2, 0.3)]
+    assert found == {"random": (23, scores), "auto": (18, scores)}
+    title = panel_title(study["results"], "one", (0.5, "B"))
+    assert title == "one (B)\ncost of 2 of 3 seeds: auto\ncost not known: slow"
+    plot_cost(study, tmp_path / "study.png")
+    assert (tmp_path / "study.png").stat().st_size > 10_000
+
+
+def test_it_is_said_which_methods_are_not_the_papers_to_the_letter(study: Record) -> None:
+    assert "estimator" not in as_markdown(study)  # older results do not tell of methods
+    reverse = {"scoring": {"estimator": "reverse"}}
+    study["study"] = {
+        "common": {}, "settings": {"one": {}, "two": {"scoring": {"estimator": "forward"}}},
+        "methods": {
+            "paper": {"strategy": "paper", **reverse},
+            "cold": {"strategy": "paper", "proxy": {"warmup_fraction": 0}, **reverse},
+            "letter": {"strategy": "paper", "scoring": {"estimator": "exact"}},
+            "cascade": {"strategy": "paper", "scoring": {"estimator": "cascade"}},
+            "set_above": {"strategy": "paper"},
+            "one_step": {"strategy": "one_step", **reverse},
+            "auto": {},
+        },
+    }  # fmt: skip
+    first_order = "first order in place of the simulated step"
+    assert [line for line in as_markdown(study).splitlines() if "estimator" in line] == [
+        f"paper, cold: estimator `reverse`, {first_order}.",
+        f"cascade: estimator `cascade`, {first_order} but for rows near the cut and a sample.",
+        f"set_above: estimator `forward`, {first_order}.",
+    ]
