@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +61,17 @@ def _check_tables(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: d
         raise DataError(
             "the pool is not the one that was scored: its rows, their order or its id_column have changed since"
         )
-    columns = ["example_id", "row", "utility"]
-    is_selection = set(selection.column_names) >= {*columns, "rank", "kept"}
+    columns = ["example_id", "row"]
+    if selection_settings(selection).get("aggregate") is None:
+        columns.append("utility")  # else one number was made of the groups' utilities: the scores have no such column
+    is_selection = set(selection.column_names) >= {*columns, "utility", "rank", "kept"}
     if not is_selection or not selection.select(columns).equals(scores.select(columns)):
         raise DataError("the selection table was not made of these scores: run the select stage again")
+
+
+def selection_settings(selection: pa.Table) -> dict[str, Any]:
+    """The settings that a selection table was made with; none if it was made elsewhere."""
+    return json.loads((selection.schema.metadata or {}).get(b"selection", "{}"))
 
 
 def _check_license(name: str) -> None:

@@ -249,6 +249,30 @@ def test_selection_of_other_scores_is_refused(workplace: Workplace) -> None:
         push_curated(workplace.pool, scores, selection.drop_columns("rank"), table.manifest(), HubConfig("me/refused"))
 
 
+def test_aggregated_utilities_are_pushed_beside_the_scores_that_they_were_made_of(
+    workplace: Workplace, anchor_dataset: datasets.Dataset, vlm_path: str
+) -> None:
+    topics = ["even" if place % 2 else "odd" for place in range(len(anchor_dataset))]
+    anchors = Rows(anchor_dataset.add_column("topic", topics))
+    run_dir = workplace.folder / "aggregated"
+    proxy = ProxyConfig(model=vlm_path, warmup_fraction=0)
+    scores = score_pool(run_dir, workplace.pool, anchors, proxy, ScoringConfig("rds", group_by="topic")).read()
+    selection = select(scores, SelectionConfig(keep_count=KEPT_ROWS, aggregate="min"))
+    assert not selection["utility"].equals(scores["utility"])
+    write_selection(selection, run_dir / "selection.parquet")
+    flags = ("--pool.path", str(workplace.pool_path), "--hub.repo_id", "me/aggregated")
+    done = workplace.push("--run_dir", str(run_dir), *flags)
+    assert done.returncode == 0, done.stderr
+    kept, pushed_scores = workplace.load_back("me/aggregated")
+    records = {record["row"]: record for record in selection.to_pylist() if record["kept"]}
+    assert kept["train"]["ost_utility"][:] == [records[row]["utility"] for row in sorted(records)]
+    assert pushed_scores["train"]["utility"][:] == scores["utility"].to_pylist()
+    other = scores.set_column(0, "example_id", scores["example_id"].combine_chunks()[::-1])
+    manifest = ScoreTable(run_dir / "scores").manifest()
+    with pytest.raises(DataError, match="not made of these scores"):
+        push_curated(workplace.pool, other, selection, manifest, HubConfig("me/refused"))
+
+
 def test_rows_without_an_image_are_pushed_beside_rows_with_one(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "pool.jsonl").write_text(
