@@ -22,7 +22,7 @@ from ost_hf.data.config import DatasetConfig
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.hub.config import HubConfig
-from ost_hf.hub.push import _with_images, kept_dataset, push_curated, render_card
+from ost_hf.hub.push import _with_images, kept_dataset, push_curated
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
@@ -294,33 +294,3 @@ def test_columns_of_an_earlier_selection_are_replaced(workplace: Workplace) -> N
     assert kept.to_dict() == kept_dataset(pool, selection).to_dict()
     assert kept.features["ost_rank"] == datasets.Value("int64")
     assert kept["ost_rank"][:] == [record["rank"] for record in selection.to_pylist() if record["kept"]]
-
-
-CARDS = {
-    "one_step": ({"scorer": "one_step"}, ["One-Step-Train", "(`mean_cosine`)", "LoRA rank 8", "## Limits"], ["random"]),
-    "raw": ({"scorer": "one_step", "utility": "raw"}, ["drop of the mean anchor loss, in nats per token (`raw`)"], []),
-    "random": ({"scorer": "random", "seed": 5}, ["at random, as a baseline", "seed 5"], ["anchor", "| proxy |"]),
-    "custom": ({"scorer": "mine"}, ["by the scorer `mine`", "| proxy |"], ["anchor", "random"]),
-}
-
-
-@pytest.mark.parametrize("case", CARDS)
-def test_card_describes_the_scorer_that_was_used(workplace: Workplace, case: str) -> None:
-    scoring, present, absent = CARDS[case]
-    table = ScoreTable(workplace.run_dir / "scores")
-    manifest = table.manifest()
-    manifest["identity"]["scoring"] |= scoring
-    text = render_card("me/curated", table.read(), read_selection(workplace.run_dir), manifest, "lab/pool")
-    assert f"{KEPT_ROWS} rows of `lab/pool`, selected from a pool of {POOL_ROWS} " in text
-    assert all(words in text for words in present), text
-    assert not any(words in text for words in absent), text
-
-
-def test_card_shows_no_local_folder(pushed: Workplace, vlm_path: str) -> None:
-    table = ScoreTable(pushed.run_dir / "scores")
-    manifest = table.manifest()
-    manifest["identity"]["scoring"]["scorer"] = "one_step"
-    selection = read_selection(pushed.run_dir)
-    text = render_card("me/curated", table.read(), selection, manifest, str(pushed.pool_path))
-    assert "`pool.parquet`" in text and f"`{Path(vlm_path).name}`" in text
-    assert str(pushed.folder) not in text and vlm_path not in text
