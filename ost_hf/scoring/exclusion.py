@@ -12,7 +12,7 @@ from typing import Any
 
 from ost_hf.data.anchors import find_overlap
 from ost_hf.data.config import DuplicatesConfig
-from ost_hf.data.duplicates import EXACT, NEAR, Copy, find_duplicates
+from ost_hf.data.duplicates import EXACT, NEAR, Copy, Evaluation, evaluation_sets, find_duplicates
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.files import write_whole
@@ -26,7 +26,7 @@ Excluded = dict[int, tuple[str, str]]
 
 
 def exclude_rows(
-    pool: Rows, anchors: Rows | None, overlap: str, config: DuplicatesConfig, evaluation: Rows | None = None
+    pool: Rows, anchors: Rows | None, overlap: str, config: DuplicatesConfig, evaluation: Evaluation = None
 ) -> tuple[Excluded, Record]:
     """Finds the rows that repeat something and does what the configuration says about them.
 
@@ -37,7 +37,7 @@ def exclude_rows(
         anchors: The anchor set, if there is one.
         overlap: What is done about exact copies of anchors: ``error`` or ``drop``.
         config: What is done about everything else.
-        evaluation: The rows that the target will be evaluated on, if they are known.
+        evaluation: The rows that the target will be evaluated on, if they are known; in one set or several.
 
     Returns:
         The rows not to score, and a report in plain types.
@@ -54,7 +54,7 @@ def exclude_rows(
     if anchors is not None:
         excluded = _settle_anchors(found.anchors, config, pool)
         report["anchors"] = _listed("of anchors", found.anchors, excluded, pool)
-    if evaluation is not None and config.evaluation != "off":
+    if evaluation_sets(evaluation) and config.evaluation != "off":
         excluded = _settle_evaluation(found.evaluation, config, pool) | excluded
         report["evaluation"] = _listed("of the evaluation set", found.evaluation, excluded, pool)
         if anchors is not None:

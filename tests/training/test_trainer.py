@@ -171,14 +171,14 @@ def test_without_anything_of_ours_it_is_a_plain_trainer(model, processor, pool, 
 
 
 def test_proxy_and_anchors_score_first(
-    model, processor, pool_dataset, anchor_dataset, vlm_path, tmp_path: Path
+    model, processor, pool_dataset, anchor_dataset, test_dataset, vlm_path, tmp_path: Path
 ) -> None:
     proxy = ProxyConfig(vlm_path, warmup_min_steps=2, warmup_batch_size=4)
     trainer = OSTTrainer(
         model,
         config(tmp_path, keep_count=10),
         train_dataset=pool_dataset,
-        eval_dataset=anchor_dataset,
+        eval_dataset=test_dataset,
         processing_class=processor,
         proxy=proxy,
         anchors=anchor_dataset,
