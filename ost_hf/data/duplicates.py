@@ -9,7 +9,7 @@ pool is ordered, it is the same one.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ost_hf.data.config import DuplicatesConfig
@@ -49,8 +49,17 @@ class Duplicates:
     near_pairs: dict[str, int] = field(default_factory=dict)
 
 
+# What the target will be evaluated on: nothing, one set, or several.
+Evaluation = Rows | Sequence[Rows] | None
+
+
+def evaluation_sets(evaluation: Evaluation) -> list[Rows]:
+    """The evaluation sets as a list."""
+    return [evaluation] if isinstance(evaluation, Rows) else list(evaluation or ())
+
+
 def find_duplicates(
-    pool: Rows, config: DuplicatesConfig, anchors: Rows | None = None, evaluation: Rows | None = None
+    pool: Rows, config: DuplicatesConfig, anchors: Rows | None = None, evaluation: Evaluation = None
 ) -> Duplicates:
     """Finds what repeats, whatever is to be done about it; where the action is ``off``, nothing is looked for.
 
@@ -62,21 +71,21 @@ def find_duplicates(
         pool: The candidates.
         config: Whether to look for near duplicates, and what is near.
         anchors: The anchor set.
-        evaluation: The rows that the target will be evaluated on.
+        evaluation: The rows that the target will be evaluated on, in one set or several.
     """
-    evaluation = None if config.evaluation == "off" else evaluation
     contents = _Contents(pool)
     found = Duplicates()
     links = _Links(len(contents.rows))
-    anchor_contents, test_contents = (None if rows is None else _Contents(rows) for rows in (anchors, evaluation))
+    anchor_contents = None if anchors is None else _Contents(anchors)
+    tests = [] if config.evaluation == "off" else [_Contents(rows) for rows in evaluation_sets(evaluation)]
     if anchor_contents is not None:
         found.anchors = contents.exact_copies(anchor_contents)
-    if test_contents is not None:
-        found.evaluation = contents.exact_copies(test_contents)
+    for test in tests:
+        found.evaluation = contents.exact_copies(test) | found.evaluation
         if anchor_contents is not None:
-            found.anchors_in_evaluation = anchor_contents.exact_copies(test_contents)
+            found.anchors_in_evaluation = anchor_contents.exact_copies(test) | found.anchors_in_evaluation
     if config.near:
-        _find_near(found, links, [contents, anchor_contents, test_contents], config)
+        _find_near(found, links, contents, anchor_contents, tests, config)
     if config.within_pool != "off":
         found.groups = [rows for rows in contents.expand(links.groups()) if len(rows) > 1]
     return found
@@ -135,21 +144,27 @@ class _Links:
         return members.values()
 
 
-def _find_near(found: Duplicates, links: _Links, contents: list[_Contents | None], config: DuplicatesConfig) -> None:
-    sets = [known for known in contents if known is not None]
+def _find_near(
+    found: Duplicates,
+    links: _Links,
+    pool: _Contents,
+    anchors: _Contents | None,
+    tests: list[_Contents],
+    config: DuplicatesConfig,
+) -> None:
+    sets = [pool, *([] if anchors is None else [anchors]), *tests]
     finder = NearFinder([known.source for known in sets], [known.first_rows for known in sets], config)
-    pool, anchors, evaluation = contents
-    assert pool is not None
     if config.within_pool != "off":
         found.near_pairs["pool"] = _join_near(finder, links, pool)
-    for name, one, other, copies in (
-        ("anchors", pool, anchors, found.anchors),
-        ("evaluation", pool, evaluation, found.evaluation),
-        ("anchors_in_evaluation", anchors, evaluation, found.anchors_in_evaluation),
+    for name, one, others, copies in (
+        ("anchors", pool, sets[1:2] if anchors is not None and config.anchors != "off" else [], found.anchors),
+        ("evaluation", pool, tests, found.evaluation),
+        ("anchors_in_evaluation", anchors, tests, found.anchors_in_evaluation),
     ):
-        wanted = name != "anchors" or config.anchors != "off"
-        if wanted and one is not None and other is not None:
-            found.near_pairs[name] = _add_near(finder, copies, (one, sets.index(one)), (other, sets.index(other)))
+        if one is not None and others:
+            found.near_pairs[name] = sum(
+                _add_near(finder, copies, (one, sets.index(one)), (other, sets.index(other))) for other in others
+            )
 
 
 def _join_near(finder: NearFinder, links: _Links, pool: _Contents) -> int:

@@ -7,15 +7,12 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-import pyarrow.compute as pc
 from huggingface_hub import DatasetCard, HfApi, hf_hub_download
-from jinja2 import Environment, StrictUndefined
 
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
+from ost_hf.hub.card import render_card, selection_settings
 from ost_hf.hub.config import HubConfig
-
-TEMPLATE = Path(__file__).parent / "dataset_card.md.jinja"
 
 
 def push_curated(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], config: HubConfig) -> str:
@@ -60,8 +57,10 @@ def _check_tables(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: d
         raise DataError(
             "the pool is not the one that was scored: its rows, their order or its id_column have changed since"
         )
-    columns = ["example_id", "row", "utility"]
-    is_selection = set(selection.column_names) >= {*columns, "rank", "kept"}
+    columns = ["example_id", "row"]
+    if selection_settings(selection).get("aggregate") is None:
+        columns.append("utility")  # else one number was made of the groups' utilities: the scores have no such column
+    is_selection = set(selection.column_names) >= {*columns, "utility", "rank", "kept"}
     if not is_selection or not selection.select(columns).equals(scores.select(columns)):
         raise DataError("the selection table was not made of these scores: run the select stage again")
 
@@ -110,31 +109,3 @@ def _with_images(kept: datasets.Dataset, pool: Rows) -> datasets.Dataset:
     is_list = isinstance(kept.features[column], datasets.List)
     placed = kept.map(lambda row: {column: place(row[column])})
     return placed.cast_column(column, datasets.List(datasets.Image()) if is_list else datasets.Image())
-
-
-def render_card(repo_id: str, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], source: str) -> str:
-    """The card's text, without its YAML head."""
-    identity = manifest["identity"]
-    kept = selection.filter(pc.field("kept"))
-    statuses = scores["status"].value_counts().to_pylist()
-    template = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
-    return template.from_string(TEMPLATE.read_text()).render(
-        repo_id=repo_id,
-        source=_public_name(source),
-        kept_rows=len(kept),
-        pool_rows=len(selection),
-        lowest=pc.min(kept["utility"]).as_py(),
-        median=pc.quantile(kept["utility"], 0.5)[0].as_py(),
-        highest=pc.max(kept["utility"]).as_py(),
-        statuses=sorted(statuses, key=lambda status: -status["counts"]),
-        scoring=identity["scoring"],
-        proxy=identity["proxy"],
-        proxy_name=_public_name(identity["proxy"]["model"]),
-        versions=manifest["versions"],
-    )
-
-
-def _public_name(name: str) -> str:
-    """A name on the Hub as it is; of a local path the last part, since a card shows no one's folders."""
-    path = Path(name).expanduser()
-    return path.resolve().name if path.is_absolute() or path.exists() else name

@@ -9,7 +9,7 @@ from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.scorers.base import NO_LIMIT, Score, register
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.judge_backends import Reply, Request, open_backend
-from ost_hf.scorers.prompts import load_prompt, read_conversation, render, require_text
+from ost_hf.scorers.prompts import load_prompt, read_conversation, render, require_text, scale_of
 
 # Characters of a reply that the table keeps: enough to see what the judge did instead of rating.
 _DETAIL = 200
@@ -49,7 +49,8 @@ class JudgeScorer:
     def _request(self, row: Encoded) -> Request:
         example = self.rows[row.row]
         conversation = read_conversation(example, mark_images=True)
-        return Request(render(self.prompt, conversation, conversation.turns[-1]), example.images, self.rows.folder)
+        prompt = render(self.prompt, conversation, conversation.turns[-1], **scale_of(self.config))
+        return Request(prompt, example.images, self.rows.folder)
 
     def _score(self, reply: Reply) -> Score:
         if reply.text is None:
@@ -63,10 +64,17 @@ class JudgeScorer:
 
 
 def read_rating(text: str, config: ScorerConfig) -> float | None:
-    """The last match of ``judge_pattern``, if it is a number on the scale; a judge may name others on the way."""
+    """The last match of ``judge_pattern``, if it is a number on the scale; a judge may name others on the way.
+
+    A rating of another scale (``4/5`` where the highest is 10) is none.
+    """
     found = list(re.finditer(config.judge_pattern, text))
+    if not found:
+        return None
+    highest = found[-1].groupdict().get("highest")
     try:
-        rating = float(found[-1][1]) if found else None
+        rating = float(found[-1][1])
+        is_ours = highest is None or float(highest) == config.judge_highest
     except (TypeError, ValueError):  # a group that took no part, or that holds no number
         return None
-    return rating if rating is not None and config.judge_lowest <= rating <= config.judge_highest else None
+    return rating if is_ours and config.judge_lowest <= rating <= config.judge_highest else None

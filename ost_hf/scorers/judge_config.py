@@ -9,7 +9,10 @@ from urllib.parse import urlsplit
 from ost_hf.errors import ConfigError, require_range
 
 # A line that says nothing else: "Rating (1-10): 7" or "a rating of 7 would be too high" must not become a number.
-_RATING_LINE = r"(?im)^[ \t*_#>]*rating[ \t*_]*:[ \t*_]*(\d+(?:\.\d+)?)[ \t*_]*(?:/[ \t]*10)?[ \t*_.]*$"
+_NUMBER = r"-?\d+(?:\.\d+)?"
+_RATING_LINE = (
+    rf"(?im)^[ \t*_#>]*rating[ \t*_]*:[ \t*_]*({_NUMBER})[ \t*_]*(?:/[ \t]*(?P<highest>{_NUMBER}))?[ \t*_.]*$"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +44,15 @@ class JudgeOptions:
         default=None,
         metadata={
             "help": "judge: Jinja file that makes the prompt of `question`, `answer` (of the last turn), `turns` and "
-            "`system`; by default a prompt for a rating of 1 to 10"
+            "`system`, and of `lowest` and `highest` of the scale; by default a prompt for a rating on that scale"
         },
     )
     judge_pattern: str = field(
         default=_RATING_LINE,
         metadata={
-            "help": "judge: regular expression whose first group is the rating; its last match in the reply counts; by "
-            "default a line such as `Rating: 7`"
+            "help": "judge: regular expression whose first group is the rating; its last match in the reply counts, "
+            "and only if a group named `highest`, where there is one, is judge_highest; by default a line such as "
+            "`Rating: 7` or `Rating: 7/10`"
         },
     )
     judge_lowest: float = field(default=1.0, metadata={"help": "judge: lowest rating of the prompt's scale"})

@@ -19,6 +19,8 @@ from ost_hf.models import ModelConfig
 from ost_hf.scorers.config import ScorerConfig
 
 _VARIABLES = {"system", "turns", "question", "answer"}
+# The judge's alone: DEITA's scale is fixed.
+_SCALE = {"lowest", "highest"}
 # The options of each scorer that name a prompt file, and our own file.
 _PROMPTS = {
     "judge": {"judge_prompt_file": "judge_prompt.jinja"},
@@ -89,9 +91,15 @@ def require_text(scorer: str, pool: EncodedDataset) -> None:
         )
 
 
-def render(prompt: jinja2.Template, conversation: Conversation, turn: Turn) -> str:
-    """The prompt for one turn of a conversation."""
-    return prompt.render(**asdict(conversation), **asdict(turn))
+def render(prompt: jinja2.Template, conversation: Conversation, turn: Turn, **scale: float) -> str:
+    """The prompt for one turn of a conversation; the judge's is given its :func:`scale_of` too."""
+    return prompt.render(**asdict(conversation), **asdict(turn), **scale)
+
+
+def scale_of(config: ScorerConfig) -> dict[str, float]:
+    """``lowest`` and ``highest`` of the judge's scale; whole numbers are written without a decimal point."""
+    ends = {"lowest": config.judge_lowest, "highest": config.judge_highest}
+    return {name: int(end) if float(end).is_integer() else end for name, end in ends.items()}
 
 
 def load_prompt(config: ScorerConfig, option: str) -> jinja2.Template:
@@ -101,16 +109,17 @@ def load_prompt(config: ScorerConfig, option: str) -> jinja2.Template:
         ConfigError: If there is no such file, it is no Jinja, or it asks for a variable that does not exist.
     """
     text = _read(config, option)
+    variables = _VARIABLES | (_SCALE if option in _PROMPTS["judge"] else set())
     environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     try:
-        unknown = sorted(jinja2.meta.find_undeclared_variables(environment.parse(text)) - _VARIABLES)
+        unknown = sorted(jinja2.meta.find_undeclared_variables(environment.parse(text)) - variables)
         prompt = environment.from_string(text)
     except jinja2.TemplateSyntaxError as error:
         raise ConfigError(f"scoring.{option} is not valid Jinja, line {error.lineno}: {error.message}") from error
     if unknown:
-        raise ConfigError(f"scoring.{option} asks for {', '.join(unknown)}; there are: {', '.join(sorted(_VARIABLES))}")
+        raise ConfigError(f"scoring.{option} asks for {', '.join(unknown)}; there are: {', '.join(sorted(variables))}")
     return prompt
 
 

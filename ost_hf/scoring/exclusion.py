@@ -19,6 +19,8 @@ from ost_hf.data.duplicates import (
     EXACT,
     NEAR,
     Copy,
+    Evaluation,
+    evaluation_sets,
     find_duplicates,
 )
 from ost_hf.data.rows import Rows
@@ -34,7 +36,7 @@ Excluded = dict[int, tuple[str, str]]
 
 
 def exclude_rows(
-    pool: Rows, anchors: Rows | None, overlap: str, config: DuplicatesConfig, evaluation: Rows | None = None
+    pool: Rows, anchors: Rows | None, overlap: str, config: DuplicatesConfig, evaluation: Evaluation = None
 ) -> tuple[Excluded, Record]:
     """Finds the rows that repeat something and does what the configuration says about them.
 
@@ -45,7 +47,7 @@ def exclude_rows(
         anchors: The anchor set, if there is one.
         overlap: What is done about exact copies of anchors: ``error`` or ``drop``.
         config: What is done about everything else.
-        evaluation: The rows that the target will be evaluated on, if they are known.
+        evaluation: The rows that the target will be evaluated on, if they are known; in one set or several.
 
     Returns:
         The rows not to score, and a report in plain types.
@@ -62,7 +64,7 @@ def exclude_rows(
     if anchors is not None:
         excluded = _settle_anchors(found.anchors, config, pool)
         report["anchors"] = _listed("of anchors", found.anchors, excluded, pool)
-    if evaluation is not None and config.evaluation != "off":
+    if evaluation_sets(evaluation) and config.evaluation != "off":
         excluded = _settle_evaluation(found.evaluation, config, pool) | excluded
         report["evaluation"] = _listed("of the evaluation set", found.evaluation, excluded, pool)
         if anchors is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ost_hf.data.collator import Collator
 from ost_hf.data.config import DuplicatesConfig, EncodingConfig
+from ost_hf.data.duplicates import Evaluation, evaluation_sets
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, RunDirectoryError
@@ -60,7 +61,7 @@ def score_pool(
     encoding: EncodingConfig | None = None,
     overlap: str = "error",
     duplicates: DuplicatesConfig | None = None,
-    evaluation: Rows | None = None,
+    evaluation: Evaluation = None,
 ) -> ScoreTable:
     """Scores every row of a pool and writes ``run_dir/scores`` (and ``run_dir/proxy``).
 
@@ -75,7 +76,7 @@ def score_pool(
         encoding: How rows become tokens.
         overlap: Anchors found in the pool: ``error``, or ``drop`` to give those rows a status.
         duplicates: What is done about rows that repeat another; what is found goes into ``duplicates.json``.
-        evaluation: The rows that the target will be evaluated on, to be held against the pool.
+        evaluation: The rows that the target will be evaluated on, in one set or several, to be held against the pool.
 
     Returns:
         The complete score table.
@@ -92,9 +93,8 @@ def score_pool(
         )
     if scoring.idle and is_main():
         logger.warning("scorer %r does not read %s: without effect", scoring.scorer, ", ".join(scoring.idle))
-    for rows in (pool, evaluation):
-        if rows is not None:
-            rows.hash_together()
+    for rows in (pool, *evaluation_sets(evaluation)):
+        rows.hash_together()
     exclude, report = exclude_rows(pool, anchors, overlap, duplicates, evaluation)
     table = ScoreTable(Path(run_dir) / "scores")
     _open(table, _identity(pool, anchors, proxy, scoring, encoding, overlap, duplicates, evaluation), len(pool))
@@ -164,14 +164,15 @@ def _identity(
     encoding: EncodingConfig,
     overlap: str,
     duplicates: DuplicatesConfig | None = None,
-    evaluation: Rows | None = None,
+    evaluation: Evaluation = None,
 ) -> Record:
+    tested = sorted(rows.fingerprint for rows in evaluation_sets(evaluation))
     identity = {
         "pool": pool.fingerprint,
         "anchors": anchors.fingerprint if anchors is not None else None,
         "overlap": overlap,
         "duplicates": asdict(duplicates or DuplicatesConfig()),
-        "evaluation": evaluation.fingerprint if evaluation is not None else None,
+        "evaluation": tested if len(tested) > 1 else next(iter(tested), None),
         "scoring": _scoring_identity(scoring),
         "proxy": asdict(proxy),
         "encoding": encoding.identity(),

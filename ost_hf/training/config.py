@@ -38,8 +38,9 @@ class OSTConfig(SelectionArguments, transformers.TrainingArguments):
     sampling: str = field(
         default="shuffled",
         metadata={
-            "help": "Order of the kept rows: `shuffled`; `ranked`, best first, the same in every epoch; `weighted`, "
-            "drawn with replacement, more often the higher the utility."
+            "help": "Order of the kept rows: `shuffled`; `ranked`, by the selection's rank, best first, the same in "
+            "every epoch; `weighted`, drawn with replacement, more often the higher the utility: by the selection's "
+            "utility, whatever strategy ranked them."
         },
     )
     check_rows: bool = field(

@@ -30,7 +30,7 @@ ID_COLUMN = "example_id"
 
 @dataclass
 class Kept:
-    """The kept rows of one training set: places in it, best first, with their utilities."""
+    """The kept rows of one training set: places in it, in the order of the selection's rank, with their utilities."""
 
     indices: list[int]
     utilities: list[float]

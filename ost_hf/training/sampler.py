@@ -1,4 +1,4 @@
-"""``OSTSampler``: the kept rows, shuffled, ranked, or weighted by utility."""
+"""``OSTSampler``: the kept rows, shuffled, in the order of the selection, or weighted by utility."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class OSTSampler(Sampler[int]):
     Accelerate can share it out batch by batch.
 
     Args:
-        indices: The kept rows.
-        utilities: Their utilities; needed for ``ranked`` and ``weighted``.
-        order: ``shuffled`` (a new permutation in each epoch), ``ranked`` (highest utility first, the same
+        indices: The kept rows, in the rank order of the selection.
+        utilities: Their utilities; needed for ``weighted``.
+        order: ``shuffled`` (a new permutation in each epoch), ``ranked`` (as the indices are given, the same
             in every epoch), or ``weighted`` (drawn with replacement with probability proportional to
-            ``exp(z)``, z the utility standardised over the kept rows).
+            ``exp(z)``, z the utility standardised over the kept rows, whatever strategy ranked them).
         seed: With the epoch it seeds the generator.
 
     Raises:
@@ -44,7 +44,7 @@ class OSTSampler(Sampler[int]):
             raise DataError("OSTSampler was given no rows")
         if utilities is not None and len(utilities) != len(indices):
             raise DataError(f"OSTSampler was given {len(indices)} rows but {len(utilities)} utilities")
-        if order != "shuffled" and utilities is None:
+        if order == "weighted" and utilities is None:
             raise ConfigError(f"order {order!r} needs utilities")
         self.order = order
         self.seed = seed
@@ -80,14 +80,14 @@ class OSTSampler(Sampler[int]):
         self._position = self._resume_at = state["position"]
 
     def _order(self) -> torch.Tensor:
+        if self.order == "ranked":
+            return self._indices
         generator = torch.Generator()
         # Seeds in the tens of thousands apart: no epoch of one seed meets an epoch of the next one.
         generator.manual_seed(self.seed * 1_000_003 + self.epoch)
         if self.order == "shuffled":
             return self._indices[torch.randperm(len(self._indices), generator=generator)]
         assert self._utilities is not None
-        if self.order == "ranked":
-            return self._indices[torch.argsort(self._utilities, descending=True, stable=True)]
         spread = self._utilities.std(correction=0).clamp_min(torch.finfo(torch.float64).tiny)
         weights = torch.softmax((self._utilities - self._utilities.mean()) / spread, 0)
         # Sampled through the cumulative sum: torch.multinomial stops at 2^24 rows.

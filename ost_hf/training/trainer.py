@@ -94,7 +94,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             is encoded with ``processing_class`` (labels on the answers only) and collated here.
         train_dataset: The pool: ``datasets.Dataset``, ``Rows``, ``EncodedDataset``, any dataset with a length, or an
             iterable one whose rows have an ``example_id``.
-        eval_dataset: As in ``Trainer``; encoded as the training set is.
+        eval_dataset: As in ``Trainer``; encoded as the training set is. When the pool is scored here, it is held
+            against these rows, or against each of several sets.
         processing_class: The target's tokenizer or processor.
         scores: A score table or its run directory; kept rows are chosen by ``args``.
         selection: A selection table, its file or its run directory, in place of ``scores``.
@@ -104,9 +105,10 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         scoring: How to score; by default as strategy ``auto`` does. One's own is taken as it is: with a second look
             only if it has ``second_look=True``.
         encoding: How rows become tokens, for proxy and target.
-        duplicates: What is done about rows of the pool that repeat another or an anchor, when it is scored here; by
-            default copies within the pool, exact and near, are dropped; with a ``scoring`` of one's own exact ones are
-            reported. A ``DuplicatesConfig`` of one's own is taken as it is: ``within_pool="drop", near=True,
+        duplicates: What is done about rows of the pool that repeat another, an anchor or a row of ``eval_dataset``,
+            when it is scored here; by default copies within the pool, exact and near, are dropped; with a ``scoring``
+            of one's own exact ones are reported. Copies of rows of ``eval_dataset``, in the pool or among the anchors,
+            are refused. A ``DuplicatesConfig`` of one's own is taken as it is: ``within_pool="drop", near=True,
             anchors="drop"`` are the default's fields.
         **kwargs: Everything else that ``Trainer`` takes.
 
@@ -135,7 +137,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
     ):
         args = OSTConfig() if args is None else args
         table = resolve_selection(
-            args, train_dataset, processing_class,
+            args, train_dataset, eval_dataset, processing_class,
             scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
             duplicates=duplicates,
         )  # fmt: skip
@@ -177,6 +179,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
 def resolve_selection(
     args: transformers.TrainingArguments,
     train_dataset: Any,
+    eval_dataset: Any,
     processing_class: Any,
     *,
     scores: ScoreTable | pa.Table | str | Path | None,
@@ -226,7 +229,7 @@ def resolve_selection(
     if proxy is not None:
         assert anchors is not None
         return _score_first(
-            args, wanted, train_dataset, processing_class, proxy, anchors, scoring, encoding, duplicates
+            args, wanted, train_dataset, eval_dataset, processing_class, proxy, anchors, scoring, encoding, duplicates
         )
     if isinstance(scores, (str, Path)):
         folder = Path(scores)
@@ -240,6 +243,7 @@ def _score_first(
     args: transformers.TrainingArguments,
     wanted: SelectionConfig,
     train_dataset: Any,
+    eval_dataset: Any,
     processing_class: Any,
     proxy: ProxyConfig | str,
     anchors: Rows | datasets.Dataset | AnchorConfig,
@@ -261,8 +265,10 @@ def _score_first(
         scoring = ScoringConfig(**defaults["scoring"])
         duplicates = duplicates or DuplicatesConfig(**defaults["duplicates"])
     scoring = scoring.near_the_cut(wanted.keep_ratio, wanted.other_cuts)
+    duplicates = duplicates or DuplicatesConfig()
+    evaluation = _held_out(eval_dataset, pool, processing_class) if duplicates.evaluation != "off" else None
     with outside_deepspeed():
-        table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap, duplicates)
+        table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap, duplicates, evaluation)
     free_memory()
     selection = select(table.read(), wanted, read_anchor_scores(table))
     if is_main():
@@ -282,6 +288,36 @@ def _pool_of(train_dataset: Any, processing_class: Any) -> Rows:
             "or score beforehand with score_pool and pass the table as scores"
         )
     return rows_of(train_dataset, processing_class)
+
+
+def _held_out(eval_dataset: Any, pool: Rows, processing_class: Any) -> list[Rows]:
+    """The evaluation sets that can be held against the pool; the log names those that cannot."""
+    several = eval_dataset if isinstance(eval_dataset, dict) else {None: eval_dataset}
+    held: list[Rows] = []
+    for name, one in several.items():
+        try:
+            held += [] if one is None else [_comparable(one, pool, processing_class)]
+        except DataError as error:
+            which = "eval_dataset" if name is None else f"eval_dataset {name!r}"
+            if is_main():
+                logger.warning("%s is not held against the pool, which may hold rows of it: %s", which, error)
+    return held
+
+
+def _comparable(dataset: Any, pool: Rows, processing_class: Any) -> Rows:
+    """An evaluation set as rows of the pool's kind; ``DataError`` where there are none."""
+    if not isinstance(dataset, (Rows, EncodedDataset, datasets.Dataset)):
+        raise DataError(f"a {type(dataset).__name__} cannot be read; give a datasets.Dataset or Rows")
+    is_tokens = pool.layout == "tokenized"
+    if isinstance(dataset, datasets.Dataset) and "input_ids" in dataset.column_names and not is_tokens:
+        try:  # tokens beside the text that they were made of
+            return rows_of(dataset.remove_columns("input_ids"), processing_class)
+        except DataError:
+            raise DataError("its rows are tokens without their text, and the pool's are text") from None
+    rows = _pool_of(dataset, processing_class)
+    if (rows.layout == "tokenized") != is_tokens:
+        raise DataError(f"its rows are in the layout {rows.layout}, the pool's in {pool.layout}")
+    return rows
 
 
 def rows_of(dataset: datasets.Dataset, processing_class: Any = None) -> Rows:

@@ -40,6 +40,7 @@ class OSTSFTTrainer(SFTTrainer):
         args: Any = None,
         data_collator: Any = None,
         train_dataset: Any = None,
+        eval_dataset: Any = None,
         *more: Any,
         scores: Any = None,
         selection: Any = None,
@@ -52,7 +53,7 @@ class OSTSFTTrainer(SFTTrainer):
     ):
         args = OSTSFTConfig() if args is None else args
         table = resolve_selection(
-            args, train_dataset, kwargs.get("processing_class"),
+            args, train_dataset, eval_dataset, kwargs.get("processing_class"),
             scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
             duplicates=duplicates,
         )  # fmt: skip
@@ -65,4 +66,4 @@ class OSTSFTTrainer(SFTTrainer):
                 raise DataError(
                     f"OSTSFTTrainer selects from a datasets.Dataset, not from {type(train_dataset).__name__}"
                 )
-        super().__init__(model, args, data_collator, train_dataset, *more, **kwargs)
+        super().__init__(model, args, data_collator, train_dataset, eval_dataset, *more, **kwargs)

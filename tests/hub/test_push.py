@@ -22,7 +22,7 @@ from ost_hf.data.config import DatasetConfig
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.hub.config import HubConfig
-from ost_hf.hub.push import _with_images, kept_dataset, push_curated, render_card
+from ost_hf.hub.push import _with_images, kept_dataset, push_curated
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
@@ -249,6 +249,30 @@ def test_selection_of_other_scores_is_refused(workplace: Workplace) -> None:
         push_curated(workplace.pool, scores, selection.drop_columns("rank"), table.manifest(), HubConfig("me/refused"))
 
 
+def test_aggregated_utilities_are_pushed_beside_the_scores_that_they_were_made_of(
+    workplace: Workplace, anchor_dataset: datasets.Dataset, vlm_path: str
+) -> None:
+    topics = ["even" if place % 2 else "odd" for place in range(len(anchor_dataset))]
+    anchors = Rows(anchor_dataset.add_column("topic", topics))
+    run_dir = workplace.folder / "aggregated"
+    proxy = ProxyConfig(model=vlm_path, warmup_fraction=0)
+    scores = score_pool(run_dir, workplace.pool, anchors, proxy, ScoringConfig("rds", group_by="topic")).read()
+    selection = select(scores, SelectionConfig(keep_count=KEPT_ROWS, aggregate="min"))
+    assert not selection["utility"].equals(scores["utility"])
+    write_selection(selection, run_dir / "selection.parquet")
+    flags = ("--pool.path", str(workplace.pool_path), "--hub.repo_id", "me/aggregated")
+    done = workplace.push("--run_dir", str(run_dir), *flags)
+    assert done.returncode == 0, done.stderr
+    kept, pushed_scores = workplace.load_back("me/aggregated")
+    records = {record["row"]: record for record in selection.to_pylist() if record["kept"]}
+    assert kept["train"]["ost_utility"][:] == [records[row]["utility"] for row in sorted(records)]
+    assert pushed_scores["train"]["utility"][:] == scores["utility"].to_pylist()
+    other = scores.set_column(0, "example_id", scores["example_id"].combine_chunks()[::-1])
+    manifest = ScoreTable(run_dir / "scores").manifest()
+    with pytest.raises(DataError, match="not made of these scores"):
+        push_curated(workplace.pool, other, selection, manifest, HubConfig("me/refused"))
+
+
 def test_rows_without_an_image_are_pushed_beside_rows_with_one(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "pool.jsonl").write_text(
@@ -270,33 +294,3 @@ def test_columns_of_an_earlier_selection_are_replaced(workplace: Workplace) -> N
     assert kept.to_dict() == kept_dataset(pool, selection).to_dict()
     assert kept.features["ost_rank"] == datasets.Value("int64")
     assert kept["ost_rank"][:] == [record["rank"] for record in selection.to_pylist() if record["kept"]]
-
-
-CARDS = {
-    "one_step": ({"scorer": "one_step"}, ["One-Step-Train", "(`mean_cosine`)", "LoRA rank 8", "## Limits"], ["random"]),
-    "raw": ({"scorer": "one_step", "utility": "raw"}, ["drop of the mean anchor loss, in nats per token (`raw`)"], []),
-    "random": ({"scorer": "random", "seed": 5}, ["at random, as a baseline", "seed 5"], ["anchor", "| proxy |"]),
-    "custom": ({"scorer": "mine"}, ["by the scorer `mine`", "| proxy |"], ["anchor", "random"]),
-}
-
-
-@pytest.mark.parametrize("case", CARDS)
-def test_card_describes_the_scorer_that_was_used(workplace: Workplace, case: str) -> None:
-    scoring, present, absent = CARDS[case]
-    table = ScoreTable(workplace.run_dir / "scores")
-    manifest = table.manifest()
-    manifest["identity"]["scoring"] |= scoring
-    text = render_card("me/curated", table.read(), read_selection(workplace.run_dir), manifest, "lab/pool")
-    assert f"{KEPT_ROWS} rows of `lab/pool`, selected from a pool of {POOL_ROWS} " in text
-    assert all(words in text for words in present), text
-    assert not any(words in text for words in absent), text
-
-
-def test_card_shows_no_local_folder(pushed: Workplace, vlm_path: str) -> None:
-    table = ScoreTable(pushed.run_dir / "scores")
-    manifest = table.manifest()
-    manifest["identity"]["scoring"]["scorer"] = "one_step"
-    selection = read_selection(pushed.run_dir)
-    text = render_card("me/curated", table.read(), selection, manifest, str(pushed.pool_path))
-    assert "`pool.parquet`" in text and f"`{Path(vlm_path).name}`" in text
-    assert str(pushed.folder) not in text and vlm_path not in text

@@ -18,7 +18,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.scorers.base import build_scorer
 from ost_hf.scorers.judge import read_rating
-from ost_hf.scorers.prompts import load_prompt, named_model, read_conversation, render
+from ost_hf.scorers.prompts import Conversation, Turn, load_prompt, named_model, read_conversation, render, scale_of
 from ost_hf.scoring.config import ScoringConfig
 
 
@@ -48,7 +48,8 @@ def test_the_prompt_holds_the_whole_conversation(pool_dataset: datasets.Dataset)
         ("sunny", "Sunny."),
     ]
     assert read_conversation(example, mark_images=False).turns[0].question == "What is this?"
-    prompt = render(load_prompt(ScoringConfig(), "judge_prompt_file"), shown, shown.turns[-1])
+    config = ScoringConfig()
+    prompt = render(load_prompt(config, "judge_prompt_file"), shown, shown.turns[-1], **scale_of(config))
     for text in ("Be brief.", *(text for turn in shown.turns for text in (turn.question, turn.answer))):
         assert text in prompt
     assert prompt.endswith("in this form:\nRating: 7")
@@ -59,7 +60,7 @@ def test_the_prompt_holds_the_whole_conversation(pool_dataset: datasets.Dataset)
     ("text", "message"),
     [
         ("{{ question }", "scoring.judge_prompt_file is not valid Jinja, line 1"),
-        ("{{ prompt }} {{ answer }}", "asks for prompt; there are: answer, question, system, turns"),
+        ("{{ prompt }} {{ answer }}", "asks for prompt; there are: answer, highest, lowest, question, system, turns"),
         (None, "scoring.judge_prompt_file: there is no file "),
     ],
 )
@@ -103,6 +104,53 @@ def test_tokenised_rows_are_refused(text_pool: EncodedDataset, text_path: str) -
 )
 def test_only_a_line_with_a_rating_counts(reply: str, rating: float | None) -> None:
     assert read_rating(reply, ScoringConfig()) == rating
+
+
+# Lowest, highest, and the levels between them in the default prompt.
+SCALES = [(1.0, 10.0, "7", "4"), (1.0, 5.0, "4", "2"), (0.0, 100.0, "67", "33"), (0.0, 1.0, "0.67", "0.33"),
+          (-2.0, 2.0, "1", "-1")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("lowest", "highest", "upper", "lower"), SCALES)
+def test_the_default_prompt_and_pattern_go_by_the_scale(lowest, highest, upper: str, lower: str) -> None:
+    config = ScoringConfig(judge_lowest=lowest, judge_highest=highest)
+    turn = Turn("q", "a")
+    prompt = render(load_prompt(config, "judge_prompt_file"), Conversation("", [turn]), turn, **scale_of(config))
+    assert f"from {lowest:g} to {highest:g}:\n{highest:g} " in prompt
+    for level in (upper, lower, f"{lowest:g}"):
+        assert f"\n{level} " in prompt
+    assert f"gets less than {lower}." in prompt
+    assert prompt.endswith(f"\nRating: {upper}")
+    assert read_rating(prompt, config) == float(upper)
+    for rating in (upper, lower, f"{lowest:g}", f"{highest:g}"):
+        assert read_rating(f"Rating: {rating}", config) == float(rating)
+        assert read_rating(f"**Rating:** {rating} / {highest:g}.", config) == float(rating)
+        assert read_rating(f"Rating: {rating}/{highest:.1f}", config) == float(rating)
+        assert read_rating(f"Rating: {rating}/{highest + 1:g}", config) is None
+        assert read_rating(f"Rating: {rating}\nRating: {rating}/{highest * 10:g}", config) is None
+    assert read_rating(f"Rating: {highest + 1:g}", config) is None
+    assert read_rating(f"Rating: {lowest - 1:g}", config) is None
+
+
+def test_a_prompt_and_a_pattern_of_ones_own_may_leave_the_scale_unnamed(tmp_path: Path) -> None:
+    file = tmp_path / "prompt.jinja"
+    pattern = r"(\d+) of (\d+)"
+    config = ScoringConfig(judge_prompt_file=str(file), judge_pattern=pattern, judge_highest=5.0)
+    turn = Turn("q", "a")
+    for text, rendered in (("{{ question }}?", "q?"), ("{{ lowest }} to {{ highest }}", "1 to 5")):
+        file.write_text(text)
+        prompt = load_prompt(config, "judge_prompt_file")
+        assert render(prompt, Conversation("", [turn]), turn, **scale_of(config)) == rendered
+    assert read_rating("4 of 7", config) == 4
+    named = ScoringConfig(judge_pattern=pattern.replace("of (", "of (?P<highest>"), judge_highest=5.0)
+    assert [read_rating(reply, named) for reply in ("4 of 5", "4 of 7")] == [4, None]
+
+
+def test_raters_with_a_scale_of_their_own_are_not_given_the_judges(tmp_path: Path) -> None:
+    (tmp_path / "prompt.jinja").write_text("{{ question }} {{ highest }}")
+    config = ScoringConfig(deita_quality_prompt_file=str(tmp_path / "prompt.jinja"))
+    with pytest.raises(ConfigError, match=r"asks for highest; there are: answer, question, system, turns$"):
+        load_prompt(config, "deita_quality_prompt_file")
 
 
 @pytest.mark.parametrize(("pattern", "reply"), [("score (.*)", "score high"), ("(a)?b", "b"), ("(.*)", "nan")])

@@ -45,12 +45,12 @@ def test_epochs_and_seeds_differ() -> None:
     assert len(orders) == 9
 
 
-def test_ranked_gives_the_best_first_in_every_epoch() -> None:
-    one = sampler("ranked")
-    expected = [14, 92, 35, 79, 89, 65, 15, 3]
-    assert list(one) == expected
+@pytest.mark.parametrize("utilities", [UTILITIES, None])
+def test_ranked_keeps_the_order_of_the_selection_in_every_epoch_whatever_the_utilities(utilities) -> None:
+    one = OSTSampler(KEPT, utilities, "ranked")
+    assert list(one) == KEPT
     one.set_epoch(4)
-    assert list(one) == expected
+    assert list(one) == KEPT
 
 
 def test_weighted_draws_useful_rows_more_often() -> None:

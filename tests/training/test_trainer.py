@@ -128,9 +128,25 @@ def test_sampler_is_ours_with_the_order_asked_for(model, processor, pool_dataset
     sampler = trainer._get_train_sampler()
     assert isinstance(sampler, OSTSampler)
     assert (sampler.order, sampler.seed) == (order, 7)
-    if order == "ranked":
-        best = max((r for r in selection.to_pylist() if r["kept"]), key=lambda record: record["utility"])
-        assert next(iter(sampler)) == best["row"]
+
+
+def test_ranked_rows_come_in_the_order_of_the_selection_not_of_their_utilities(
+    model, processor, pool_dataset, selection, tmp_path: Path
+) -> None:
+    """A doubtful row that only fills the quota may have a high utility."""
+    ranks = [None if rank is None else 61 - rank for rank in selection["rank"].to_pylist()]
+    turned = selection.set_column(selection.column_names.index("rank"), "rank", pa.array(ranks, pa.int64()))
+    trainer = OSTTrainer(
+        model,
+        config(tmp_path, sampling="ranked"),
+        train_dataset=pool_dataset,
+        processing_class=processor,
+        selection=turned,
+    )
+    records = sorted((r for r in turned.to_pylist() if r["kept"]), key=lambda record: record["rank"])
+    utilities = [record["utility"] for record in records]
+    assert utilities == sorted(utilities) != sorted(utilities, reverse=True)
+    assert list(trainer._get_train_sampler()) == [record["row"] for record in records]
 
 
 def test_selection_may_be_a_file_and_args_plain(model, processor, pool_dataset, selection, tmp_path: Path) -> None:
@@ -155,14 +171,14 @@ def test_without_anything_of_ours_it_is_a_plain_trainer(model, processor, pool, 
 
 
 def test_proxy_and_anchors_score_first(
-    model, processor, pool_dataset, anchor_dataset, vlm_path, tmp_path: Path
+    model, processor, pool_dataset, anchor_dataset, test_dataset, vlm_path, tmp_path: Path
 ) -> None:
     proxy = ProxyConfig(vlm_path, warmup_min_steps=2, warmup_batch_size=4)
     trainer = OSTTrainer(
         model,
         config(tmp_path, keep_count=10),
         train_dataset=pool_dataset,
-        eval_dataset=anchor_dataset,
+        eval_dataset=test_dataset,
         processing_class=processor,
         proxy=proxy,
         anchors=anchor_dataset,

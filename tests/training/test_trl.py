@@ -9,6 +9,7 @@ import pytest
 import transformers
 
 from ost_hf.data.rows import Rows
+from ost_hf.errors import DataError
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
@@ -40,6 +41,21 @@ def test_sft_trainer_sees_the_kept_rows_alone(text_path: str, tmp_path: Path, pa
     if not packing:
         assert len(trainer.train_dataset) == 5
     assert trainer.train().metrics["train_loss"] > 0
+
+
+def test_sft_trainer_refuses_a_pool_with_rows_of_its_evaluation_set(text_path: str, tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_list([{"prompt": f"question {i} ", "completion": f"answer {i}"} for i in range(24)])
+    with pytest.raises(DataError, match=r"1 rows of the pool .* repeat a row of the evaluation set"):
+        OSTSFTTrainer(
+            load_model(ModelConfig(text_path)),
+            config(tmp_path / "out", keep_count=5),
+            train_dataset=rows.select(range(20)),
+            eval_dataset={"held out": rows.select([22]), "copied": rows.select([3])},
+            processing_class=transformers.AutoTokenizer.from_pretrained(text_path),
+            proxy=text_path,
+            anchors=rows.select([20, 21]),
+            scoring=ScoringConfig(),
+        )
 
 
 def test_sft_trainer_trains_the_vision_language_model(

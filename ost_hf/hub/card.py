@@ -1,0 +1,88 @@
+"""The text of a curated dataset's card: what was done, from the manifest and the selection table's metadata."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from jinja2 import Environment, StrictUndefined
+
+from ost_hf.errors import ConfigError
+from ost_hf.scorers.base import PROXY, find_scorer
+
+TEMPLATE = Path(__file__).parent / "dataset_card.md.jinja"
+
+UTILITY_TEXTS = {
+    "mean_cosine": "mean over the anchors of the cosine between the row's and the anchor's preconditioned gradients",
+    "raw": "drop of the mean anchor loss after one step on the row, in nats per token",
+    "raw_per_sample": "drop of the mean anchor loss after one step on the row, times the row's supervised tokens",
+    "per_gradient_norm": "drop of the mean anchor loss after one step on the row, over the norm of the row's gradient",
+    "relative": "drop of the mean anchor loss after one step on the row, over the row's own loss",
+}
+
+# Scorers that ask models of their own: the option that names each, and what the model does.
+_MODELS = {
+    "judge": {"judge_model": "judge"},
+    "deita": {
+        "deita_complexity_model": "rater of complexity",
+        "deita_quality_model": "rater of quality",
+        "deita_embedding_model": "embedding of a row",
+    },
+}
+
+
+def render_card(repo_id: str, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], source: str) -> str:
+    """The card's text, without its YAML head.
+
+    Args:
+        repo_id: The repository's full name.
+        scores: The score table.
+        selection: The selection table.
+        manifest: The score table's manifest.
+        source: Where the pool was read from.
+    """
+    identity = manifest["identity"]
+    scoring = identity["scoring"]
+    kept = selection.filter(pc.field("kept"))
+    statuses = scores["status"].value_counts().to_pylist()
+    template = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
+    return template.from_string(TEMPLATE.read_text()).render(
+        repo_id=repo_id,
+        source=_public_name(source),
+        kept_rows=len(kept),
+        pool_rows=len(selection),
+        lowest=pc.min(kept["utility"]).as_py(),
+        median=pc.quantile(kept["utility"], 0.5)[0].as_py(),
+        highest=pc.max(kept["utility"]).as_py(),
+        statuses=sorted(statuses, key=lambda status: -status["counts"]),
+        scoring=scoring,
+        utility_text=UTILITY_TEXTS[scoring["utility"]],
+        uses_proxy=_uses_proxy(scoring["scorer"]),
+        models={what: _public_name(scoring[option]) for option, what in _MODELS.get(scoring["scorer"], {}).items()},
+        selection=selection_settings(selection),
+        explanation=(selection.schema.metadata or {}).get(b"explanation", b"").decode(),
+        proxy=identity["proxy"],
+        proxy_name=_public_name(identity["proxy"]["model"]),
+        versions=manifest["versions"],
+    )
+
+
+def selection_settings(selection: pa.Table) -> dict[str, Any]:
+    """The settings that a selection table was made with; none if it was made elsewhere."""
+    return json.loads((selection.schema.metadata or {}).get(b"selection", "{}"))
+
+
+def _uses_proxy(scorer: str) -> bool:
+    try:
+        return PROXY in find_scorer(scorer).needs
+    except ConfigError:  # one of the user's own that this process did not import: nothing is known, nothing is said
+        return False
+
+
+def _public_name(name: str) -> str:
+    """A name on the Hub as it is; of a local path the last part, since a card shows no one's folders."""
+    path = Path(name).expanduser()
+    return path.resolve().name if path.is_absolute() or path.exists() else name
