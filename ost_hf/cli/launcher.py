@@ -35,7 +35,10 @@ def launch_command(config: RunConfig, stage: str) -> list[str]:
     file = config.accelerate.file_for(stage)
     if file is not None:
         if not Path(file).expanduser().is_file():
-            raise ConfigError(f"there is no accelerate config {file}")
+            raise ConfigError(
+                f"there is no accelerate config {file}: copy one from the repository's accelerate_configs, make one "
+                "with `accelerate config`, or set accelerate.num_processes instead"
+            )
         command += ["--config_file", str(Path(file).expanduser())]
     if config.accelerate.num_processes is not None:
         command += ["--num_processes", str(config.accelerate.num_processes)]

@@ -39,5 +39,5 @@ def test_own_file_of_a_stage_goes_before_the_common_one(tmp_path: Path) -> None:
 
 def test_missing_accelerate_config_is_an_error() -> None:
     config = build_config({"run_dir": "r", "accelerate": {"config_file": "none.yaml"}})
-    with pytest.raises(ConfigError, match=r"there is no accelerate config none\.yaml"):
+    with pytest.raises(ConfigError, match=r"there is no accelerate config none\.yaml: copy one .* or set accelerate"):
         launcher.launch_command(config, "score")
