@@ -101,6 +101,8 @@ class RunConfig:
     def write(self) -> Path:
         """Writes ``config.yaml`` into the run directory; running with it replays the run."""
         resolved = {key: value for key, value in asdict(self).items() if value is not None}
+        # It is meant once: the next training would start from the end of this one, and do nothing.
+        resolved["training"].pop("resume_from_checkpoint", None)
         path = self.folder / "config.yaml"
         write_whole(path, lambda temporary: temporary.write_text(dump_yaml(resolved)))
         return path
