@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ost_hf.cli.config import RunConfig
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 logger = logging.getLogger(__name__)
+
+# So many values of a column fit into a line of the log.
+_VALUES = 10
 
 
 def run(config: RunConfig) -> None:
@@ -40,5 +49,22 @@ def run(config: RunConfig) -> None:
     table = select(scores.read(), config.selection, read_anchor_scores(scores), balance)
     if is_main():
         write_selection(table, config.folder / "selection.parquet")
-        logger.info("kept %d of %d rows", sum(table["kept"].to_pylist()), len(table))
+        _tell(table, config.selection.balance_by, balance)
     barrier()
+
+
+def _tell(table: pa.Table, balance_by: str | None, values: Sequence[Any] | None) -> None:
+    """Logs what is kept, the verdicts, and what is kept of each value of ``balance_by``."""
+    kept = table["kept"].to_pylist()
+    logger.info("kept %d of %d rows", sum(kept), len(table))
+    if "verdict" in table.column_names:
+        found = Counter(verdict for verdict in table["verdict"].to_pylist() if verdict is not None)
+        counts = ", ".join(f"{found[name]} {name}" for name in ("toxic", "useful", "uncertain"))
+        logger.info("verdicts of %d scored rows: %s", found.total(), counts)
+    if values is not None:
+        names = [str(values[row]) for row in table["row"].to_pylist()]
+        of_kept = Counter(name for name, is_kept in zip(names, kept, strict=True) if is_kept)
+        totals = Counter(names).most_common()
+        parts = [f"{name} {of_kept[name]} of {total}" for name, total in totals[:_VALUES]]
+        more = [f"and {len(totals) - _VALUES} more values"] if len(totals) > _VALUES else []
+        logger.info("kept by %s: %s", balance_by, ", ".join(parts + more))
