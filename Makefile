@@ -27,5 +27,6 @@ test-oldest:
 demo: setup
 	OMP_NUM_THREADS=2 $(PYTHON_IN_VENV) recipes/handwritten_arithmetic/run.py --run_dir runs/demo --clean
 
+# Only what can be made again quickly: other folders of runs/ hold studies and their bases.
 clean:
-	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf runs/demo build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

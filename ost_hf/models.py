@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from ost_hf.errors import ConfigError, ModelError, require_choice
 
@@ -11,6 +12,9 @@ from ost_hf.errors import ConfigError, ModelError, require_choice
 @dataclass(frozen=True)
 class ModelConfig:
     """A causal language model or an image-text-to-text model, on the Hub or in a folder."""
+
+    # What errors call it.
+    setting: ClassVar[str] = "model"
 
     model: str = field(metadata={"help": "name on the Hub or local folder"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit on the Hub"})
@@ -32,6 +36,8 @@ class ModelConfig:
 class TargetConfig(ModelConfig):
     """The model to fine-tune, all of it."""
 
+    setting: ClassVar[str] = "target.model"
+
     dtype: str = field(
         default="float32",
         metadata={
@@ -49,22 +55,12 @@ def load_model(config: ModelConfig) -> Any:
         ``AutoModelForCausalLM`` model.
 
     Raises:
-        ModelError: If neither class knows the model.
+        ModelError: If there is no such model, or neither class knows it.
     """
     import torch
-    import transformers
 
-    model_config = _model_config(config)
     dtype = getattr(torch, config.dtype) if config.dtype != "auto" else _default_dtype()
-    model_class = (
-        transformers.AutoModelForImageTextToText if reads_images(config) else transformers.AutoModelForCausalLM
-    )
-    if type(model_config) not in model_class._model_mapping:
-        raise ModelError(
-            f"{config.model} is a {type(model_config).__name__}: neither a causal language model nor an "
-            "image-text-to-text model"
-        )
-    model = model_class.from_pretrained(
+    model = find_model_class(config).from_pretrained(
         config.model,
         revision=config.revision,
         dtype=dtype,
@@ -73,6 +69,26 @@ def load_model(config: ModelConfig) -> Any:
     )
     _keep_parameter_names(model)
     return model
+
+
+def find_model_class(config: ModelConfig) -> Any:
+    """The class that loads the model; its configuration alone is read.
+
+    Raises:
+        ModelError: If there is no such model, or neither class knows it.
+    """
+    import transformers
+
+    model_config = _model_config(config)
+    model_class = (
+        transformers.AutoModelForImageTextToText if reads_images(config) else transformers.AutoModelForCausalLM
+    )
+    if type(model_config) not in model_class._model_mapping:
+        raise ModelError(
+            f"{config.model} is a {type(model_config).__name__}: neither a causal language model nor an "
+            "image-text-to-text model"
+        )
+    return model_class
 
 
 def load_processing_class(config: ModelConfig) -> Any:
@@ -93,9 +109,28 @@ def reads_images(config: ModelConfig) -> bool:
 def _model_config(config: ModelConfig) -> Any:
     import transformers
 
-    return transformers.AutoConfig.from_pretrained(
-        config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
-    )
+    name = f"{config.setting} {config.model!r}"
+    if Path(config.model).is_dir() and not (Path(config.model) / "config.json").exists():
+        raise ModelError(f"{name}: the folder has no config.json; name one that save_pretrained has written")
+    try:
+        return transformers.AutoConfig.from_pretrained(
+            config.model, revision=config.revision, trust_remote_code=config.trust_remote_code
+        )
+    except OSError as error:
+        raise ModelError(f"{name}: {_why_not_found(error)}") from error
+
+
+def _why_not_found(error: OSError) -> str:
+    """In one line where that says it, else in the Hub's own words: a gated model, another revision, a full disk."""
+    from huggingface_hub import errors
+
+    missing = (errors.RepositoryNotFoundError, errors.LocalEntryNotFoundError, errors.HFValidationError)
+    if isinstance(error.__cause__, missing) and not isinstance(error.__cause__, errors.GatedRepoError):
+        return (
+            "not a local folder, and the Hub has none of that name (or cannot be reached); check the name, and log in "
+            "if it is private"
+        )
+    return str(error)
 
 
 def _default_dtype() -> Any:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
 from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
-from ost_hf.errors import ConfigError, require_range, unknown_key
+from ost_hf.errors import ConfigError, require_choice, require_range, unknown_key
 from ost_hf.evaluation.config import EvaluationConfig
 from ost_hf.files import write_whole
 from ost_hf.hub.config import HubConfig
@@ -21,6 +22,7 @@ from ost_hf.models import TargetConfig
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.strategy import DEFAULT_STRATEGY, STRATEGIES, apply_strategy
+from ost_hf.selection.config import STRATEGIES as ORDERS
 from ost_hf.selection.config import SelectionConfig
 
 
@@ -101,6 +103,8 @@ class RunConfig:
     def write(self) -> Path:
         """Writes ``config.yaml`` into the run directory; running with it replays the run."""
         resolved = {key: value for key, value in asdict(self).items() if value is not None}
+        # It is meant once: the next training would start from the end of this one, and do nothing.
+        resolved["training"].pop("resume_from_checkpoint", None)
         path = self.folder / "config.yaml"
         write_whole(path, lambda temporary: temporary.write_text(dump_yaml(resolved)))
         return path
@@ -164,10 +168,24 @@ _OF_STRATEGIES = ("duplicates", "scoring", "selection")
 
 def _with_strategy(given: dict[str, Any]) -> dict[str, Any]:
     """The sections with the strategy's fields where nothing else was given."""
+    name = str(given.get("strategy", DEFAULT_STRATEGY))
+    try:
+        require_choice("strategy", name, STRATEGIES)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (selection.strategy has {name})" if name in ORDERS else str(error)) from None
     sections = {name: given.get(name) or {} for name in _OF_STRATEGIES}
     if not all(isinstance(section, dict) for section in sections.values()):
         return given  # refused where sections are built
-    return {**given, **apply_strategy(str(given.get("strategy", DEFAULT_STRATEGY)), sections)}
+    return {**given, **apply_strategy(name, sections)}
+
+
+def held_values(config: RunConfig, overrides: Mapping[str, str]) -> list[str]:
+    """``strategy`` and fields of ``selection`` that neither a flag nor a default has given, one phrase each."""
+    usual = apply_strategy(config.strategy, {"scoring": asdict(config.scoring)})["selection"]
+    values, default = asdict(config.selection), asdict(SelectionConfig(**usual))
+    held = {"strategy": config.strategy} if config.strategy != DEFAULT_STRATEGY else {}
+    held |= {f"selection.{name}": value for name, value in values.items() if value != default[name]}
+    return [f"{name} {value}" for name, value in held.items() if name not in overrides]
 
 
 def _is_written(path: str, given: dict[str, Any]) -> bool:

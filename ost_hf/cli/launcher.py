@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -35,11 +36,19 @@ def launch_command(config: RunConfig, stage: str) -> list[str]:
     file = config.accelerate.file_for(stage)
     if file is not None:
         if not Path(file).expanduser().is_file():
-            raise ConfigError(f"there is no accelerate config {file}")
+            raise ConfigError(
+                f"there is no accelerate config {file}: copy one from the repository's accelerate_configs, make one "
+                "with `accelerate config`, or set accelerate.num_processes instead"
+            )
         command += ["--config_file", str(Path(file).expanduser())]
     if config.accelerate.num_processes is not None:
         command += ["--num_processes", str(config.accelerate.num_processes)]
-    return [*command, "-m", "ost_hf.cli.main", stage, "--config", str(config.folder / "config.yaml")]
+    command += ["-m", "ost_hf.cli.main", stage, "--config", str(config.folder / "config.yaml")]
+    # The file never holds this.
+    resume = config.training.get("resume_from_checkpoint")
+    if stage == "train" and resume is not None:
+        command += ["--training.resume_from_checkpoint", json.dumps(resume)]
+    return command
 
 
 def launch(config: RunConfig, stage: str) -> None:

@@ -8,11 +8,14 @@ import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, Field
+from difflib import get_close_matches
 from typing import Any
 
 from ost_hf._version import __version__
-from ost_hf.cli.config import RunConfig, load_config, section_fields
-from ost_hf.errors import ConfigError, OSTError, unknown_key
+from ost_hf.cli.config import RunConfig, held_values, load_config, section_fields
+from ost_hf.errors import ConfigError, OSTError
+
+logger = logging.getLogger(__name__)
 
 _SCORED = ("pool", "anchors", "duplicates", "encoding", "proxy", "scoring")
 
@@ -61,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         }
         overrides |= _training_flags(known.command, rest)
         config = load_config(known.config, overrides, known.run_dir)
-        _run(known.command, config)
+        _run(known.command, config, _held(known.command, known.config, config, overrides))
     except OSTError as error:
         print(f"ost-hf {known.command}: error: {error}", file=sys.stderr)
         return 2
@@ -147,9 +150,8 @@ def _training_flags(command: str, rest: list[str]) -> dict[str, str]:
     words = iter(rest)
     for word in words:
         name, has_value, value = word.partition("=")
-        if not (name.startswith("--training.") and command in TRAINING_COMMANDS):
-            flags = [f"--{s}.{item.name}" for s in COMMANDS[command][1] for item in section_fields(s)]
-            raise ConfigError(unknown_key(f"argument of {command}", name, ["--config", "--run_dir", *flags]))
+        if not _is_training(command, name):
+            raise ConfigError(_unknown_flag(command, name))
         if not has_value:
             value = next(words, "")
             if not value:
@@ -158,11 +160,40 @@ def _training_flags(command: str, rest: list[str]) -> dict[str, str]:
     return overrides
 
 
-def _run(command: str, config: RunConfig) -> None:
+def _unknown_flag(command: str, name: str) -> str:
+    """The message for a flag that a command does not take: the commands that do, or the nearest flags."""
+    others = [other for other in COMMANDS if name in _flags(other) or _is_training(other, name)]
+    if others:
+        hint = f"; {', '.join(others)} take{'s' * (len(others) == 1)} it"
+    else:
+        near = get_close_matches(name, _flags(command), n=3)
+        hint = f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+    return f"unknown argument of {command} {name!r}{hint}; see `ost-hf {command} --help`"
+
+
+def _flags(command: str) -> list[str]:
+    fixed = ["--config", "--run_dir", *(["--strategy"] if command in STRATEGY_COMMANDS else [])]
+    return fixed + [f"--{section}.{item.name}" for section in COMMANDS[command][1] for item in section_fields(section)]
+
+
+def _is_training(command: str, name: str) -> bool:
+    return command in TRAINING_COMMANDS and name.startswith("--training.")
+
+
+def _held(command: str, given_file: str | None, config: RunConfig, overrides: dict[str, str]) -> str | None:
+    """What an earlier command's flags still decide, in one line."""
+    path = config.folder / "config.yaml"
+    if given_file is not None or command not in STRATEGY_COMMANDS or not path.exists():
+        return None
+    held = held_values(config, overrides)
+    return f"from {path}: {', '.join(held)}" if held else None
+
+
+def _run(command: str, config: RunConfig, held: str | None) -> None:
     path = config.folder / "config.yaml"
     before = path.read_text() if path.exists() else None
     try:
-        _start(command, config)
+        _start(command, config, held)
     except OSTError:
         # A command that was refused must not leave its settings behind as if the tables were made with them.
         if before is not None:
@@ -170,22 +201,29 @@ def _run(command: str, config: RunConfig) -> None:
         raise
 
 
-def _start(command: str, config: RunConfig) -> None:
+def _start(command: str, config: RunConfig, held: str | None) -> None:
     from ost_hf.cli import launcher
 
     if launcher.wants_launch(config, command):
+        _set_up_logging(logging.INFO, held)
         launcher.launch(config, command)
         return
     from ost_hf.parallel import is_main
 
-    logging.basicConfig(level=logging.INFO if is_main() else logging.ERROR, format="%(message)s")
-    # Libraries' own chatter is theirs; warnings of theirs still show.
-    for library in ("httpx", "httpx2", "datasets", "huggingface_hub", "deepspeed", "DeepSpeed"):
-        logging.getLogger(library).setLevel(logging.WARNING)
+    _set_up_logging(logging.INFO if is_main() else logging.ERROR, held)
     # The doctor only looks: settings that it tries must not replace those that tables in the folder were made with.
     if is_main() and not (command == "doctor" and (config.folder / "config.yaml").exists()):
         config.write()
     importlib.import_module(f"ost_hf.cli.{command}").run(config)
+
+
+def _set_up_logging(level: int, held: str | None) -> None:
+    logging.basicConfig(level=level, format="%(message)s")
+    # Libraries' own chatter is theirs; warnings of theirs still show.
+    for library in ("httpx", "httpx2", "datasets", "huggingface_hub", "deepspeed", "DeepSpeed"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    if held is not None:
+        logger.info("%s", held)
 
 
 if __name__ == "__main__":

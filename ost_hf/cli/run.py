@@ -6,6 +6,7 @@ import logging
 
 from ost_hf.cli import evaluate, launcher, score, select, train
 from ost_hf.cli.config import RunConfig
+from ost_hf.cli.preflight import preflight
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ def run(config: RunConfig) -> None:
     config.require("pool", "proxy", "target")
     if config.evaluation is not None:
         config.require("evaluation")
+    preflight(config)
     for stage in STAGES:
         if stage == "evaluate" and config.evaluation is None:
             logger.info("no evaluation section: done after training")

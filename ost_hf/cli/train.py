@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import types
+import typing
 from dataclasses import asdict, fields
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ost_hf.cli.config import RunConfig
@@ -83,7 +86,7 @@ def training_arguments(config: RunConfig) -> Any:
     """``OSTConfig`` from the ``training`` section.
 
     Raises:
-        ConfigError: If ``TrainingArguments`` knows no such field, or refuses a value.
+        ConfigError: If ``TrainingArguments`` knows no such field, or a value is of another type or refused.
     """
     import torch
 
@@ -93,7 +96,8 @@ def training_arguments(config: RunConfig) -> Any:
     for key in config.training:
         if key not in allowed:
             raise ConfigError(unknown_key("field of section training", key, allowed))
-    given = dict(config.training)
+    hints = typing.get_type_hints(OSTConfig)
+    given = {key: _typed(key, value, _kinds(hints[key])) for key, value in config.training.items()}
     # Trainer finds accelerators by itself, but under a DeepSpeed launch it takes one for granted.
     given.setdefault("use_cpu", not torch.accelerator.is_available())
     # Rows arrive encoded: there is no column to remove.
@@ -102,3 +106,28 @@ def training_arguments(config: RunConfig) -> Any:
         return OSTConfig(output_dir=str(config.folder / "target"), **given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"section training: {error}") from error
+
+
+def _kinds(hint: Any) -> list[Any]:
+    """The classes that a field's annotation names; what is no class stays as it is."""
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return [kind for part in typing.get_args(hint) for kind in _kinds(part)]
+    return [origin or hint]
+
+
+def _typed(key: str, value: Any, kinds: list[Any]) -> Any:
+    """``value`` if it can be meant; ``TrainingArguments`` itself looks at few, and stumbles over others later."""
+    plain = {type(None), bool, int, float, str, list, dict}
+    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
+    if not set(kinds) - set(enums) <= plain:
+        return value
+    if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
+        return int(value)
+    # Some fields take more than their annotation says, such as `resume_from_checkpoint: true`.
+    takes_text = str in kinds or bool(enums)
+    fits = type(value) in kinds or (takes_text and isinstance(value, (str, bool, int, float)))
+    if fits or (type(value) is int and float in kinds):
+        return value
+    wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds if kind not in enums)
+    raise ConfigError(f"training.{key} must be {wanted}, got {value!r}")

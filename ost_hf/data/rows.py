@@ -274,7 +274,9 @@ def _as_messages(value: Any, role: str) -> list[Message]:
     messages = []
     for message in value:
         if not isinstance(message.get("role"), str):
-            raise RowError("bad_row", "a message has no role")
+            sharegpt = "from" in message and "value" in message
+            hint = ": rename ShareGPT's from and value to role and content, human to user, gpt to assistant"
+            raise RowError("bad_row", "a message has no role" + (hint if sharegpt else ""))
         content = message.get("content")
         if isinstance(content, str):
             parts = [_text_part(content)]

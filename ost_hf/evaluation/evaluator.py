@@ -40,10 +40,7 @@ def evaluate_model(model: Any, encoder: Encoder, rows: Rows, config: EvaluationC
     Raises:
         DataError: If a column does not exist or no row can be evaluated.
     """
-    for option, column in (("reference_column", config.reference_column), ("group_by", config.group_by)):
-        if column is not None and column not in rows.dataset.column_names:
-            names = ", ".join(rows.dataset.column_names)
-            raise DataError(f"evaluation.{option}: there is no column {column!r}; there are: {names}")
+    check_columns(rows, config)
     with _in_evaluation_mode(model):
         mine = _generate(model, encoder, rows, config)
     records = sorted(gather_objects(mine), key=lambda record: record["row"])
@@ -69,6 +66,14 @@ def evaluate_model(model: Any, encoder: Encoder, rows: Rows, config: EvaluationC
     if groups:
         metrics["by_group"] = {name: sum(group) / len(group) for name, group in sorted(groups.items())}
     return metrics, records
+
+
+def check_columns(rows: Rows, config: EvaluationConfig) -> None:
+    """Raises ``DataError`` if the test rows lack a column that the configuration names."""
+    for option, column in (("reference_column", config.reference_column), ("group_by", config.group_by)):
+        if column is not None and column not in rows.dataset.column_names:
+            names = ", ".join(rows.dataset.column_names)
+            raise DataError(f"evaluation.{option}: there is no column {column!r}; there are: {names}")
 
 
 def write_metrics(metrics: Result, path: str | Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from ost_hf.errors import require_range
 from ost_hf.models import ModelConfig
@@ -11,6 +12,8 @@ from ost_hf.models import ModelConfig
 @dataclass(frozen=True)
 class ProxyConfig(ModelConfig):
     """A small model with LoRA on its language layers."""
+
+    setting: ClassVar[str] = "proxy.model"
 
     lora_r: int = field(default=8, metadata={"help": "rank; 8 ranks as well as more at a fraction of the cost"})
     lora_alpha: float = field(default=16, metadata={"help": "scaling is alpha / r"})

@@ -10,7 +10,7 @@ import random
 
 import torch
 
-from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import DataError
 from ost_hf.proxy.model import Proxy
 from ost_hf.proxy.training import shuffled_batches, train
@@ -70,6 +70,7 @@ def warmup_rows(pool: EncodedDataset, fraction: float, exclude: set[int], seed: 
     wanted = max(1, round(fraction * len(pool)))
     chosen: list[int] = []
     refused: dict[str, int] = {}
+    first: Encoded | None = None
     for row in order:
         if len(chosen) == wanted:
             break
@@ -78,10 +79,12 @@ def warmup_rows(pool: EncodedDataset, fraction: float, exclude: set[int], seed: 
         encoded = pool.encode(row)
         if encoded.features is None:
             refused[encoded.status] = refused.get(encoded.status, 0) + 1
+            first = first or encoded
         else:
             chosen.append(row)
     if not chosen:
-        raise DataError(f"no row of the pool can be used to warm the proxy up; their statuses: {refused}")
+        reason = f"; row {first.row}: {first.detail}" if first is not None else "; all are left out as copies"
+        raise DataError(f"no row of the pool can be used to warm the proxy up; their statuses: {refused}{reason}")
     return chosen
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset, Features
+from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, ModelError
 from ost_hf.parallel import free_memory, state
 from ost_hf.scorers.config import ScorerConfig
@@ -65,6 +66,13 @@ def encode_anchors(anchors: EncodedDataset) -> list[Encoded]:
     return encoded
 
 
+def check_group_by(anchors: Rows, column: str | None) -> None:
+    """Raises ``DataError`` if the anchors lack the column of ``scoring.group_by``."""
+    names = anchors.dataset.column_names
+    if column is not None and column not in names:
+        raise DataError(f"scoring.group_by: the anchors have no column {column!r}; there are: {', '.join(names)}")
+
+
 def anchor_groups(anchors: EncodedDataset, column: str | None) -> tuple[list[str], list[int]]:
     """Group names in order, and the number of each anchor's group; nothing without a column.
 
@@ -73,11 +81,7 @@ def anchor_groups(anchors: EncodedDataset, column: str | None) -> tuple[list[str
     """
     if column is None:
         return [], []
-    if column not in anchors.rows.dataset.column_names:
-        raise DataError(
-            f"scoring.group_by: the anchors have no column {column!r}; "
-            f"there are: {', '.join(anchors.rows.dataset.column_names)}"
-        )
+    check_group_by(anchors.rows, column)
     values = [str(value) for value in anchors.rows.dataset[column]]
     names = sorted(set(values))
     return names, [names.index(value) for value in values]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +18,15 @@ from ost_hf.parallel import outside_deepspeed, state
 from ost_hf.scorers.judge_config import JudgeOptions
 from ost_hf.scorers.prompts import named_model
 
+logger = logging.getLogger(__name__)
+
 # So many rows one after another without an answer are the server's fault: better to stop, and to go on from there
 # when it is back, than to fill the table with failures that a resumed run would keep.
 _GIVE_UP_AFTER = 32
 # Rows handed over at once, for each request that may be under way: the threads run dry only at the end of a batch.
 _ROWS_PER_REQUEST = 8
+# Seconds until a server that has said nothing is spoken of.
+_SILENCE = 10.0
 # What the client asks again after, besides 5xx.
 _LATER = (408, 409, 429)
 # The client insists on some key; servers that ask for none ignore it.
@@ -89,6 +94,7 @@ class Endpoint:
             timeout=options.judge_timeout,
             max_retries=options.judge_retries,
         )
+        self._asked = False
         self._unanswered = 0
         self._answered = False
         self._refusal = ""
@@ -100,6 +106,9 @@ class Endpoint:
             ModelError: If the server refuses the key or does not know the model, or has answered none of many
                 requests.
         """
+        if not self._asked:
+            self._asked = True
+            self._warn_of_silence()
         with ThreadPoolExecutor(self.options.judge_concurrency) as threads:
             replies = []
             for reply in threads.map(self._ask, requests):
@@ -118,6 +127,17 @@ class Endpoint:
                     )
                 replies.append(reply)
         return replies
+
+    def _warn_of_silence(self) -> None:
+        """Says why nothing comes: the client's own retries give no reason, and may take minutes."""
+        client = self._client.with_options(max_retries=0, timeout=min(self.options.judge_timeout, _SILENCE))
+        try:
+            client.models.with_raw_response.list()
+        except self._openai.APIConnectionError as error:
+            reason = self._without_key(str(error.__cause__ or error))
+            logger.warning("no answer from %s: %s; retrying", self.options.judge_endpoint, reason)
+        except self._openai.OpenAIError:
+            pass  # It answers; that is all that was asked.
 
     def _ask(self, request: Request) -> Reply:
         openai = self._openai

@@ -7,6 +7,8 @@ candidates have them, ``sketch``.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -50,11 +52,16 @@ def write_anchor_scores(scorer: Scorer, anchors: EncodedDataset, table: ScoreTab
                 utility = others if config.utility == "mean_cosine" else None
                 found[row.row] = {"row": row.row, "loss": score.loss, "utility": utility, "sketch": score.sketch}
         scores = pa.Table.from_pylist([found[row] for row in sorted(found)], schema=_SCHEMA)
-        write_whole(table.folder / "anchors.parquet", lambda temporary: pq.write_table(scores, temporary))
+        write_whole(anchor_file(table), lambda temporary: pq.write_table(scores, temporary))
     barrier()
 
 
 def read_anchor_scores(table: ScoreTable) -> pa.Table | None:
     """What :func:`write_anchor_scores` wrote; ``None`` if nothing."""
-    path = table.folder / "anchors.parquet"
+    path = anchor_file(table)
     return pq.read_table(path) if path.exists() else None
+
+
+def anchor_file(table: ScoreTable) -> Path:
+    """Where the anchors' scores lie beside a score table."""
+    return table.folder / "anchors.parquet"

@@ -26,8 +26,9 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, read_origin, save_proxy
 from ost_hf.proxy.warmup import warm_up
 from ost_hf.scorers.base import ANCHORS, PROXY, build_scorer, find_scorer
+from ost_hf.scorers.inputs import check_group_by
 from ost_hf.scorers.prompts import prompt_digests
-from ost_hf.scoring.anchor_scores import write_anchor_scores
+from ost_hf.scoring.anchor_scores import anchor_file, write_anchor_scores
 from ost_hf.scoring.cascade import run_cascade
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.exclusion import Excluded, exclude_rows, write_report
@@ -91,6 +92,8 @@ def score_pool(
         raise DataError(
             f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
         )
+    if anchors is not None and ANCHORS in find_scorer(scoring.scorer).needs:
+        check_group_by(anchors, scoring.group_by)
     if scoring.idle and is_main():
         logger.warning("scorer %r does not read %s: without effect", scoring.scorer, ", ".join(scoring.idle))
     for rows in (pool, *evaluation_sets(evaluation)):
@@ -147,9 +150,11 @@ def _score_rows(
 
 def _open(table: ScoreTable, identity: Record, rows: int) -> None:
     """Checks or writes the manifest; every process raises if it is another run's."""
-    exists = table.check_manifest(identity)
+    has_rows = table.check_manifest(identity)
     barrier()
-    if not exists and is_main():
+    if not has_rows and is_main():
+        # Of a run that ended before its first row, and was perhaps another.
+        anchor_file(table).unlink(missing_ok=True)
         names = ("ost-hf", "torch", "transformers", "accelerate", "peft", "datasets")
         versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
         table.write_manifest(identity, rows=rows, versions=versions)

@@ -62,13 +62,15 @@ class ScoreTable:
     def check_manifest(self, identity: Mapping[str, Any]) -> bool:
         """Compares what is about to be scored with what the folder holds.
 
+        A folder without a stored row is nobody's: whatever began there has left nothing that could be mixed up.
+
         Returns:
-            Whether there is a manifest.
+            Whether there are rows, of the same identity.
 
         Raises:
-            RunDirectoryError: If it is of another configuration or dataset; the differences are named.
+            RunDirectoryError: If they are of another configuration or dataset; the differences are named.
         """
-        if not (self.folder / "manifest.json").exists():
+        if not (self.folder / "manifest.json").exists() or not self._has_rows():
             return False
         differences = name_differences(self.manifest()["identity"], dict(identity))
         if differences:
@@ -126,6 +128,10 @@ class ScoreTable:
                 "run the score stage again to finish it"
             )
         return table
+
+    def _has_rows(self) -> bool:
+        """Whether a row is stored here or in the tables inside that lead to this one."""
+        return any(self.folder.rglob("part-*.parquet"))
 
     def _parts(self) -> Iterable[Path]:
         return sorted(self.folder.glob("part-*.parquet"))

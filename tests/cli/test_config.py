@@ -52,6 +52,13 @@ def test_run_directory_replays_itself(small: str, tmp_path: Path) -> None:
     assert load_config(str(tmp_path / "run" / "config.yaml"), {}) == config
 
 
+def test_resuming_is_never_stored(small: str, tmp_path: Path) -> None:
+    config = load_config(small, {"training.resume_from_checkpoint": "true"}, run_dir=str(tmp_path / "run"))
+    config.write()
+    assert config.training["resume_from_checkpoint"] is True
+    assert load_config(None, {}, run_dir=str(tmp_path / "run")).training == {"max_steps": 5, "save_strategy": "no"}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

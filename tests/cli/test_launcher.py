@@ -8,6 +8,7 @@ import pytest
 
 from ost_hf.cli import launcher
 from ost_hf.cli.config import build_config
+from ost_hf.cli.yaml_values import parse_yaml
 from ost_hf.errors import ConfigError
 
 
@@ -37,7 +38,16 @@ def test_own_file_of_a_stage_goes_before_the_common_one(tmp_path: Path) -> None:
     assert str(tmp_path / "all.yaml") in launcher.launch_command(config, "score")
 
 
+def test_training_that_is_resumed_is_resumed_under_the_launcher_too() -> None:
+    for value, text in ((True, "true"), ("out/checkpoint-5", '"out/checkpoint-5"')):
+        given = {"run_dir": "r", "accelerate": {"num_processes": 2}, "training": {"resume_from_checkpoint": value}}
+        command = launcher.launch_command(build_config(given), "train")
+        assert command[-2:] == ["--training.resume_from_checkpoint", text]
+        assert parse_yaml(text, "x") == value
+        assert "resume" not in " ".join(launcher.launch_command(build_config(given), "score"))
+
+
 def test_missing_accelerate_config_is_an_error() -> None:
     config = build_config({"run_dir": "r", "accelerate": {"config_file": "none.yaml"}})
-    with pytest.raises(ConfigError, match=r"there is no accelerate config none\.yaml"):
+    with pytest.raises(ConfigError, match=r"there is no accelerate config none\.yaml: copy one .* or set accelerate"):
         launcher.launch_command(config, "score")

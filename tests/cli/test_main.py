@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -93,6 +94,7 @@ def test_run_leaves_the_whole_run_directory(config: Path) -> None:
     assert len((folder / "predictions.jsonl").read_text().splitlines()) == 20
     assert json.loads((folder / "target" / "train_results.json").read_text())["train_rows_kept"] == 12
     stages = [line for line in result.stderr.splitlines() if line.startswith("stage: ")]
+    assert re.search(r"^verdicts of \d+ scored rows: \d+ toxic, \d+ useful, \d+ uncertain$", result.stderr, re.M)
     assert stages == ["stage: score", "stage: select", "stage: train", "stage: evaluate"]
 
 
@@ -111,6 +113,23 @@ def test_stages_run_one_by_one_from_the_run_directory(config: Path, tmp_path: Pa
     # Replayed in another place it gives the same table.
     assert main(["score", "--config", f"{run_dir}/config.yaml", "--run_dir", str(tmp_path / "again")]) == 0
     assert ScoreTable(tmp_path / "again" / "scores").read().equals(before)
+
+
+def test_what_earlier_flags_still_decide_is_said(config: Path, tmp_path: Path, caplog) -> None:
+    caplog.set_level("INFO")
+    words = ["--run_dir", str(tmp_path / "run")]
+    assert main(["score", "--config", str(config), *words, "--scoring.scorer", "random"]) == 0
+    assert "from " not in caplog.text
+    assert main(["select", *words, "--selection.keep_count", "null", "--selection.keep_ratio", "0.2"]) == 0
+    assert "from " not in caplog.text
+    assert main(["select", *words, "--selection.balance_by", "kind"]) == 0
+    assert f"from {tmp_path / 'run' / 'config.yaml'}: selection.keep_ratio 0.2\n" in caplog.text
+    (kept,) = (record.getMessage() for record in caplog.records if "kept by kind: " in record.getMessage())
+    assert kept.startswith("kept by kind: clean 7 of 38, ")
+    assert main(["select", *words, "--strategy", "one_step"]) == 0
+    caplog.clear()
+    assert main(["select", *words]) == 0
+    assert "config.yaml: strategy one_step, selection.keep_ratio 0.2, selection.balance_by kind\n" in caplog.text
 
 
 def test_refused_command_leaves_the_run_directory_as_it_was(config: Path, tmp_path: Path, capsys) -> None:
@@ -132,13 +151,18 @@ def test_refused_command_leaves_the_run_directory_as_it_was(config: Path, tmp_pa
         (["train", "--training.learning_rat", "1"], "unknown field of section training 'learning_rat' (did you mean"),
         (["train", "--training.learning_rate"], "--training.learning_rate needs a value"),
         (["train", "--training.lr_scheduler_type", "zigzag"], "section training:"),
-        (["select", "--training.max_steps", "4"], "unknown argument of select '--training.max_steps'"),
+        (["select", "--training.max_steps", "4"], "'--training.max_steps'; train, run take it; see "),
         (["select", "--selection.keep_ratio", "2"], "selection.keep_ratio must be a number > 0 and <= 1, got 2"),
         (["train", "--run_dir", "nowhere"], "run the select stage first"),
         (["evaluate", "--run_dir", "nowhere"], "run the train stage, or set evaluation.model"),
         (["score", "--pool.path", "missing.jsonl"], "missing.jsonl does not exist"),
         (["score", "--pool.images_column", "picture"], "there is no column 'picture'; there are: "),
         (["score", "--accelerate.config_file", "missing.yaml"], "there is no accelerate config missing.yaml"),
+        (["score", "--strategy", "setwise"], "got 'setwise' (selection.strategy has setwise)"),
+        (["score", "--stratgy", "paper"], "'--stratgy' (did you mean '--strategy'?); see `ost-hf score --help`"),
+        (["score", "--selection.keep_ratio", "0.5"], "'--selection.keep_ratio'; select, run take it; see "),
+        (["evaluate", "--strategy", "paper"], "'--strategy'; score, select, run take it; see "),
+        (["score", "--zzz"], "unknown argument of score '--zzz'; see `ost-hf score --help`"),
         (["push", "--run_dir", "nowhere"], "needs the section hub (hub.repo_id)"),
     ],
 )

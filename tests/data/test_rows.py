@@ -281,6 +281,12 @@ def test_placeholders_must_be_as_many_as_images(count: int) -> None:
     assert caught.value.status == "bad_image"
 
 
+def test_sharegpt_messages_are_refused_with_what_to_rename() -> None:
+    rows = make_rows([{"messages": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]}])
+    with pytest.raises(RowError, match="rename ShareGPT's from and value to role and content"):
+        rows[0]
+
+
 def test_missing_image_in_a_list_is_a_bad_image() -> None:
     rows = make_rows([{"question": "Which?", "answer": "4", "images": images} for images in ([stored(png(1))], [None])])
     with pytest.raises(RowError, match="the image is missing") as caught:

@@ -179,7 +179,7 @@ def test_what_every_row_would_meet_ends_the_run(text_pool: EncodedDataset, statu
     assert "very-secret" not in str(caught.value)
 
 
-def test_a_server_that_is_gone_ends_the_run(text_pool: EncodedDataset) -> None:
+def test_a_server_that_is_gone_is_named_once_and_ends_the_run(text_pool: EncodedDataset, caplog) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         gone = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
@@ -189,6 +189,8 @@ def test_a_server_that_is_gone_ends_the_run(text_pool: EncodedDataset) -> None:
         assert {score.status for score in scorer.score(batch)} == {"judge_failed"}
     with pytest.raises(ModelError, match=r"32 rows in a row got no answer .* \(no connection: .*start the run again"):
         scorer.score(batch)
+    (said,) = (record.getMessage() for record in caplog.records if record.name.startswith("ost_hf"))
+    assert re.fullmatch(rf"no answer from {gone}: .*refused.*; retrying", said)
 
 
 def test_no_key_of_another_service_is_sent(text_pool: EncodedDataset, monkeypatch) -> None:

@@ -18,11 +18,12 @@ import torch
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
-from ost_hf.errors import DataError, RunDirectoryError
+from ost_hf.errors import ConfigError, DataError, RunDirectoryError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import Score, build_scorer
 from ost_hf.scoring import runner
+from ost_hf.scoring.anchor_scores import anchor_file, read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import run_scorer, score_pool
 from ost_hf.scoring.score_table import ScoreTable
@@ -142,6 +143,7 @@ def test_run_directory_of_another_configuration_is_refused(
     table = ScoreTable(folder / "scores")
     made = runner._identity(*identity.values(), ScoringConfig(), EncodingConfig(), "error")
     table.write_manifest(made, rows=60)
+    ScoreTable(table.folder / "first_look").write_part([{"row": 0}])
     before = (table.folder / "manifest.json").read_text()
     for name in ("pool", "anchors"):
         if name in change:
@@ -149,6 +151,30 @@ def test_run_directory_of_another_configuration_is_refused(
     with pytest.raises(RunDirectoryError, match=rf"holds scores of another run: .*{message}.*Choose another run_dir"):
         score_pool(folder, **identity, **change)
     assert (table.folder / "manifest.json").read_text() == before
+
+
+def test_refused_run_that_stored_no_row_leaves_the_directory_to_the_next(
+    vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
+) -> None:
+    rows = (Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
+    with pytest.raises(ConfigError, match=r"needs scoring\.column"):
+        score_pool(tmp_path, *rows, ScoringConfig(scorer="column"))
+    table = ScoreTable(tmp_path / "scores")
+    anchor_file(table).write_bytes(b"of a run that was stopped")
+    score_pool(tmp_path, *rows, ScoringConfig(scorer="random"))
+    assert table.manifest()["identity"]["scoring"]["scorer"] == "random"
+    assert read_anchor_scores(table) is None
+    with pytest.raises(RunDirectoryError, match="holds scores of another run"):
+        score_pool(tmp_path, *rows, ScoringConfig(scorer="length"))
+
+
+def test_group_column_is_looked_for_before_the_warm_up(
+    vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
+) -> None:
+    rows = (Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
+    with pytest.raises(DataError, match=r"scoring\.group_by: the anchors have no column 'topic'; there are: "):
+        score_pool(tmp_path, *rows, ScoringConfig(group_by="topic"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_proxy_of_another_configuration_is_refused_when_the_scores_are_gone(

@@ -72,6 +72,8 @@ def main(argv: Sequence[str]) -> None:
     results = collect(study, args.config)
     if results["results"]:
         write_results(results, Path(args.output) if args.output else study.folder)
+    elif args.collect:
+        print(f"nothing is done yet in {study.folder}")
     if failures:
         raise OSTError(f"{len(failures)} of the study's methods failed:\n  " + "\n  ".join(failures))
 

@@ -24,6 +24,7 @@ from typing import Any, TextIO
 from filelock import FileLock, Timeout
 
 from ost_hf.cli.config import RunConfig
+from ost_hf.cli.preflight import preflight
 from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
 from ost_hf.cli.study.datamodelling import write_datamodelling
@@ -184,6 +185,7 @@ def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) 
         config = configuration(study, group, method, arm)
         done = read_done(config.folder / "result.json", config)
         if done is None:
+            preflight(config)
             made_with = identity(config)
             if arm.protocol is None:
                 result = _run_untrained(config)
