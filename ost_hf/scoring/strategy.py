@@ -1,9 +1,9 @@
 """Whole ways of selecting, by one name: defaults for the sections ``duplicates``, ``scoring`` and ``selection``.
 
 * ``auto``      one-step utilities choose what two proxies learn from, a second look with those tells clean rows from
-                corrupted ones, and among rows as clean as the anchors a set is chosen that fits the anchors together;
-                of exact and near copies one is scored, near copies of anchors are not: a copy of a clean row is as
-                clean, and nothing else keeps it out
+                corrupted ones; rows as clean as the anchors come first, and of too many of them there is a draw, hard
+                rows more often; of exact and near copies one is scored, near copies of anchors are not: a copy of a
+                clean row is as clean, and nothing else keeps it out
 * ``one_step``  the one-step utility alone (mean cosine, AdamW), highest first
 * ``paper``     the paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step,
                 simulated for each row, highest first
@@ -25,7 +25,7 @@ DEFAULT_STRATEGY = "auto"
 STRATEGIES: dict[str, dict[str, Section]] = {
     "auto": {
         "duplicates": {"within_pool": "drop", "near": True, "anchors": "drop"},
-        "scoring": {"second_look": True, "sketch_size": 512},
+        "scoring": {"second_look": True},
         "selection": {"strategy": "auto"},
     },
     "one_step": {"scoring": {"second_look": False}, "selection": {"strategy": "top"}},
@@ -74,8 +74,6 @@ def apply_strategy(name: str, given: Mapping[str, Section]) -> dict[str, Section
         for section, fixed in defaults.items():
             _refuse_changes(section, given.get(section, {}), fixed)
     wanted = {section: dict(fields) for section, fields in defaults.items()}
-    if scoring.get("estimator", "reverse") != "reverse":
-        wanted["scoring"].pop("sketch_size", None)  # no gradients, no sketches
     if scoring.get("estimator") == "cascade":
         wanted["scoring"].pop("second_look", None)
     return {section: {**fields, **given.get(section, {})} for section, fields in wanted.items()}

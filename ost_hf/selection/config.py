@@ -30,8 +30,8 @@ class SelectionConfig:
     strategy: str = field(
         default="auto",
         metadata={
-            "help": "`auto`: after a second look, rows as clean as the anchors first, and among those a set that fits "
-            "the anchors together (the log says what was chosen and why); without one, as `top`; `top`: highest "
+            "help": "`auto`: after a second look, rows as clean as the anchors first, and of too many of those a "
+            "draw, hard rows more often (the log says what was chosen and why); without one, as `top`; `top`: highest "
             "utility first (the paper's); `setwise`: each row by what it adds to those chosen already (needs sketches: "
             "scoring.sketch_size); `diverse`: highest utility first, leaving out what is near a row taken already "
             "(DEITA's filter, on its embeddings or on sketches)"
@@ -76,7 +76,7 @@ class SelectionConfig:
     drop_toxic: bool = field(
         default=False, metadata={"help": "never keep a row whose verdict is toxic, even if less than asked is kept"}
     )
-    seed: int = field(default=0, metadata={"help": "of the bootstrap behind the verdicts"})
+    seed: int = field(default=0, metadata={"help": "of the bootstrap behind the verdicts, and of the draw of `auto`"})
 
     def __post_init__(self) -> None:
         require_range("selection.keep_ratio", self.keep_ratio, above=0, at_most=1)

@@ -109,11 +109,11 @@ def _check_toxicity(scores: pa.Table, config: SelectionConfig, anchors: pa.Table
 def _check_aggregate(scores: pa.Table, config: SelectionConfig) -> None:
     """Raises ``DataError`` where aggregated utilities would decide nothing."""
     columns = scores.column_names
-    looked_again = "corrupted_p" in columns and scores["corrupted_p"].null_count < len(scores) and "sketch" in columns
+    looked_again = "corrupted_p" in columns and scores["corrupted_p"].null_count < len(scores)
     if config.aggregate is not None and (config.strategy == "setwise" or (config.strategy == "auto" and looked_again)):
         raise DataError(
             f"selection.aggregate makes one utility of many, but selection.strategy {config.strategy!r} goes by "
-            "sketches and p-values here: set selection.strategy to top or diverse, or leave aggregate unset"
+            "sketches or p-values here: set selection.strategy to top or diverse, or leave aggregate unset"
         )
 
 
@@ -239,6 +239,7 @@ def _candidates(
         config.diversity_threshold,
         pool_p,
         calibration,
+        config.seed,
     )
 
 

@@ -85,7 +85,10 @@ def test_mistakes_of_later_stages_end_the_run_before_it_scores(
     "changes",
     [
         {},
-        {"selection": {"strategy": "setwise", "drop_toxic": True, "balance_by": "kind"}},
+        {
+            "scoring": {"sketch_size": 16},
+            "selection": {"strategy": "setwise", "drop_toxic": True, "balance_by": "kind"},
+        },
         {"strategy": "one_step", "scoring": {"per_anchor": True}, "selection": {"drop_toxic": True}},
         {"scoring": {"scorer": "rds", "group_by": "kind"}, "selection": {"aggregate": "min"}},
         {"training": {"max_steps": 3.0, "learning_rate": 1, "resume_from_checkpoint": True, "eval_steps": None}},

@@ -23,7 +23,7 @@ def test_auto_is_the_default() -> None:
     config = build_config({"run_dir": "run"})
     assert config.strategy == "auto"
     assert config.scoring.second_look
-    assert config.scoring.sketch_size == 512
+    assert config.scoring.sketch_size == 0
     assert config.selection.strategy == "auto"
 
 
@@ -73,9 +73,8 @@ def test_paper_may_be_estimated_to_first_order() -> None:
 
 
 @pytest.mark.parametrize("estimator", ["forward", "exact", "cascade"])
-def test_estimators_without_gradients_get_no_sketch(estimator: str) -> None:
+def test_every_estimator_goes_with_auto_and_cascade_without_its_second_look(estimator: str) -> None:
     config = build_config({"run_dir": "run", "scoring": {"estimator": estimator, "utility": "raw"}})
-    assert config.scoring.sketch_size == 0
     assert config.scoring.second_look == (estimator != "cascade")
 
 

@@ -12,7 +12,7 @@ from ost_hf.errors import ConfigError, DataError
 from ost_hf.selection.config import STRATEGIES, SelectionConfig
 from ost_hf.selection.selector import select
 from ost_hf.selection.strata import rooms, strata_of
-from ost_hf.selection.strategies import STRATEGY_FUNCTIONS
+from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, hard_draw
 
 COUNT, ANCHORS = 200, 50
 
@@ -63,32 +63,43 @@ def test_auto_keeps_clean_rows_first() -> None:
     assert "as clean as the anchors" in explanation(table)
 
 
-def test_auto_says_where_its_set_decided_nothing() -> None:
-    """With room for all rows that look clean, no order among them is what was kept."""
-    corrupted = np.arange(COUNT) < COUNT // 2
-    columns = {**second_look(corrupted), "sketch": sketches(COUNT, 2)}
-    anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
-    assert "all of them are kept; " in explanation(select(scores(**columns), anchors=anchors))
-    few = explanation(select(scores(**columns), SelectionConfig(keep_count=20), anchors))
-    assert "each row by what it adds" in few
+def test_auto_says_whether_its_draw_decided_anything() -> None:
+    """With room for all rows that look clean, none among them is drawn."""
+    table = scores(**second_look(np.arange(COUNT) < COUNT // 2))
+    assert "all of them are kept; " in explanation(select(table))
+    few = explanation(select(table, SelectionConfig(keep_count=20)))
+    assert "drawn from these, the likelier the higher" in few
     assert "all of them" not in few
 
 
-def test_auto_does_not_prefer_easy_rows_among_clean_ones() -> None:
-    """With 20 rows to keep of 100 clean ones, low late loss decides nothing: utility does."""
+def test_auto_draws_hard_rows_more_often_and_only_clean_ones() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
     columns = second_look(corrupted)
-    table = scores(**columns)
-    kept = kept_rows(select(table, SelectionConfig(keep_count=20)))
+    table, late = scores(**columns), np.asarray(columns["late_loss"])
     as_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
-    utility = table["utility"].to_numpy()
-    assert set(kept) == set(as_clean[np.argsort(-utility[as_clean])][:20])
+    draws = [kept_rows(select(table, SelectionConfig(keep_count=20, seed=seed))) for seed in range(20)]
+    assert all(set(kept) <= set(as_clean) for kept in draws)
+    assert len({tuple(kept) for kept in draws}) == 20
+    assert np.mean([late[kept].mean() for kept in draws]) > late[as_clean].mean() + 0.1
+    hardest = as_clean[np.argsort(-late[as_clean])][:20]
+    assert all(set(kept) != set(hardest) for kept in draws)
+
+
+def test_a_draw_goes_by_exp_z() -> None:
+    loss = np.array([0.0, 1.0, 2.0])
+    weight = np.exp((loss - loss.mean()) / loss.std())
+    first = [hard_draw(loss, seed)[0] for seed in range(4000)]
+    assert np.bincount(first) / 4000 == pytest.approx(weight / weight.sum(), abs=0.03)
+    assert sorted(hard_draw(loss, 0)) == [0, 1, 2]
+    equal = [hard_draw(np.ones(3), seed)[0] for seed in range(4000)]
+    assert np.bincount(equal) / 4000 == pytest.approx(np.full(3, 1 / 3), abs=0.03)
+    assert hard_draw(np.empty(0), 0).tolist() == []
 
 
 def test_auto_finds_no_corruption_in_a_clean_pool() -> None:
     table = select(scores(**second_look(np.zeros(COUNT, dtype=bool))))
-    assert "no corruption was found" in explanation(table)
-    assert kept_rows(table).tolist() == kept_rows(select(scores(), SelectionConfig(strategy="top"))).tolist()
+    assert "no corruption was found; drawn from these" in explanation(table)
+    assert kept_rows(table).size == COUNT // 2
 
 
 def test_rows_without_a_second_look_come_last_and_the_others_keep_theirs() -> None:
