@@ -130,9 +130,16 @@ class Endpoint:
 
     def _warn_of_silence(self) -> None:
         """Says why nothing comes: the client's own retries give no reason, and may take minutes."""
-        client = self._client.with_options(max_retries=0, timeout=min(self.options.judge_timeout, _SILENCE))
+        # Connections of its own: a server that fails at this one closes it, and no row's request must be on it.
+        client = self._openai.OpenAI(
+            base_url=self.options.judge_endpoint,
+            api_key=self._key or _NO_KEY,
+            timeout=min(self.options.judge_timeout, _SILENCE),
+            max_retries=0,
+        )
         try:
-            client.models.with_raw_response.list()
+            with client:
+                client.models.with_raw_response.list()
         except self._openai.APIConnectionError as error:
             reason = self._without_key(str(error.__cause__ or error))
             logger.warning("no answer from %s: %s; retrying", self.options.judge_endpoint, reason)
