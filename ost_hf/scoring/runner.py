@@ -88,14 +88,7 @@ def score_pool(
     """
     scoring, encoding = scoring or ScoringConfig(), encoding or EncodingConfig()
     duplicates = duplicates or DuplicatesConfig()
-    if anchors is None and ANCHORS in find_scorer(scoring.scorer).needs:
-        raise DataError(
-            f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
-        )
-    if anchors is not None and ANCHORS in find_scorer(scoring.scorer).needs:
-        check_group_by(anchors, scoring.group_by)
-    if scoring.idle and is_main():
-        logger.warning("scorer %r does not read %s: without effect", scoring.scorer, ", ".join(scoring.idle))
+    _check_scorer(scoring, anchors)
     for rows in (pool, *evaluation_sets(evaluation)):
         rows.hash_together()
     exclude, report = exclude_rows(pool, anchors, overlap, duplicates, evaluation)
@@ -115,6 +108,18 @@ def score_pool(
         statuses = Counter(table.read()["status"].to_pylist())
         logger.info("scored %d rows: %s", len(pool), ", ".join(f"{n} {s}" for s, n in statuses.most_common()))
     return table
+
+
+def _check_scorer(scoring: ScoringConfig, anchors: Rows | None) -> None:
+    """Raises ``DataError`` where anchors are not what the scorer asks for; warns of settings that it does not read."""
+    if ANCHORS in find_scorer(scoring.scorer).needs:
+        if anchors is None:
+            raise DataError(
+                f"the {scoring.scorer} scorer needs anchors: a small clean set that stands for the target tasks"
+            )
+        check_group_by(anchors, scoring.group_by)
+    if scoring.idle and is_main():
+        logger.warning("scorer %r does not read %s: without effect", scoring.scorer, ", ".join(scoring.idle))
 
 
 def _score_rows(

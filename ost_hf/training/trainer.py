@@ -231,6 +231,12 @@ def resolve_selection(
         return _score_first(
             args, wanted, train_dataset, eval_dataset, processing_class, proxy, anchors, scoring, encoding, duplicates
         )
+    assert scores is not None
+    return _select_from(scores, wanted)
+
+
+def _select_from(scores: ScoreTable | pa.Table | str | Path, wanted: SelectionConfig) -> pa.Table:
+    """Selects from a table, or from one that a folder or a run directory holds."""
     if isinstance(scores, (str, Path)):
         folder = Path(scores)
         scores = ScoreTable(folder / "scores" if (folder / "scores").is_dir() else folder)
