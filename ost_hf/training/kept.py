@@ -30,10 +30,13 @@ ID_COLUMN = "example_id"
 
 @dataclass
 class Kept:
-    """The kept rows of one training set: places in it, in the order of the selection's rank, with their utilities."""
+    """The kept rows of one training set: places in it, in the order of the selection's rank.
+
+    Their utilities are ``None`` where the selection table has none.
+    """
 
     indices: list[int]
-    utilities: list[float]
+    utilities: list[float] | None
     example_ids: list[str]
     pool_size: int
 
@@ -44,7 +47,7 @@ class Kept:
             raise DataError("no kept row can be used by the target; rows_not_used.json names the reasons")
         return Kept(
             [self.indices[i] for i in keep],
-            [self.utilities[i] for i in keep],
+            None if self.utilities is None else [self.utilities[i] for i in keep],
             [self.example_ids[i] for i in keep],
             self.pool_size,
         )
@@ -96,7 +99,7 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
                 f"the selection was made of another dataset, or with an id_column: name that column {ID_COLUMN!r} here"
             )
         indices = [places[record[ID_COLUMN]] for record in records]
-    utilities = [record.get("utility", 0.0) for record in records]
+    utilities = [record["utility"] for record in records] if "utility" in selection.column_names else None
     return Kept(indices, utilities, [record[ID_COLUMN] for record in records], len(selection))
 
 

@@ -45,7 +45,10 @@ class OSTSampler(Sampler[int]):
         if utilities is not None and len(utilities) != len(indices):
             raise DataError(f"OSTSampler was given {len(indices)} rows but {len(utilities)} utilities")
         if order == "weighted" and utilities is None:
-            raise ConfigError(f"order {order!r} needs utilities")
+            raise ConfigError(
+                f"order {order!r} needs utilities, and the selection has none: give a table with a column 'utility', "
+                "or set the order to 'shuffled' or 'ranked'"
+            )
         self.order = order
         self.seed = seed
         self.epoch = 0

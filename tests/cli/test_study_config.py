@@ -72,6 +72,7 @@ def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None
         ({"reference": "autoo"}, "unknown method \\(reference\\) 'autoo'"),
         ({"settings": {"a/b": {}}}, "names become folders"),
         ({"truth": {"column": "kind"}}, "truth must hold column and clean"),
+        ({"truth": 5}, "truth must hold column and clean, got 5"),
         ({"methods": {"auto": {"prepare": ["true"]}}, "reference": "auto"}, "methods.auto.prepare would do nothing"),
         ({"worker": 2}, "did you mean 'workers'"),
         ({"datamodelling": 3}, "datamodelling must hold subsets, share and max_steps, got 3"),

@@ -39,6 +39,13 @@ def test_rows_are_found_by_content_in_any_order(selection: pa.Table) -> None:
     assert kept.pool_size == 6
 
 
+def test_without_a_utility_column_no_utility_is_made_up(selection: pa.Table) -> None:
+    kept = find_kept(datasets.Dataset.from_list(ROWS), selection.drop_columns("utility"))
+    assert kept.indices == [1, 3, 4]
+    assert kept.utilities is None
+    assert kept.without({3}).utilities is None
+
+
 def test_rows_are_found_in_an_encoded_set_that_lacks_others(selection: pa.Table, processor: Any) -> None:
     from ost_hf.data.encoding import Encoder
 

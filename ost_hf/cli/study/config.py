@@ -103,7 +103,7 @@ class StudyConfig:
             for key in wrong:
                 if key in sections:
                     raise ConfigError(f"{place}.{key} would do nothing there: see docs/studies.md for where it belongs")
-        if self.truth is not None and set(self.truth) != {"column", "clean"}:
+        if self.truth is not None and (not isinstance(self.truth, dict) or set(self.truth) != {"column", "clean"}):
             raise ConfigError(f"truth must hold column and clean, got {self.truth!r}")
         if self.datamodelling is not None:
             _check_datamodelling(self.datamodelling)
