@@ -158,7 +158,8 @@ def _called_toxic(results: Results, truth: Record | None) -> str:
             power.setdefault(kind, []).append(found[kind].get("toxic", 0) / sum(found[kind].values()))
     wrong = called_wrongly(results, truth)
     shares = ", ".join(f"{_average(values):.0%} of {kind}" for kind, values in sorted(power.items()))
-    return f"Called toxic by {results[0]['method']}: wrong in {percent(mean_interval(wrong))}; found: {shares}."
+    found_of = f"; found: {shares}" if shares else ""  # a pool of clean rows alone has nothing to be found
+    return f"Called toxic by {results[0]['method']}: wrong in {percent(mean_interval(wrong))}{found_of}."
 
 
 def called_wrongly(results: Results, truth: Record) -> list[float]:
