@@ -188,6 +188,6 @@ def test_every_arm_of_every_study_has_a_right_configuration(path: Path) -> None:
 
 
 def test_gated_studies_use_no_development_seed() -> None:
-    """Defaults were chosen on seeds 0 to 2, the README's table is of 10 to 12."""
+    """Defaults were chosen on seeds below 100."""
     assert len(COMPARISONS) >= 8
     assert all(seed >= 100 for path in COMPARISONS for seed in load_study(path).seeds)

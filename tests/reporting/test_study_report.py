@@ -46,6 +46,16 @@ def test_it_is_said_of_how_many_seeds_a_cost_is(study: Record) -> None:
     assert "random;" not in table
 
 
+def test_what_was_found_is_said_where_there_was_something_to_find(study: Record) -> None:
+    study["truth"] = {"column": "kind", "clean": "clean"}
+    for entry in study["results"]:
+        entry["verdicts"] = {"clean": {"uncertain": 4}}
+    assert "Called toxic by auto: wrong in 0.0% [0.0, 0.0].\n" in as_markdown(study)
+    for entry in study["results"]:
+        entry["verdicts"] = {"clean": {"toxic": 1, "uncertain": 3}, "junk": {"toxic": 3, "uncertain": 1}}
+    assert "Called toxic by auto: wrong in 25.0% [25.0, 25.0]; found: 75% of junk.\n" in as_markdown(study)
+
+
 def test_a_mark_is_of_all_seeds_whatever_is_known_of_their_cost(study: Record, tmp_path: Path) -> None:
     found = marks(study["results"], "one", (0.5, "B"))
     scores = [pytest.approx(value) for value in (0.1, 0.2, 0.3)]
