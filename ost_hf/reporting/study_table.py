@@ -155,7 +155,10 @@ def _called_toxic(results: Results, truth: Record | None) -> str:
     power: dict[str, list[float]] = {}
     for found in counts:
         for kind in set(found) - {str(truth["clean"])}:
-            power.setdefault(kind, []).append(found[kind].get("toxic", 0) / sum(found[kind].values()))
+            # A dropped copy is asked nothing and has no verdict.
+            asked = sum(count for verdict, count in found[kind].items() if verdict != "none")
+            if asked:
+                power.setdefault(kind, []).append(found[kind].get("toxic", 0) / asked)
     wrong = called_wrongly(results, truth)
     shares = ", ".join(f"{_average(values):.0%} of {kind}" for kind, values in sorted(power.items()))
     found_of = f"; found: {shares}" if shares else ""  # a pool of clean rows alone has nothing to be found

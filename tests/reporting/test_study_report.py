@@ -52,7 +52,7 @@ def test_what_was_found_is_said_where_there_was_something_to_find(study: Record)
         entry["verdicts"] = {"clean": {"uncertain": 4}}
     assert "Called toxic by auto: wrong in 0.0% [0.0, 0.0].\n" in as_markdown(study)
     for entry in study["results"]:
-        entry["verdicts"] = {"clean": {"toxic": 1, "uncertain": 3}, "junk": {"toxic": 3, "uncertain": 1}}
+        entry["verdicts"] = {"clean": {"toxic": 1, "uncertain": 3}, "junk": {"toxic": 3, "uncertain": 1, "none": 4}}
     assert "Called toxic by auto: wrong in 25.0% [25.0, 25.0]; found: 75% of junk.\n" in as_markdown(study)
 
 
