@@ -46,8 +46,8 @@ class OSTSampler(Sampler[int]):
             raise DataError(f"OSTSampler was given {len(indices)} rows but {len(utilities)} utilities")
         if order == "weighted" and utilities is None:
             raise ConfigError(
-                f"order {order!r} needs utilities, and the selection has none: give a table with a column 'utility', "
-                "or set the order to 'shuffled' or 'ranked'"
+                f"order {order!r} needs utilities, and none were given: a selection table has them in a column "
+                "'utility'; without one the order can be 'shuffled' or 'ranked'"
             )
         self.order = order
         self.seed = seed
