@@ -4,14 +4,15 @@ The one-step utility of a young proxy finds much of the noise, but not what the 
 wrong sum looks like a right one. So two copies of the base model are fine-tuned, each on the rows that the first
 look ranks highest in one half of the pool, and each looks at the *other* half and at the anchors:
 
-* ``late_loss``: the row's loss under the proxy that was not trained on it, in nats per token;
+* ``late_loss``: how surprising the row is to the proxy that was not trained on it, in nats (``utility/late_loss.py``);
 * ``corrupted_p``: (1 + the number of anchors whose loss there is at least as high) / (1 + anchors), a conformal
   p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". Neither an anchor nor the
   row was trained on, so for a clean row of the anchors' distribution it is close to uniform. Not exactly: the
   anchors had a say in what was trained on, which can lower their losses; the fewer anchors, the more.
 
-Then a second round: two more copies learn from the rows of their half that the first round did not find corrupted.
-They have seen more of what is clean and hard, and less of what is corrupted; their losses are the ones that count.
+Then further rounds: two more copies learn from the rows of their half that the round before did not find corrupted.
+They have seen more of what is clean and hard, and less of what is corrupted. Each round from the second on asks the
+mixture of its own proxy and those of the rounds between; the last round's answers are the ones that count.
 There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
 a corruption that is alike in both halves can confirm itself, which should cost power, not make false alarms.
 
@@ -42,9 +43,9 @@ from ost_hf.files import write_whole
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scorers.base import Scorer
-from ost_hf.scorers.perplexity import LossScorer
 from ost_hf.scoring.anchor_scores import write_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.late_loss import LateLossScorer
 from ost_hf.scoring.loop import run_scorer, score_within_memory
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look_proxy import LOWER, mature_proxy
@@ -66,6 +67,11 @@ class _Look:
     number: int
     k: int
     losses: ScoreTable
+    learnt_from: list[int]
+
+    @property
+    def name(self) -> str:
+        return f"second look, round {self.number}, half {self.k + 1}"
 
     @property
     def place(self) -> int:
@@ -110,13 +116,16 @@ def run_second_look(
             "learnt from it. Look at the statuses, or set scoring.second_look to false for so small a pool"
         )
     rounds: list[dict[str, Any]] = []
+    looks: dict[int, list[_Look]] = {k: [] for k in FOLDS}
     for number in range(1, config.second_look_rounds + 1):
         seen = ScoreTable(table.folder / "second_look" / f"round-{number}")
         anchor_losses = []
         for k in FOLDS:
             others = halves[1 - k]["row"].to_pylist()
-            look = _Look(number, k, seen)
-            anchor_losses.append(_look(look, learnt_from[k], others, pool, anchors, proxy, exclude, config))
+            look = _Look(number, k, seen, learnt_from[k])
+            # The first round's proxies learnt from much that is corrupted: in the mixture they would do harm.
+            looks[k] = [*looks[k], look] if number > 2 else [look]
+            anchor_losses.append(_look(looks[k], others, pool, anchors, proxy, exclude, config))
         found = _with_p_values(seen, rows["half"].to_numpy(), anchor_losses)
         corrupted = pc.mean(found["found_corrupted"]).as_py()
         rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
@@ -254,8 +263,7 @@ def _first_look(
 
 
 def _look(
-    look: _Look,
-    learnt_from: list[int],
+    looks: list[_Look],
     others: list[int],
     pool: EncodedDataset,
     anchors: EncodedDataset,
@@ -263,40 +271,46 @@ def _look(
     exclude: Any,
     config: ScoringConfig,
 ) -> list[float]:
-    """Trains one proxy and asks it about the rows ``others`` and the anchors, as far as that is missing.
+    """Trains the last of some proxies and asks them all about the rows ``others`` and the anchors, where missing.
 
     Returns:
         The anchors' losses.
     """
+    look = looks[-1]
     missing = sorted(set(others) - look.losses.rows_done())
     has_anchors = look.anchors.exists()
     if is_main():
         look.losses.write_manifest({"look": "second", "round": look.number}, rows=0)
     barrier()
     if missing or not has_anchors:
-        if not learnt_from:
+        if not look.learnt_from:
             raise DataError(
                 f"no row of a half of the pool had a loss in round {look.number - 1} of the second look: see the "
                 f"statuses in {look.losses.folder.parent}"
             )
-        name = f"second look, round {look.number}, half {look.k + 1}"
-        model = mature_proxy(look.proxy, name, proxy.seed + look.place, learnt_from, pool, proxy, config)
-        scorer = LossScorer(model, pool.encoder.processing_class, config)
+        # The last one first: nothing else is in memory while it is trained. The others are on disk, unless a run
+        # that had finished goes on because something of it was removed.
+        models = [
+            mature_proxy(each.proxy, each.name, proxy.seed + each.place, each.learnt_from, pool, proxy, config)
+            for each in reversed(looks)
+        ]
+        scorer = LateLossScorer(models, pool.encoder.processing_class, config)
         run_scorer(scorer, pool, look.losses, missing, exclude, config)
         losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
         if is_main():
             text = json.dumps(losses) + "\n"
             write_whole(look.anchors, lambda temporary: temporary.write_text(text))
-        del scorer, model
+        del scorer, models
         free_memory()
     barrier()
-    if is_main():
-        # Its answers are on disk, and copies of a large proxy would fill it.
-        shutil.rmtree(look.proxy, ignore_errors=True)
+    if is_main() and look.number in (1, config.second_look_rounds):
+        # No later round asks them, and copies of a large proxy would fill the disk.
+        for each in looks:
+            shutil.rmtree(each.proxy, ignore_errors=True)
     return json.loads(look.anchors.read_text())
 
 
-def _losses(scorer: LossScorer, rows: list[Encoded]) -> list[float]:
+def _losses(scorer: LateLossScorer, rows: list[Encoded]) -> list[float]:
     losses: dict[int, float] = {}
     for batch in cut_batches(rows, scorer.batch_tokens, scorer.batch_size):
         for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):

@@ -34,10 +34,10 @@ class SecondLookOptions:
         metadata={"help": "share of its half of the pool, best first, that a proxy of the first round is trained on"},
     )
     second_look_rounds: int = field(
-        default=2,
+        default=3,
         metadata={
             "help": "so often two proxies are trained: first on what the one-step utilities rank highest, then on what "
-            "the round before did not find corrupted"
+            "the round before did not find corrupted; those of all rounds but the first are asked together"
         },
     )
     second_look_epochs: float = field(default=1.0, metadata={"help": "passes over the rows that a proxy is trained on"})

@@ -38,6 +38,15 @@ def per_sample_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     Returns:
         ``[B]`` in nats per token, float32 (float64 for a float64 model); NaN for a sample without labels.
     """
+    return sample_means(token_losses(model, batch), batch["labels"])
+
+
+def token_losses(model: Any, batch: dict[str, Tensor]) -> Tensor:
+    """Cross-entropy of every supervised token of a batch, as :func:`per_sample_loss` takes it.
+
+    Returns:
+        ``[N]`` in nats, sample after sample.
+    """
     inputs = {key: value for key, value in batch.items() if key != "labels"}
     next_token_BT = batch["labels"][:, 1:]
     supervised_BT = next_token_BT != IGNORE_INDEX
@@ -46,8 +55,22 @@ def per_sample_loss(model: Any, batch: dict[str, Tensor]) -> Tensor:
     if loss_N is None:
         with _gathered_before(model.get_output_embeddings(), supervised_BT):
             loss_N = _cross_entropy(model(**inputs, use_cache=False).logits[0], target_N)
+    return loss_N
+
+
+def sample_means(value_N: Tensor, labels_BT: Tensor) -> Tensor:
+    """The mean over each sample's supervised tokens.
+
+    Args:
+        value_N: A number of every supervised token, sample after sample.
+        labels_BT: -100 marks tokens without a label.
+
+    Returns:
+        ``[B]``; NaN for a sample without labels.
+    """
+    supervised_BT = labels_BT[:, 1:] != IGNORE_INDEX
     sample_N = supervised_BT.nonzero()[:, 0]
-    sum_B = torch.zeros(len(supervised_BT), dtype=loss_N.dtype, device=loss_N.device).index_add(0, sample_N, loss_N)
+    sum_B = torch.zeros(len(supervised_BT), dtype=value_N.dtype, device=value_N.device).index_add(0, sample_N, value_N)
     return sum_B / supervised_BT.sum(1)
 
 

@@ -18,8 +18,8 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.training import train
-from ost_hf.scorers.perplexity import LossScorer
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.late_loss import LateLossScorer
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
@@ -69,8 +69,8 @@ def test_a_killed_run_ends_with_the_same_table(
     whole = ScoreTable(scored / "scores").read()
     for part in list((tmp_path / "run" / "scores").glob("part-*"))[1:]:
         part.unlink()
-    # One part of each round: proxies are trained again, the second round's on what the first found.
-    for number in (1, 2):
+    # One part of each round: proxies are trained again, the later rounds' on what the one before found.
+    for number in (1, 2, 3):
         next((tmp_path / "run" / "scores" / "second_look" / f"round-{number}").glob("part-*")).unlink()
     score_pool(tmp_path / "run", Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
     again = ScoreTable(tmp_path / "run" / "scores").read()
@@ -91,19 +91,21 @@ def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
         return train(model, parameters, rows, batches, *arguments, **named)
 
     def noting_run(scorer, pool, table, rows, *arguments):
-        if isinstance(scorer, LossScorer):
+        if isinstance(scorer, LateLossScorer):
             asked.append({pool.rows.content_hashes[row] for row in rows})
         return run_scorer(scorer, pool, table, rows, *arguments)
 
     monkeypatch.setattr("ost_hf.scoring.second_look_proxy.train", noting_train)
     monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting_run)
     score_pool(tmp_path, Rows(doubled), Rows(anchor_dataset), proxy_config, scoring())
-    assert len(trained) == len(asked) == 4  # two rounds of two
+    assert len(trained) == len(asked) == 6  # three rounds of two
     for learnt, questions in zip(trained, asked, strict=True):
         assert learnt
         assert questions
         assert not learnt & questions
-    assert len(asked[0] | asked[1]) == len(asked[2] | asked[3]) == 20
+    # The last round's rows are asked about by the second round's proxies too.
+    assert not (trained[2] & asked[4] or trained[3] & asked[5])
+    assert len(asked[0] | asked[1]) == len(asked[2] | asked[3]) == len(asked[4] | asked[5]) == 20
 
 
 def test_a_training_that_diverges_is_named(tmp_path: Path, pool_dataset, anchor_dataset, proxy_config) -> None:
@@ -155,7 +157,7 @@ def test_rows_that_are_not_corrupted_are_learnt_from_and_at_least_a_tenth() -> N
 def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed while the last proxy looked: what it learnt is not learnt again."""
+    """Killed while the last proxies looked: what they learnt is not learnt again."""
     whole = ScoreTable(scored / "scores").read()
     kept: list[Path] = []
 
@@ -165,10 +167,15 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     with monkeypatch.context() as patched:
         patched.setattr("ost_hf.scoring.second_look.shutil.rmtree", keep)
         score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
-    assert [path.name for path in kept] == ["proxy-0", "proxy-1"] * 2
+    # Of the first round, which no later one asks; then each half's of the second and the third.
+    assert [f"{path.parent.name}/{path.name}" for path in kept] == [
+        "round-1/proxy-0", "round-1/proxy-1",
+        "round-2/proxy-0", "round-3/proxy-0",
+        "round-2/proxy-1", "round-3/proxy-1",
+    ]  # fmt: skip
     for part in (tmp_path / "scores").glob("part-*"):
         part.unlink()
-    for part in (tmp_path / "scores" / "second_look" / "round-2").glob("part-*"):
+    for part in (tmp_path / "scores" / "second_look" / "round-3").glob("part-*"):
         part.unlink()
 
     def no_train(*arguments: object, **named: object) -> None:
@@ -178,7 +185,7 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
     again = ScoreTable(tmp_path / "scores").read()
     np.testing.assert_allclose(again["late_loss"].to_numpy(), whole["late_loss"].to_numpy(), rtol=1e-4)
-    assert not any(path.exists() for path in kept)
+    assert not any(path.exists() for path in kept[2:])
 
 
 def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
@@ -206,7 +213,7 @@ def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
     assert ScoreTable(tmp_path / "scores").read().to_pylist()[3]["late_loss"] > 0
 
 
-def test_one_round_is_what_the_first_of_two_is(
+def test_one_round_is_what_the_first_of_three_is(
     tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config
 ) -> None:
     score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_rounds=1))
@@ -221,7 +228,10 @@ def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processo
     from ost_hf.models import ModelConfig, load_model
 
     pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
-    scorer = LossScorer(load_model(ModelConfig(vlm_path, dtype="float32")).eval(), processor, ScoringConfig())
+    models = [load_model(ModelConfig(vlm_path, dtype="float32")).eval() for _ in range(2)]
+    for parameter in models[1].parameters():
+        parameter.data.mul_(1.1)
+    scorer = LateLossScorer(models, processor, ScoringConfig())
     rows = [pool.encode(row) for row in range(8)]
     together = [score.loss for score in scorer.score(rows)]
     alone = [scorer.score([row])[0].loss for row in rows]
@@ -235,7 +245,7 @@ def test_an_adapter_can_be_trained_in_place_of_all_weights(
     score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
     assert all(ScoreTable(tmp_path / "scores").read()["late_loss"].to_pylist())
     rounds = sorted((tmp_path / "scores" / "second_look").iterdir())
-    assert [path.name for path in rounds] == ["round-1", "round-2"]
+    assert [path.name for path in rounds] == ["round-1", "round-2", "round-3"]
     for path in rounds:
         assert not list(path.glob("proxy-*"))
         assert len(json.loads((path / "anchors-0.json").read_text())) == len(anchor_dataset)
