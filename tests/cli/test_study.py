@@ -171,16 +171,38 @@ def test_machines_share_a_study(tmp_path: Path, root: Path) -> None:
         return made.stderr
 
     # The same results twice would count twice, and results of another study are no repetition of this one.
-    assert "several results need --output" in refused(str(here), str(there))
+    assert "need --output" in refused(str(here), str(there))
     assert "is one of the parts" in refused(str(here), str(whole / "results.json"), "--output", str(whole))
     twice = refused(str(here), str(whole / "results.json"), "--output", str(tmp_path / "twice"))
-    assert "both hold setting one, seed 3" in twice
+    assert "both hold setting one, seed 3, of auto 0.5 B" in twice
     other = part((1, 2), "def", "y")
     there.write_text(json.dumps({**other, "study": {"keep_ratios": [0.2]}}))
     assert "of different studies (study differs)" in refused(str(here), str(there), "--output", str(tmp_path / "other"))
     other["results"][0]["configuration"] = "another default"
     there.write_text(json.dumps(other))
     assert "auto of setting one had another configuration" in refused(str(here), str(there), "--output", str(whole))
+    # A method run again, with the others of the same seeds from before.
+    again = part((3, 4), "ghi", "x")
+    for results, name in ((part((3, 4), "abc", "x"), "random"), (again, "auto")):
+        for row in results["results"]:
+            row |= {"method": name, "machine": {"processor": "one"}}
+        results["methods"] = ["auto", "random"]
+        (here if name == "random" else there).write_text(json.dumps(results))
+    made = study(root, "--results", str(here), str(there), "--output", str(whole))
+    assert made.returncode == 0, made.stderr
+    assert len(json.loads((whole / "results.json").read_text())["results"]) == 4
+    taken = tmp_path / "taken"
+    made = study(root, "--results", str(whole / "results.json"), "--methods", "random", "--output", str(taken))
+    assert made.returncode == 0, made.stderr
+    assert {row["method"] for row in json.loads((taken / "results.json").read_text())["results"]} == {"random"}
+    assert "need --output" in refused(str(whole / "results.json"), "--methods", "random")
+    assert "autp" in refused(str(whole / "results.json"), "--methods", "autp", "--output", str(taken))
+    for name in ("weights", "machine"):
+        elsewhere = json.loads(json.dumps(again))
+        elsewhere["results"][0][name] = {"target": "y"}
+        there.write_text(json.dumps(elsewhere))
+        refusal = refused(str(here), str(there), "--output", str(tmp_path / "mixed"))
+        assert "with other weights or of other machines" in refusal
     there.write_text("{}")
     assert "it lacks study, methods" in refused(str(here), str(there), "--output", str(whole))
     there.write_text("no JSON")

@@ -16,6 +16,7 @@ from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError
+from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.training import train
 from ost_hf.scoring.config import ScoringConfig
@@ -155,7 +156,7 @@ def test_rows_that_are_not_corrupted_are_learnt_from_and_at_least_a_tenth() -> N
 
 
 def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
-    tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config, processor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Killed while the last proxies looked: what they learnt is not learnt again."""
     whole = ScoreTable(scored / "scores").read()
@@ -173,6 +174,14 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
         "round-2/proxy-0", "round-3/proxy-0",
         "round-2/proxy-1", "round-3/proxy-1",
     ]  # fmt: skip
+    # What counts is the losses under both later proxies together.
+    pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
+    models = [load_model(ModelConfig(str(path), dtype="float32")).eval() for path in kept[2:4]]
+    asked = [row for row, content in enumerate(pool.rows.content_hashes) if fold(content, seed=0) == 1]
+    scores = LateLossScorer(models, processor, ScoringConfig()).score([pool.encode(row) for row in asked])
+    in_table = whole.sort_by("row")["late_loss"].to_numpy()[asked]
+    np.testing.assert_allclose([score.loss for score in scores], in_table, rtol=1e-4)
+
     for part in (tmp_path / "scores").glob("part-*"):
         part.unlink()
     for part in (tmp_path / "scores" / "second_look" / "round-3").glob("part-*"):
@@ -225,8 +234,6 @@ def test_one_round_is_what_the_first_of_three_is(
 
 
 def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processor) -> None:
-    from ost_hf.models import ModelConfig, load_model
-
     pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
     models = [load_model(ModelConfig(vlm_path, dtype="float32")).eval() for _ in range(2)]
     for parameter in models[1].parameters():

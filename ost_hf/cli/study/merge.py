@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ost_hf.errors import ConfigError
+from ost_hf.errors import ConfigError, unknown_key
 
 Record = dict[str, Any]
 
@@ -40,7 +40,8 @@ def merged(parts: dict[str, Record]) -> Record:
         parts: What ``ost-hf study`` wrote to ``results.json``, by the file's path.
 
     Raises:
-        ConfigError: If the files are of different studies, or two hold results of the same setting and seed.
+        ConfigError: If the files are of different studies, or two hold results of one method, setting and seed, or of
+            one setting and seed with other models or on other machines.
     """
     (first_path, first), *others = parts.items()
     for path, part in others:
@@ -79,13 +80,57 @@ def _check_configurations(parts: dict[str, Record]) -> None:
 
 def _check_shares(parts: dict[str, Record]) -> None:
     """Differences are paired by seed: all arms of a setting and seed must have the same data, models and machine."""
-    held: dict[tuple[Any, ...], str] = {}
+    held: dict[tuple[Any, ...], tuple[str, Record]] = {}
     for path, part in parts.items():
-        for which in sorted(
-            {(record["setting"], record["seed"]) for record in part["results"] + part["datamodelling"]}
-        ):
-            if which in held:
+        for which, arms in _by_repetition(part).items():
+            other, theirs = held.setdefault(which, (path, arms))
+            if other == path:
+                continue
+            twice = sorted(name for name in arms if name in theirs)
+            if twice:
                 raise ConfigError(
-                    f"{path} and {held[which]} both hold setting {which[0]}, seed {which[1]}: each must come from one"
+                    f"{path} and {other} both hold setting {which[0]}, seed {which[1]}, of {', '.join(twice)}: leave "
+                    "it out of one with --methods"
                 )
-            held[which] = path
+            if not _one_place([*arms.values(), *theirs.values()]):
+                raise ConfigError(
+                    f"{path} and {other} both hold setting {which[0]}, seed {which[1]}, with other weights or of other "
+                    "machines: methods are paired, so all of them must come from one"
+                )
+            held[which] = (path, theirs | arms)
+
+
+def _by_repetition(part: Record) -> dict[tuple[str, int], dict[str, Record]]:
+    """The arms of each setting and seed, by a name."""
+    found: dict[tuple[str, int], dict[str, Record]] = {}
+    for record in part["results"]:
+        name = " ".join(str(record[key]) for key in ("method", "keep_ratio", "protocol") if record[key] is not None)
+        found.setdefault((record["setting"], record["seed"]), {})[name] = record
+    for record in part["datamodelling"]:
+        name = f"datamodelling {record['method']} {record['column']}"
+        found.setdefault((record["setting"], record["seed"]), {})[name] = record
+    return found
+
+
+def _one_place(records: list[Record]) -> bool:
+    """Whether arms ran with the same models on machines alike; ones that do not say so did not."""
+    # Datamodelling scores say neither; they are made beside the arms of their setting and seed.
+    arms = [record for record in records if "keep_ratio" in record]
+    places = {json.dumps([arm.get("weights"), arm.get("machine")], sort_keys=True) for arm in arms}
+    return len(places) == 1 and all(arm.get("weights") and arm.get("machine") for arm in arms)
+
+
+def of_methods(results: Record, methods: list[str]) -> Record:
+    """The same study's results, of some methods alone.
+
+    Raises:
+        ConfigError: For a method that the study has not.
+    """
+    for name in methods:
+        if name not in results["methods"]:
+            raise ConfigError(unknown_key("method", name, results["methods"]))
+    taken = {
+        name: [record for record in results[name] if record["method"] in methods]
+        for name in ("results", "datamodelling")
+    }
+    return {**results, **taken}
