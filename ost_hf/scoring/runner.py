@@ -207,6 +207,9 @@ def warn_of_other_settings(table: ScoreTable, scoring: ScoringConfig) -> None:
 
 def _scoring_identity(scoring: ScoringConfig) -> Record:
     fields = {key: value for key, value in asdict(scoring).items() if key not in _NOT_IDENTITY}
+    if scoring.second_look:
+        # Not a setting: tables of before it was so hold mean losses in that column.
+        fields["late_loss"] = "root mean square, mixture"
     return json.loads(json.dumps(fields | prompt_digests(scoring)))
 
 

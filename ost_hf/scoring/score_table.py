@@ -4,7 +4,8 @@ Columns: ``example_id``, ``row`` (its place in the pool), ``utility`` (higher he
 ``loss`` (nats per token), ``tokens`` (supervised), ``status`` (``ok``, ``truncated``, ``too_long``,
 ``no_labels``, ``bad_image``, ``bad_row``, ``non_finite``, ``out_of_memory``, ``anchor_overlap``,
 ``evaluation_overlap``, ``duplicate``, ``no_score``, ``judge_unparsed``, ``judge_failed``), ``detail``, and what
-else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, the lists ``VECTORS``).
+else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, the lists ``VECTORS``). In the tables of the second
+look's rounds ``loss`` is the late loss.
 Every row of the pool appears exactly once; one without a utility has a status that says why.
 """
 

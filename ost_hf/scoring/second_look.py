@@ -25,7 +25,6 @@ import hashlib
 import json
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +47,7 @@ from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.late_loss import LateLossScorer
 from ost_hf.scoring.loop import run_scorer, score_within_memory
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.second_look_proxy import LOWER, mature_proxy
+from ost_hf.scoring.second_look_proxy import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
 
 logger = logging.getLogger(__name__)
 
@@ -288,12 +287,10 @@ def _look(
                 f"no row of a half of the pool had a loss in round {look.number - 1} of the second look: see the "
                 f"statuses in {look.losses.folder.parent}"
             )
-        # The last one first: nothing else is in memory while it is trained. The others are on disk, unless a run
-        # that had finished goes on because something of it was removed.
-        models = [
-            mature_proxy(each.proxy, each.name, proxy.seed + each.place, each.learnt_from, pool, proxy, config)
-            for each in reversed(looks)
-        ]
+        for each in looks:
+            seed = proxy.seed + each.place
+            train_mature_proxy(each.proxy, each.name, seed, each.learnt_from, pool, proxy, config)
+        models = [load_mature_proxy(each.proxy, proxy, config) for each in looks]
         scorer = LateLossScorer(models, pool.encoder.processing_class, config)
         run_scorer(scorer, pool, look.losses, missing, exclude, config)
         losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
@@ -306,7 +303,7 @@ def _look(
     if is_main() and look.number in (1, config.second_look_rounds):
         # No later round asks them, and copies of a large proxy would fill the disk.
         for each in looks:
-            shutil.rmtree(each.proxy, ignore_errors=True)
+            remove_mature_proxy(each.proxy)
     return json.loads(look.anchors.read_text())
 
 

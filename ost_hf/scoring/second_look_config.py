@@ -19,14 +19,14 @@ class SecondLookOptions:
         metadata={
             "help": "after the one-step utilities: train two proxies, each on the best of one half of the pool, let "
             "each look at the other half, compare every row's loss there with the anchors' (columns late_loss and "
-            "corrupted_p), and do it again with what looks clean"
+            "corrupted_p), and do it again, twice by default, with what looks clean"
         },
     )
     second_look_trainable: str = field(
         default="all",
         metadata={
             "help": "`all` weights in float32, 16 bytes each while training; or an `adapter` like the proxy's, for "
-            "little memory: it learns less"
+            "little memory: it learns less. Of either, the last round asks second_look_rounds - 1 whole models at once"
         },
     )
     second_look_share: float = field(

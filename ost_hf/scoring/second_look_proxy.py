@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
 from ost_hf.models import ModelConfig, load_model
-from ost_hf.parallel import barrier, is_main, outside_deepspeed, state
+from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
 from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
@@ -23,7 +24,7 @@ LOWER = "lower scoring.second_look_learning_rate"
 _MAX_GRAD_NORM = 1.0
 
 
-def mature_proxy(
+def train_mature_proxy(
     folder: Path,
     name: str,
     seed: int,
@@ -31,11 +32,11 @@ def mature_proxy(
     pool: EncodedDataset,
     proxy: ProxyConfig,
     config: ScoringConfig,
-) -> Any:
-    """The base model fine-tuned on some rows, in evaluation mode.
+) -> None:
+    """Fine-tunes the base model on some rows, unless that was finished before.
 
     Args:
-        folder: Where it is kept once it is finished; one that is there is loaded.
+        folder: Where it is kept once it is finished.
         name: What it is called while it trains.
         seed: Of the order of the rows.
         learnt_from: The rows.
@@ -46,10 +47,10 @@ def mature_proxy(
     Raises:
         ModelError: If the training diverges, or the weights are of a type that cannot be trained.
     """
-    finished = (folder / "finished").exists()
+    finished = _finished(folder).exists()
     barrier()
     if finished:
-        return _load(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
+        return
     model, parameters = _load(proxy, proxy, config)
     size = config.second_look_batch_size
     steps = max(config.second_look_min_steps, round(config.second_look_epochs * len(learnt_from) / size))
@@ -71,9 +72,26 @@ def mature_proxy(
         # The embeddings of an adapted model are frozen; "auto" would ask the Hub whether they were resized.
         is_adapter = config.second_look_trainable == "adapter"
         model.save_pretrained(folder, **({"save_embedding_layers": False} if is_adapter else {}))
-        (folder / "finished").touch()
+        _finished(folder).touch()
     barrier()
-    return model
+    # The optimizer's state is in a cycle of references: collected later, it would lie beside what comes next.
+    del model, parameters
+    free_memory()
+
+
+def load_mature_proxy(folder: Path, proxy: ProxyConfig, config: ScoringConfig) -> Any:
+    """What :func:`train_mature_proxy` left in a folder, on this process's device, in evaluation mode."""
+    return _load(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
+
+
+def remove_mature_proxy(folder: Path) -> None:
+    """Removes it; half a removal is not taken for a finished proxy."""
+    _finished(folder).unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _finished(folder: Path) -> Path:
+    return folder / "finished"
 
 
 def _load(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:

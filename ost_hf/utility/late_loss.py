@@ -3,9 +3,9 @@
 Letters: M models, B samples, T tokens, N supervised tokens of the batch.
 
 Two things set it apart from the mean cross-entropy of one model. A chain of thought with one wrong step is wrong in
-few of its tokens, and a mean thins those out; a root mean square does so less. And models that were fine-tuned on
-different rows are sure of different things: what one of them finds likely, their mixture does not call unlikely, so
-that a row is held wrong where all of them are surprised.
+few of its tokens, and a mean thins those out; a root mean square does so less. And models that were fine-tuned apart
+are sure of different things: what one of them finds likely, their mixture does not call unlikely, so that a row is
+held wrong where all of them are surprised.
 """
 
 from __future__ import annotations

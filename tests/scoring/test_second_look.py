@@ -25,7 +25,7 @@ from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look import FOLDS, FOUND_CORRUPTED, best_rows, conformal_p, fold, not_corrupted
-from ost_hf.scoring.second_look_proxy import mature_proxy
+from ost_hf.scoring.second_look_proxy import load_mature_proxy, train_mature_proxy
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
 
@@ -162,11 +162,11 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     whole = ScoreTable(scored / "scores").read()
     kept: list[Path] = []
 
-    def keep(path: Path, **named: bool) -> None:
+    def keep(path: Path) -> None:
         kept.append(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("ost_hf.scoring.second_look.shutil.rmtree", keep)
+        patched.setattr("ost_hf.scoring.second_look.remove_mature_proxy", keep)
         score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
     # Of the first round, which no later one asks; then each half's of the second and the third.
     assert [f"{path.parent.name}/{path.name}" for path in kept] == [
@@ -176,7 +176,7 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     ]  # fmt: skip
     # What counts is the losses under both later proxies together.
     pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
-    models = [load_model(ModelConfig(str(path), dtype="float32")).eval() for path in kept[2:4]]
+    models = [load_mature_proxy(path, proxy_config, scoring()) for path in kept[2:4]]
     asked = [row for row, content in enumerate(pool.rows.content_hashes) if fold(content, seed=0) == 1]
     scores = LateLossScorer(models, processor, ScoringConfig()).score([pool.encode(row) for row in asked])
     in_table = whole.sort_by("row")["late_loss"].to_numpy()[asked]
@@ -204,7 +204,7 @@ def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
 
     def noting(folder, name, seed, learnt_from, *arguments):
         learnt.append(learnt_from)
-        return mature_proxy(folder, name, seed, learnt_from, *arguments)
+        train_mature_proxy(folder, name, seed, learnt_from, *arguments)
 
     def losing(scorer, pool, table, rows, *arguments):
         run_scorer(scorer, pool, table, [row for row in rows if row != 3], *arguments)
@@ -214,7 +214,7 @@ def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
         elif 3 in rows:
             run_scorer(scorer, pool, table, [3], *arguments)
 
-    monkeypatch.setattr("ost_hf.scoring.second_look.mature_proxy", noting)
+    monkeypatch.setattr("ost_hf.scoring.second_look.train_mature_proxy", noting)
     monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", losing)
     score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_share=1.0))
     assert sum(3 in rows for rows in learnt[:2]) == 1
@@ -231,6 +231,56 @@ def test_one_round_is_what_the_first_of_three_is(
     np.testing.assert_allclose(one["late_loss"].to_numpy(), first["loss"].to_numpy(), rtol=1e-4)
     with pytest.raises(ConfigError, match="second_look_rounds"):
         scoring(second_look_rounds=0)
+
+
+@pytest.mark.parametrize(("rounds", "asked"), [(1, 1), (2, 1), (4, 3)])
+def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
+    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch, rounds: int, asked: int
+) -> None:
+    together: list[list[str]] = []
+
+    def noting(scorer, pool, table, rows, *arguments):
+        if isinstance(scorer, LateLossScorer):
+            together.append(loaded.copy())
+            loaded.clear()
+        return run_scorer(scorer, pool, table, rows, *arguments)
+
+    loaded: list[str] = []
+
+    def loading(folder: Path, *arguments):
+        loaded.append(folder.parent.name)
+        return load_mature_proxy(folder, *arguments)
+
+    monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting)
+    monkeypatch.setattr("ost_hf.scoring.second_look.load_mature_proxy", loading)
+    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_rounds=rounds))
+    assert len(together) == 2 * rounds
+    assert together[-1] == together[-2] == [f"round-{number}" for number in range(rounds - asked + 1, rounds + 1)]
+    assert not list((tmp_path / "scores").rglob("proxy-*"))
+
+
+@pytest.mark.parametrize("trainable", ["all", "adapter"])
+def test_a_proxy_is_read_as_it_was_trained(
+    tmp_path: Path, pool_dataset, proxy_config, processor, monkeypatch: pytest.MonkeyPatch, trainable: str
+) -> None:
+    trained: list[float] = []
+    pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
+    rows, config = [pool.encode(row) for row in range(4)], scoring(second_look_trainable=trainable)
+
+    def losses(model) -> list[float | None]:
+        return [score.loss for score in LateLossScorer([model.eval()], processor, config).score(rows)]
+
+    def noting(model, *arguments, **named):
+        result = train(model, *arguments, **named)
+        trained.extend(losses(model))
+        return result
+
+    monkeypatch.setattr("ost_hf.scoring.second_look_proxy.train", noting)
+    train_mature_proxy(tmp_path / "proxy", "proxy", 0, list(range(20)), pool, proxy_config, config)
+    read = losses(load_mature_proxy(tmp_path / "proxy", proxy_config, config))
+    np.testing.assert_allclose(read, trained, rtol=1e-5)
+    untrained = LateLossScorer([load_model(proxy_config).eval()], processor, config).score(rows)
+    assert not np.allclose(read, [score.loss for score in untrained], rtol=1e-3)
 
 
 def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processor) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from ost_hf.cli.launcher import LAUNCHED_STAGES, wants_launch
 from ost_hf.cli.study.config import StudyConfig, load_study
 from ost_hf.cli.study.devices import device_of_worker, see_only, visible_devices
-from ost_hf.cli.study.merge import merged, of_methods, read_results
+from ost_hf.cli.study.merge import commits_of, machines_of, merged, of_methods, read_results
 from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition, require_steps, seeds_there
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
@@ -172,7 +172,7 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, of whichever seeds, and where they come from."""
     from ost_hf.cli.study.datamodelling import read_datamodelling
     from ost_hf.cli.study.description import describe_choice
-    from ost_hf.cli.study.markers import read_done
+    from ost_hf.cli.study.markers import data_digests, read_done
     from ost_hf.cli.study.provenance import configuration_hash, weights
 
     found: list[dict[str, Any]] = []
@@ -195,8 +195,8 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
                     continue
                 if result is not None:
                     alike = configuration(study, repetition(group), method, arm)
-                    made_with = {"configuration": configuration_hash(alike), "weights": weights(config)}
-                    found.append(result | made_with | leans)
+                    made_with = {"weights": weights(config), "data": data_digests(config)}
+                    found.append(result | {"configuration": configuration_hash(alike)} | made_with | leans)
     for message in others:
         print(f"left out: {message}", file=sys.stderr)
     command = f"ost-hf study --config {config_path}"
@@ -206,9 +206,8 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     return {
         "commands": [command],
         "study": {name: getattr(study, name) for name in _DEFINING},
-        "commits": sorted({commit for result in found for commit in _commits(result)}),
-        # Results of before machines were told have none.
-        "machines": [json.loads(text) for text in sorted({json.dumps(r["machine"]) for r in found if "machine" in r})],
+        "commits": commits_of(found),
+        "machines": machines_of(found),
         "reference": study.reference,
         "everything": study.everything,
         "oracle": study.oracle,
@@ -218,11 +217,6 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
         "results": found,
         "datamodelling": datamodelling,
     }
-
-
-def _commits(result: dict[str, Any]) -> set[str]:
-    """Of the arm and of its scores, which may be of another day."""
-    return {known for known in (result["commit"] or result["version"], result.get("scored_at")) if known}
 
 
 def report(results: dict[str, Any], folder: Path, stem: str) -> None:

@@ -35,6 +35,13 @@ def identity(config: RunConfig) -> Record:
     return json.loads(json.dumps({**asdict(config), "files": named}))
 
 
+def data_digests(config: RunConfig) -> Record:
+    """Hashes of what all methods of a setting and seed share, where it lies here: the pool and the rows asked after."""
+    sources = {name: getattr(config, name) for name in ("pool", "evaluation")}
+    found = {name: _digest(Path(each.path).expanduser()) for name, each in sources.items() if each is not None}
+    return {name: digest for name, digest in found.items() if digest is not None}
+
+
 def _digest(path: Path) -> str | None:
     """A hash of a file, or of a folder's files; ``None`` for what is not here, such as a name on the Hub."""
     if path.is_file():

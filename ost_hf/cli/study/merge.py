@@ -79,52 +79,49 @@ def _check_configurations(parts: dict[str, Record]) -> None:
 
 
 def _check_shares(parts: dict[str, Record]) -> None:
-    """Differences are paired by seed: all arms of a setting and seed must have the same data, models and machine."""
+    """Differences are paired by seed: all arms of a setting and seed must have the same data, target and machine.
+
+    Data are compared as far as results tell; ones of before they did are taken at their seed's word.
+    """
     held: dict[tuple[Any, ...], tuple[str, Record]] = {}
+    places: dict[tuple[Any, ...], tuple[str, Record]] = {}
     for path, part in parts.items():
-        for which, arms in _by_repetition(part).items():
-            other, theirs = held.setdefault(which, (path, arms))
-            if other == path:
-                continue
-            twice = sorted(name for name in arms if name in theirs)
-            if twice:
+        for record in part["results"] + part["datamodelling"]:
+            arm = tuple(record.get(key) for key in ("setting", "seed", "method", "keep_ratio", "protocol", "column"))
+            other, _ = held.setdefault(arm, (path, record))
+            if other != path:
                 raise ConfigError(
-                    f"{path} and {other} both hold setting {which[0]}, seed {which[1]}, of {', '.join(twice)}: leave "
-                    "it out of one with --methods"
+                    f"{path} and {other} both hold setting {arm[0]}, seed {arm[1]}, of {arm[2]}: take the other "
+                    f"methods of one of them first (ost-hf study --results {other} --methods ... --output FOLDER)"
                 )
-            if not _one_place([*arms.values(), *theirs.values()]):
+        for record in part["results"]:
+            other, theirs = places.setdefault((record["setting"], record["seed"]), (path, record))
+            differing = _differences(record, theirs) if other != path else []
+            if differing:
                 raise ConfigError(
-                    f"{path} and {other} both hold setting {which[0]}, seed {which[1]}, with other weights or of other "
-                    "machines: methods are paired, so all of them must come from one"
+                    f"{path} and {other} both hold setting {record['setting']}, seed {record['seed']}, of other "
+                    f"{', '.join(differing)}: methods are paired by seed, so run them with the same models on machines "
+                    "alike, or take that setting and seed from one alone"
                 )
-            held[which] = (path, theirs | arms)
 
 
-def _by_repetition(part: Record) -> dict[tuple[str, int], dict[str, Record]]:
-    """The arms of each setting and seed, by a name."""
-    found: dict[tuple[str, int], dict[str, Record]] = {}
-    for record in part["results"]:
-        name = " ".join(str(record[key]) for key in ("method", "keep_ratio", "protocol") if record[key] is not None)
-        found.setdefault((record["setting"], record["seed"]), {})[name] = record
-    for record in part["datamodelling"]:
-        name = f"datamodelling {record['method']} {record['column']}"
-        found.setdefault((record["setting"], record["seed"]), {})[name] = record
+def _differences(one: Record, other: Record) -> list[str]:
+    """In what two arms of a setting and seed are not a pair; one that does not tell its machine is no pair of any."""
+    found = [] if one.get("machine") and one.get("machine") == other.get("machine") else ["machines"]
+    # A method may have a proxy of its own; the target is the setting's. Names on the Hub have no hash here.
+    if one.get("weights", {}).get("target") != other.get("weights", {}).get("target"):
+        found.append("weights")
+    data, others = one.get("data"), other.get("data")
+    if data and others and any(data[name] != others[name] for name in data.keys() & others.keys()):
+        found.append("data")
     return found
-
-
-def _one_place(records: list[Record]) -> bool:
-    """Whether arms ran with the same models on machines alike; ones that do not say so did not."""
-    # Datamodelling scores say neither; they are made beside the arms of their setting and seed.
-    arms = [record for record in records if "keep_ratio" in record]
-    places = {json.dumps([arm.get("weights"), arm.get("machine")], sort_keys=True) for arm in arms}
-    return len(places) == 1 and all(arm.get("weights") and arm.get("machine") for arm in arms)
 
 
 def of_methods(results: Record, methods: list[str]) -> Record:
     """The same study's results, of some methods alone.
 
     Raises:
-        ConfigError: For a method that the study has not.
+        ConfigError: For a method that the study has not, or where nothing is left.
     """
     for name in methods:
         if name not in results["methods"]:
@@ -133,4 +130,17 @@ def of_methods(results: Record, methods: list[str]) -> Record:
         name: [record for record in results[name] if record["method"] in methods]
         for name in ("results", "datamodelling")
     }
-    return {**results, **taken}
+    if not taken["results"]:
+        raise ConfigError(f"there are no results of {', '.join(methods)}")
+    return {**results, **taken, "commits": commits_of(taken["results"]), "machines": machines_of(taken["results"])}
+
+
+def commits_of(results: list[Record]) -> list[str]:
+    """Of arms, and of their scores, which may be of another day."""
+    found = {known for each in results for known in (each["commit"] or each["version"], each.get("scored_at"))}
+    return sorted(name for name in found if name)
+
+
+def machines_of(results: list[Record]) -> list[Record]:
+    """Those that ran arms; results of before machines were told have none."""
+    return [json.loads(text) for text in sorted({json.dumps(each["machine"]) for each in results if "machine" in each})]
