@@ -9,11 +9,14 @@ and high perplexity for pretraining data.)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from ost_hf.data.encoding import Encoded
+from ost_hf.data.encoding import Encoded, Features
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import PROXY, Score, register
 from ost_hf.scorers.config import ScorerConfig
@@ -22,28 +25,28 @@ from ost_hf.utility.loss import per_sample_loss
 
 
 class LossScorer:
-    """Ranks by the loss of the answer under a model, lowest first.
+    """Ranks by a loss of the answer, lowest first.
 
     Args:
-        model: In evaluation mode, on this process's device.
-        processing_class: Its tokenizer or processor.
+        loss: That of every sample of a batch, ``[B]``, under models in evaluation mode on this process's device.
+        processing_class: Their tokenizer or processor.
         config: Batch limits.
     """
 
     batch_size: int | None
 
-    def __init__(self, model: Any, processing_class: Any, config: ScorerConfig):
+    def __init__(self, loss: Callable[[Features], Tensor], processing_class: Any, config: ScorerConfig):
         self.batch_size, self.batch_tokens = config.batch_size, forward_batch_tokens(config)
-        self.model, self._inputs = model, ToDevice(processing_class)
+        self._loss, self._inputs = loss, ToDevice(processing_class)
 
     def score(self, batch: list[Encoded]) -> list[Score]:
-        """Losses of a batch of candidates."""
+        """Losses of a batch of candidates, or of anchors."""
         with torch.inference_mode():
-            losses = per_sample_loss(self.model, self._inputs(batch))
+            losses = self._loss(self._inputs(batch))
         return [Score(-loss, loss) for loss in losses.tolist()]
 
 
 @register("perplexity", needs=(PROXY,))
 def perplexity(config: ScorerConfig, proxy: Proxy, **unused: Any) -> LossScorer:
     """The loss under the warm proxy."""
-    return LossScorer(proxy.model, proxy.processing_class, config)
+    return LossScorer(partial(per_sample_loss, proxy.model), proxy.processing_class, config)

@@ -27,6 +27,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,13 @@ from ost_hf.files import write_whole
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scorers.base import Scorer
+from ost_hf.scorers.perplexity import LossScorer
 from ost_hf.scoring.anchor_scores import write_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.late_loss import LateLossScorer
 from ost_hf.scoring.loop import run_scorer, score_within_memory
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look_proxy import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
+from ost_hf.utility.late_loss import late_loss
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +124,7 @@ def run_second_look(
         for k in FOLDS:
             others = halves[1 - k]["row"].to_pylist()
             look = _Look(number, k, seen, learnt_from[k])
-            # The first round's proxies learnt from much that is corrupted: in the mixture they would do harm.
+            # The first round's proxies learnt from much that is corrupted, and added nothing on development seeds.
             looks[k] = [*looks[k], look] if number > 2 else [look]
             anchor_losses.append(_look(looks[k], others, pool, anchors, proxy, exclude, config))
         found = _with_p_values(seen, rows["half"].to_numpy(), anchor_losses)
@@ -291,7 +293,7 @@ def _look(
             seed = proxy.seed + each.place
             train_mature_proxy(each.proxy, each.name, seed, each.learnt_from, pool, proxy, config)
         models = [load_mature_proxy(each.proxy, proxy, config) for each in looks]
-        scorer = LateLossScorer(models, pool.encoder.processing_class, config)
+        scorer = LossScorer(partial(late_loss, models), pool.encoder.processing_class, config)
         run_scorer(scorer, pool, look.losses, missing, exclude, config)
         losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
         if is_main():
@@ -307,7 +309,7 @@ def _look(
     return json.loads(look.anchors.read_text())
 
 
-def _losses(scorer: LateLossScorer, rows: list[Encoded]) -> list[float]:
+def _losses(scorer: LossScorer, rows: list[Encoded]) -> list[float]:
     losses: dict[int, float] = {}
     for batch in cut_batches(rows, scorer.batch_tokens, scorer.batch_size):
         for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import datasets
@@ -19,13 +20,14 @@ from ost_hf.errors import ConfigError, ModelError
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.training import train
+from ost_hf.scorers.perplexity import LossScorer
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.late_loss import LateLossScorer
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look import FOLDS, FOUND_CORRUPTED, best_rows, conformal_p, fold, not_corrupted
 from ost_hf.scoring.second_look_proxy import load_mature_proxy, train_mature_proxy
+from ost_hf.utility.late_loss import late_loss
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
 
@@ -92,7 +94,7 @@ def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
         return train(model, parameters, rows, batches, *arguments, **named)
 
     def noting_run(scorer, pool, table, rows, *arguments):
-        if isinstance(scorer, LateLossScorer):
+        if isinstance(scorer, LossScorer):
             asked.append({pool.rows.content_hashes[row] for row in rows})
         return run_scorer(scorer, pool, table, rows, *arguments)
 
@@ -178,7 +180,9 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
     models = [load_mature_proxy(path, proxy_config, scoring()) for path in kept[2:4]]
     asked = [row for row, content in enumerate(pool.rows.content_hashes) if fold(content, seed=0) == 1]
-    scores = LateLossScorer(models, processor, ScoringConfig()).score([pool.encode(row) for row in asked])
+    scores = LossScorer(partial(late_loss, models), processor, ScoringConfig()).score(
+        [pool.encode(row) for row in asked]
+    )
     in_table = whole.sort_by("row")["late_loss"].to_numpy()[asked]
     np.testing.assert_allclose([score.loss for score in scores], in_table, rtol=1e-4)
 
@@ -240,7 +244,7 @@ def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
     together: list[list[str]] = []
 
     def noting(scorer, pool, table, rows, *arguments):
-        if isinstance(scorer, LateLossScorer):
+        if isinstance(scorer, LossScorer):
             together.append(loaded.copy())
             loaded.clear()
         return run_scorer(scorer, pool, table, rows, *arguments)
@@ -268,7 +272,7 @@ def test_a_proxy_is_read_as_it_was_trained(
     rows, config = [pool.encode(row) for row in range(4)], scoring(second_look_trainable=trainable)
 
     def losses(model) -> list[float | None]:
-        return [score.loss for score in LateLossScorer([model.eval()], processor, config).score(rows)]
+        return [score.loss for score in LossScorer(partial(late_loss, [model.eval()]), processor, config).score(rows)]
 
     def noting(model, *arguments, **named):
         result = train(model, *arguments, **named)
@@ -279,7 +283,7 @@ def test_a_proxy_is_read_as_it_was_trained(
     train_mature_proxy(tmp_path / "proxy", "proxy", 0, list(range(20)), pool, proxy_config, config)
     read = losses(load_mature_proxy(tmp_path / "proxy", proxy_config, config))
     np.testing.assert_allclose(read, trained, rtol=1e-5)
-    untrained = LateLossScorer([load_model(proxy_config).eval()], processor, config).score(rows)
+    untrained = LossScorer(partial(late_loss, [load_model(proxy_config).eval()]), processor, config).score(rows)
     assert not np.allclose(read, [score.loss for score in untrained], rtol=1e-3)
 
 
@@ -288,7 +292,7 @@ def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processo
     models = [load_model(ModelConfig(vlm_path, dtype="float32")).eval() for _ in range(2)]
     for parameter in models[1].parameters():
         parameter.data.mul_(1.1)
-    scorer = LateLossScorer(models, processor, ScoringConfig())
+    scorer = LossScorer(partial(late_loss, models), processor, ScoringConfig())
     rows = [pool.encode(row) for row in range(8)]
     together = [score.loss for score in scorer.score(rows)]
     alone = [scorer.score([row])[0].loss for row in rows]
