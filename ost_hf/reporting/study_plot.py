@@ -13,9 +13,15 @@ Record = dict[str, Any]
 Arm = tuple[float | None, str]  # keep ratio and protocol
 
 _COLUMNS = 2
-# Okabe and Ito's colours, which people with colour blindness can tell apart, and marks that print in grey.
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#F0E442")
-_MARKS = "osD^vPX*<>p"
+# Okabe and Ito's colours, which people with colour blindness can tell apart, and marks that print in grey. Methods with
+# a role in every study look the same in all of them.
+_OF_ROLES = {
+    "reference": {"color": "#D55E00", "marker": "*"},
+    "everything": {"color": "#999999", "marker": "s"},
+    "oracle": {"color": "#000000", "marker": "D"},
+}
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
+_MARKS = "o^vPX<>p"
 
 
 def plot_cost(study: Record, path: Path) -> None:
@@ -45,16 +51,13 @@ def plot_cost(study: Record, path: Path) -> None:
     rows = -(-len(panels) // _COLUMNS)
     columns = min(_COLUMNS, len(panels))
     figure, axes = pyplot.subplots(rows, columns, figsize=(5.2 * columns, 3.6 * rows), squeeze=False)
-    style = {
-        method: {"color": _COLOURS[place % len(_COLOURS)], "marker": _MARKS[place % len(_MARKS)]}
-        for place, method in enumerate(study["methods"])
-    }
+    style = _styles(study)
     handles: dict[str, Any] = {}
     for axis, (setting, arm) in zip(axes.flat, panels, strict=False):
         for method, (seconds, scores) in marks(trained, setting, arm).items():
             interval = mean_interval(scores)
             half = 0.0 if interval.low is None else 100 * (interval.mean - interval.low)
-            large = 9 if method == study["reference"] else 6
+            large = 12 if method == study["reference"] else 6
             handles[method] = axis.errorbar(
                 seconds, 100 * interval.mean, yerr=half, capsize=3, markersize=large, linestyle="", **style[method]
             )
@@ -75,6 +78,14 @@ def plot_cost(study: Record, path: Path) -> None:
     )
     figure.savefig(path, dpi=130, bbox_inches="tight")
     pyplot.close(figure)
+
+
+def _styles(study: Record) -> dict[str, dict[str, str]]:
+    found = {study[role]: style for role, style in _OF_ROLES.items()}
+    others = [method for method in study["methods"] if method not in found]
+    for place, method in enumerate(others):
+        found[method] = {"color": _COLOURS[place % len(_COLOURS)], "marker": _MARKS[place % len(_MARKS)]}
+    return found
 
 
 def _arms(trained: list[Record]) -> list[Arm]:

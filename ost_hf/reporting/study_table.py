@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import ChainMap
 from collections.abc import Iterable
 from typing import Any
 
 from ost_hf.reporting.statistics import Interval, mean_interval, mean_recovered, paired_difference, recovered
 from ost_hf.reporting.study_cost import SELECTING, TRAINING, known_of_some, seconds_of
+from ost_hf.reporting.study_source import not_to_the_letter, source
 
 Record = dict[str, Any]
 Results = list[Record]
@@ -35,7 +35,7 @@ def as_markdown(study: Record) -> str:
                 parts += [f"### All settings: {title}", "", *_overall_table(study, chosen, settings), ""]
     if study.get("datamodelling"):
         parts += ["### Linear datamodelling score", "", *_datamodelling_table(study["datamodelling"]), ""]
-    return "\n".join([*parts, *_not_to_the_letter(study["study"]), _source(study), ""])
+    return "\n".join([*parts, *not_to_the_letter(study["study"]), source(study), ""])
 
 
 def _setting_table(study: Record, chosen: Results, results: Results, setting: str) -> list[str]:
@@ -288,54 +288,3 @@ def _auc(results: Results) -> float | None:
 def _average(values: Iterable[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _not_to_the_letter(given: Record) -> list[str]:
-    """Methods of strategy ``paper`` with another estimator than the paper's; older results do not tell of methods."""
-    found: dict[str, dict[str, None]] = {}
-    for method, sections in (given.get("methods") or {}).items():
-        for setting in given["settings"].values():
-            layers = (sections, setting, given["common"])
-            strategy = ChainMap(*layers).get("strategy")
-            estimator = ChainMap(*(layer.get("scoring") or {} for layer in layers)).get("estimator", "exact")
-            if strategy == "paper" and estimator != "exact" and not sections.get("untrained"):
-                found.setdefault(estimator, {})[method] = None
-    lines = []
-    for estimator, methods in found.items():
-        exact = " but for rows near the cut and a sample" if estimator == "cascade" else ""
-        lines += [
-            f"{', '.join(methods)}: estimator `{estimator}`, first order in place of the simulated step{exact}.",
-            "",
-        ]
-    return lines
-
-
-def _source(study: Record) -> str:
-    seeds = sorted({result["seed"] for result in study["results"]})
-    return (
-        f"Means and 95 % intervals over seeds; differences in points, paired by seed. "
-        f"Seeds {', '.join(map(str, seeds))}. {'; '.join(f'`{command}`' for command in study['commands'])} "
-        f"at {', '.join(study['commits'])}; "
-        f"{'; '.join(map(_machine, study['machines'])) or 'machine not known'}.{_made_anew(study)}"
-    )
-
-
-def _made_anew(study: Record) -> str:
-    """Settings whose models had other weights for some of the results, as when a script made them on two machines."""
-    found: dict[tuple[str, str], set[str]] = {}
-    for result in study["results"]:
-        if result.get("weights"):
-            key = result["setting"], result["method"]
-            found.setdefault(key, set()).add(str(sorted(result["weights"].items())))
-    lines = []
-    for setting in study["settings"]:
-        most = max((len(sets) for (where, _), sets in found.items() if where == setting), default=1)
-        if most > 1:
-            lines.append(f" Models of {setting} were made anew: {most} sets of weights.")
-    return "".join(lines)
-
-
-def _machine(machine: Record) -> str:
-    devices = ", ".join(machine["accelerators"]) or f"{machine['cores']} cores of {machine['processor']}"
-    libraries = ", ".join(f"{name} {version}" for name, version in machine["libraries"].items())
-    return f"one of {machine['workers']} workers on {devices}, Python {machine['python']}, {libraries}"

@@ -205,6 +205,15 @@ def test_one_method_is_run_again_beside_the_others_of_before(tmp_path: Path, roo
     made = study(root, "--results", str(here), str(there), "--output", str(whole))
     assert made.returncode == 0, made.stderr
     assert len(json.loads((whole / "results.json").read_text())["results"]) == 4
+    assert "at abc; auto at ghi" in (whole / "results.md").read_text()
+    # Results of before told less of a machine, and what they tell is the same.
+    older = json.loads(here.read_text())
+    for row in older["results"]:
+        row["machine"].pop("processor_model")
+    older_path = tmp_path / "older.json"
+    older_path.write_text(json.dumps(older))
+    made = study(root, "--results", str(older_path), str(there), "--output", str(tmp_path / "with_older"))
+    assert made.returncode == 0, made.stderr
     taken = tmp_path / "taken"
     made = study(root, "--results", str(whole / "results.json"), "--methods", "random", "--output", str(taken))
     assert made.returncode == 0, made.stderr
@@ -217,7 +226,7 @@ def test_one_method_is_run_again_beside_the_others_of_before(tmp_path: Path, roo
             for row in results["results"]:
                 row["data"] = {"pool": pool if name == "data" else "x"}
             if results is elsewhere and name != "data":
-                results["results"][0][name] = results["results"][0][name] | {"target": "y"}
+                results["results"][0][name] = results["results"][0][name] | {"target": "y", "processor_model": "y"}
             path.write_text(json.dumps(results))
         refusal = refused(root, str(here), str(there), "--output", str(tmp_path / "mixed"))
         assert f"both hold setting one, seed 3, of other {key}: methods are paired" in refusal

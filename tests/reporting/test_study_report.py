@@ -18,7 +18,7 @@ def result(method: str, seed: int, score: float, scoring: float | None) -> Recor
     seconds = {"score": scoring, "select": 1.0, "train": 2.0, "evaluate": 1.0}
     return {
         "method": method, "setting": "one", "seed": seed, "keep_ratio": 0.5, "protocol": "B", "score": score,
-        "seconds": seconds,
+        "seconds": seconds, "commit": "abc",
     }  # fmt: skip
 
 
@@ -87,3 +87,22 @@ def test_it_is_said_which_methods_are_not_the_papers_to_the_letter(study: Record
         f"cascade: estimator `cascade`, {first_order} but for rows near the cut and a sample.",
         f"set_above: estimator `forward`, {first_order}.",
     ]
+
+
+def test_it_is_said_which_method_was_run_at_which_commit(study: Record) -> None:
+    assert "`ost-hf study` at abc; machine not known" in as_markdown(study)
+    for entry in study["results"]:
+        if entry["method"] == "auto":
+            entry["commit"] = "def"
+    assert "`ost-hf study` at abc; auto at def; machine not known" in as_markdown(study)
+
+
+def test_a_machine_is_told_by_what_is_known_of_it(study: Record) -> None:
+    old = {
+        "workers": 1, "processor": "a processor", "cores": 2, "accelerators": [], "python": "3.11",
+        "libraries": {"torch": "2"},
+    }  # fmt: skip
+    study["machines"] = [old, {**old, "processor_model": "family 23, model 1", "instructions": "AVX2"}]
+    table = as_markdown(study)
+    assert "2 cores of a processor, Python 3.11" in table
+    assert "2 cores of a processor (family 23, model 1, AVX2), Python 3.11" in table

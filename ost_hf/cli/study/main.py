@@ -18,10 +18,11 @@ from typing import Any
 from ost_hf.cli.launcher import LAUNCHED_STAGES, wants_launch
 from ost_hf.cli.study.config import StudyConfig, load_study
 from ost_hf.cli.study.devices import device_of_worker, see_only, visible_devices
-from ost_hf.cli.study.merge import commits_of, machines_of, merged, of_methods, read_results
+from ost_hf.cli.study.merge import machines_of, merged, of_methods, read_results
 from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition, require_steps, seeds_there
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
+from ost_hf.reporting.study_source import commits_of
 
 # What of a study's YAML its results depend on.
 _DEFINING = ("common", "settings", "methods", "keep_ratios", "protocols", "count_by", "copies", "datamodelling")

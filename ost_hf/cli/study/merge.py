@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ost_hf.errors import ConfigError, unknown_key
+from ost_hf.reporting.study_source import commits_of
 
 Record = dict[str, Any]
 
@@ -107,14 +108,19 @@ def _check_shares(parts: dict[str, Record]) -> None:
 
 def _differences(one: Record, other: Record) -> list[str]:
     """In what two arms of a setting and seed are not a pair; one that does not tell its machine is no pair of any."""
-    found = [] if one.get("machine") and one.get("machine") == other.get("machine") else ["machines"]
+    found = [] if _alike(one.get("machine"), other.get("machine")) else ["machines"]
     # A method may have a proxy of its own; the target is the setting's. Names on the Hub have no hash here.
     if one.get("weights", {}).get("target") != other.get("weights", {}).get("target"):
         found.append("weights")
     data, others = one.get("data"), other.get("data")
-    if data and others and any(data[name] != others[name] for name in data.keys() & others.keys()):
+    if data and others and not _alike(data, others):
         found.append("data")
     return found
+
+
+def _alike(one: Record | None, other: Record | None) -> bool:
+    """Whether both are known and the same in all that both tell: results of before tell less of a machine."""
+    return one is not None and other is not None and all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
 def of_methods(results: Record, methods: list[str]) -> Record:
@@ -133,12 +139,6 @@ def of_methods(results: Record, methods: list[str]) -> Record:
     if not taken["results"]:
         raise ConfigError(f"there are no results of {', '.join(methods)}")
     return {**results, **taken, "commits": commits_of(taken["results"]), "machines": machines_of(taken["results"])}
-
-
-def commits_of(results: list[Record]) -> list[str]:
-    """Of arms, and of their scores, which may be of another day."""
-    found = {known for each in results for known in (each["commit"] or each["version"], each.get("scored_at"))}
-    return sorted(name for name in found if name)
 
 
 def machines_of(results: list[Record]) -> list[Record]:

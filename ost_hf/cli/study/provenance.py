@@ -16,6 +16,8 @@ from typing import Any
 from ost_hf._version import __version__
 from ost_hf.cli.config import RunConfig
 
+# What tells apart processors of one name: of x86, and of ARM.
+_MODEL = ("cpu family", "model", "CPU implementer", "CPU part")
 _LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets")
 
 
@@ -35,7 +37,12 @@ def machine(workers: int = 1) -> dict[str, Any]:
     devices = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "workers": workers,
-        "processor": _processor(),
+        "processor": _cpuinfo("model name") or platform.processor() or platform.machine(),
+        # One name is given to processors that differ in speed and in how sums are rounded.
+        "processor_model": ", ".join(
+            f"{key.removeprefix('cpu ')} {value}" for key in _MODEL if (value := _cpuinfo(key))
+        ),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": available_cores(),
         "accelerators": devices,
         "python": platform.python_version(),
@@ -101,8 +108,8 @@ def _commit() -> str | None:
         return None  # an installed package has no commit
 
 
-def _processor() -> str:
+def _cpuinfo(key: str) -> str | None:
+    """The first core's entry in Linux's list; ``None`` where there is none."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    pairs = (line.partition(":") for line in (info.read_text().splitlines() if info.exists() else []))
+    return next((value.strip() for name, _, value in pairs if name.strip() == key), None)
