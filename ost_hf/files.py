@@ -1,10 +1,11 @@
-"""Files that are whole or absent, wherever a run is killed."""
+"""Files that are whole or absent, wherever a run is killed; and hashes of what is in them."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -18,3 +19,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     write(temporary)
     os.replace(temporary, path)
+
+
+def feed(digest: Any, path: Path) -> None:
+    """Feeds a file's content to a hash of :mod:`hashlib`, in blocks: it may be larger than memory."""
+    with path.open("rb") as file:
+        while block := file.read(2**24):
+            digest.update(block)

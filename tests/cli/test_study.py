@@ -24,7 +24,6 @@ from ost_hf.cli.study.description import describe_arm
 from ost_hf.cli.study.main import collect
 from ost_hf.cli.study.markers import identity, read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, groups
-from ost_hf.cli.study.provenance import machine
 from ost_hf.data.config import DatasetConfig
 from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.selection.selector import write_selection
@@ -73,6 +72,7 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
 
     # The seeds on two machines would have come to the same.
     assert all(set(result["weights"]) == {"proxy", "target"} for result in results["results"])
+    assert all(set(result["data"]) == {"pool", "evaluation"} for result in results["results"])
     # Seeds and the folder of their data apart, repetitions are of one configuration.
     assert len({result["configuration"] for result in results["results"] if result["method"] == "one_step"}) == 1
     assert len({result["configuration"] for result in results["results"]}) == 4
@@ -134,104 +134,6 @@ def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> No
     assert "| everything | 41.0% [38.5, 43.5] | +30.0 [+30.0, +30.0] |" in made.stdout
     assert (tmp_path / "gate.md").read_text() in made.stdout
     assert study(root, "--results", str(tmp_path / "none.json")).returncode == 2
-
-
-def part_of_a_study(seeds: tuple[int, ...], commit: str, weights: str) -> Record:
-    rows = [
-        {
-            "method": "auto", "setting": "one", "seed": seed, "keep_ratio": 0.5, "protocol": "B", "commit": commit,
-            "score": 0.1 * seed, "seconds": {"score": 1.0, "select": 0.0, "train": 2.0, "evaluate": 1.0},
-            "weights": {"target": weights}, "configuration": "same",
-        }
-        for seed in seeds
-    ]  # fmt: skip
-    return {
-        "commands": [f"ost-hf study --config x.yaml --seeds {' '.join(map(str, seeds))}"], "commits": [commit],
-        "machines": [], "reference": "auto", "everything": "everything", "oracle": "oracle", "settings": ["one"],
-        "truth": None, "methods": ["auto"], "study": {"keep_ratios": [0.5]}, "results": rows, "datamodelling": [],
-    }  # fmt: skip
-
-
-def refused(root: Path, *words: str) -> str:
-    made = study(root, "--results", *words)
-    assert made.returncode == 2
-    return made.stderr
-
-
-def test_machines_share_a_study(tmp_path: Path, root: Path) -> None:
-    here, there = tmp_path / "here.json", tmp_path / "there.json"
-    here.write_text(json.dumps(part_of_a_study((3, 4), "abc", "x")))
-    there.write_text(json.dumps(part_of_a_study((1, 2), "def", "y")))
-    whole = tmp_path / "whole"
-    made = study(root, "--results", str(here), str(there), "--output", str(whole))
-    assert made.returncode == 0, made.stderr
-    results = json.loads((whole / "results.json").read_text())
-    assert [row["seed"] for row in results["results"]] == [1, 2, 3, 4]
-    assert results["commits"] == ["abc", "def"]
-    table = (whole / "results.md").read_text()
-    assert "25.0%" in table
-    assert "`ost-hf study --config x.yaml --seeds 1 2`; `ost-hf study --config x.yaml --seeds 3 4`" in table
-    assert "Models of one were made anew: 2 sets of weights" in table
-
-    # The same results twice would count twice, and results of another study are no repetition of this one.
-    assert "need --output" in refused(root, str(here), str(there))
-    assert "is one of the parts" in refused(root, str(here), str(whole / "results.json"), "--output", str(whole))
-    twice = refused(root, str(here), str(whole / "results.json"), "--output", str(tmp_path / "twice"))
-    assert "both hold setting one, seed 3, of auto: take the other methods of one of them first" in twice
-    other = part_of_a_study((1, 2), "def", "y")
-    there.write_text(json.dumps({**other, "study": {"keep_ratios": [0.2]}}))
-    assert "of different studies (study differs)" in refused(
-        root, str(here), str(there), "--output", str(tmp_path / "other")
-    )
-    other["results"][0]["configuration"] = "another default"
-    there.write_text(json.dumps(other))
-    assert "auto of setting one had another configuration" in refused(
-        root, str(here), str(there), "--output", str(whole)
-    )
-    there.write_text("{}")
-    assert "it lacks study, methods" in refused(root, str(here), str(there), "--output", str(whole))
-    there.write_text("no JSON")
-    assert "is no JSON" in refused(root, str(there))
-
-
-def test_one_method_is_run_again_beside_the_others_of_before(tmp_path: Path, root: Path) -> None:
-    here, there, whole = tmp_path / "here.json", tmp_path / "there.json", tmp_path / "whole"
-    again = part_of_a_study((3, 4), "ghi", "x")
-    for results, name in ((part_of_a_study((3, 4), "abc", "x"), "random"), (again, "auto")):
-        for row in results["results"]:
-            row |= {"method": name, "machine": {**machine(), "cores": 2}}
-        results["methods"] = ["auto", "random"]
-        (here if name == "random" else there).write_text(json.dumps(results))
-    made = study(root, "--results", str(here), str(there), "--output", str(whole))
-    assert made.returncode == 0, made.stderr
-    assert len(json.loads((whole / "results.json").read_text())["results"]) == 4
-    assert "at abc; auto at ghi" in (whole / "results.md").read_text()
-    # Results of before told less of a machine, and what they tell is the same.
-    older = json.loads(here.read_text())
-    for row in older["results"]:
-        row["machine"].pop("processor_model")
-    older_path = tmp_path / "older.json"
-    older_path.write_text(json.dumps(older))
-    made = study(root, "--results", str(older_path), str(there), "--output", str(tmp_path / "with_older"))
-    assert made.returncode == 0, made.stderr
-    taken = tmp_path / "taken"
-    made = study(root, "--results", str(whole / "results.json"), "--methods", "random", "--output", str(taken))
-    assert made.returncode == 0, made.stderr
-    assert {row["method"] for row in json.loads((taken / "results.json").read_text())["results"]} == {"random"}
-    assert "need --output" in refused(root, str(whole / "results.json"), "--methods", "random")
-    assert "autp" in refused(root, str(whole / "results.json"), "--methods", "autp", "--output", str(taken))
-    for name, key in (("weights", "weights"), ("machine", "machines"), ("data", "data")):
-        elsewhere = json.loads(json.dumps(again))
-        for results, path, pool in ((elsewhere, there, "x"), (json.loads(here.read_text()), here, "y")):
-            for row in results["results"]:
-                row["data"] = {"pool": pool if name == "data" else "x"}
-            if results is elsewhere and name != "data":
-                results["results"][0][name] = results["results"][0][name] | {"target": "y", "processor_model": "y"}
-            path.write_text(json.dumps(results))
-        refusal = refused(root, str(here), str(there), "--output", str(tmp_path / "mixed"))
-        assert f"both hold setting one, seed 3, of other {key}: methods are paired" in refusal
-    nothing = refused(root, str(there), "--methods", "random", "--output", str(taken))
-    assert "there are no results of random" in nothing
 
 
 def test_kept_copies_are_told_and_a_pool_without_copies_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 from ost_hf.cli.launcher import LAUNCHED_STAGES, wants_launch
 from ost_hf.cli.study.config import StudyConfig, load_study
 from ost_hf.cli.study.devices import device_of_worker, see_only, visible_devices
-from ost_hf.cli.study.merge import machines_of, merged, of_methods, read_results
+from ost_hf.cli.study.merge import machines_of, merged, part_of, read_results
 from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition, require_steps, seeds_there
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
@@ -42,8 +42,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--results", metavar="FILE", nargs="+", help="results.json: only table and plot are made; several: put together"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="processes side by side, in place of the YAML's")
-    parser.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="run these alone, or more than the YAML's")
-    parser.add_argument("--settings", nargs="+", metavar="NAME", help="run these alone")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", metavar="SEED",
+        help="run these alone, or more than the YAML's (of --results: take these alone)",
+    )  # fmt: skip
+    parser.add_argument("--settings", nargs="+", metavar="NAME", help="run (of --results: take) these alone")
     parser.add_argument("--methods", nargs="+", metavar="NAME", help="run (of --results: take) these alone")
     parser.add_argument("--collect", action="store_true", help="run nothing: results of what is done so far")
     parser.add_argument("--output", metavar="FOLDER", help="folder for results, table and plot; by default run_dir")
@@ -58,7 +61,10 @@ def main(argv: Sequence[str]) -> None:
     """
     args = build_parser().parse_args(argv)
     if args.results is not None:
-        _report_again([Path(path) for path in args.results], args.output, args.methods)
+        if args.collect or args.workers is not None:
+            raise ConfigError("--results runs nothing: leave --collect and --workers away")
+        part = {"method": args.methods, "setting": args.settings, "seed": args.seeds}
+        _report_again([Path(path) for path in args.results], args.output, part)
         return
     study = load_study(args.config, {} if args.workers is None else {"workers": args.workers})
     seeds, settings, methods = args.seeds or study.seeds, args.settings or study.settings, args.methods or study.methods
@@ -79,20 +85,20 @@ def main(argv: Sequence[str]) -> None:
         raise OSTError(f"{len(failures)} of the study's methods failed:\n  " + "\n  ".join(failures))
 
 
-def _report_again(paths: list[Path], output: str | None, methods: list[str] | None) -> None:
-    """Tables and plot of what is in files; of several, and of some methods, also a ``results.json``.
+def _report_again(paths: list[Path], output: str | None, part: dict[str, list[Any] | None]) -> None:
+    """Tables and plot of what is in files; of several, and of a part of them, also a ``results.json``.
 
     Raises:
         ConfigError: For files that are not there or do not belong together.
     """
     parts = {str(path): read_results(path) for path in paths}
-    if methods is not None:
-        parts = {path: of_methods(results, methods) for path, results in parts.items()}
+    if any(names is not None for names in part.values()):
+        parts = {path: part_of(results, part) for path, results in parts.items()}
     elif len(paths) == 1:
         report(parts[str(paths[0])], Path(output) if output else paths[0].parent, paths[0].stem)
         return
     if output is None:
-        raise ConfigError("several results, and some methods alone, need --output: the folder for their results.json")
+        raise ConfigError("several results, and a part of them, need --output: the folder for their results.json")
     if (Path(output) / "results.json").resolve() in {path.resolve() for path in paths}:
         raise ConfigError(f"{output}/results.json is one of the parts: choose another folder for the whole")
     write_results(merged(parts), Path(output))

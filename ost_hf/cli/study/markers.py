@@ -11,7 +11,7 @@ from typing import Any
 
 from ost_hf.cli.config import RunConfig
 from ost_hf.errors import RunDirectoryError
-from ost_hf.files import write_whole
+from ost_hf.files import feed, write_whole
 
 Record = dict[str, Any]
 
@@ -36,29 +36,36 @@ def identity(config: RunConfig) -> Record:
 
 
 def data_digests(config: RunConfig) -> Record:
-    """Hashes of what all methods of a setting and seed share, where it lies here: the pool and the rows asked after."""
+    """Hashes of what all methods of a setting and seed share, where it lies here: the pool and the rows asked after.
+
+    Of the content however large, for they are held against those of other machines.
+    """
     sources = {name: getattr(config, name) for name in ("pool", "evaluation")}
-    found = {name: _digest(Path(each.path).expanduser()) for name, each in sources.items() if each is not None}
+    found = {
+        name: _digest(Path(each.path).expanduser(), whole=True) for name, each in sources.items() if each is not None
+    }
     return {name: digest for name, digest in found.items() if digest is not None}
 
 
-def _digest(path: Path) -> str | None:
+def _digest(path: Path, whole: bool = False) -> str | None:
     """A hash of a file, or of a folder's files; ``None`` for what is not here, such as a name on the Hub."""
     if path.is_file():
-        return _hash(path, path.stat().st_size, path.stat().st_mtime_ns)
+        return _hash(path, path.stat().st_size, path.stat().st_mtime_ns, whole)
     if not path.is_dir():
         return None
     files = sorted(item for item in path.rglob("*") if item.is_file())
-    parts = [f"{item.relative_to(path)} {_digest(item)}" for item in files]
+    parts = [f"{item.relative_to(path)} {_digest(item, whole)}" for item in files]
     return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()
 
 
 @lru_cache(maxsize=4096)
-def _hash(path: Path, size: int, changed: int) -> str:
-    """Of the content; of size and time of change alone for what takes long to read."""
-    if size > _LARGE_BYTES:
+def _hash(path: Path, size: int, changed: int, whole: bool) -> str:
+    """Of the content; unless all of it is asked for, of size and time of change alone for what takes long to read."""
+    if size > _LARGE_BYTES and not whole:
         return f"{size} bytes changed at {changed}"
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()
+    digest = hashlib.blake2b(digest_size=16)
+    feed(digest, path)
+    return digest.hexdigest()
 
 
 def read_done(marker: Path, config: RunConfig) -> Record | None:

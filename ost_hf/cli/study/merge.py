@@ -84,26 +84,30 @@ def _check_shares(parts: dict[str, Record]) -> None:
 
     Data are compared as far as results tell; ones of before they did are taken at their seed's word.
     """
-    held: dict[tuple[Any, ...], tuple[str, Record]] = {}
-    places: dict[tuple[Any, ...], tuple[str, Record]] = {}
+    holders: dict[tuple[Any, ...], str] = {}
+    places: dict[tuple[Any, ...], list[tuple[str, Record]]] = {}
     for path, part in parts.items():
         for record in part["results"] + part["datamodelling"]:
             arm = tuple(record.get(key) for key in ("setting", "seed", "method", "keep_ratio", "protocol", "column"))
-            other, _ = held.setdefault(arm, (path, record))
+            other = holders.setdefault(arm, path)
             if other != path:
                 raise ConfigError(
                     f"{path} and {other} both hold setting {arm[0]}, seed {arm[1]}, of {arm[2]}: take the other "
-                    f"methods of one of them first (ost-hf study --results {other} --methods ... --output FOLDER)"
+                    f"methods, settings or seeds of one of them first (ost-hf study --results {other} --methods ... "
+                    "--output FOLDER; --settings, --seeds)"
                 )
         for record in part["results"]:
-            other, theirs = places.setdefault((record["setting"], record["seed"]), (path, record))
-            differing = _differences(record, theirs) if other != path else []
-            if differing:
-                raise ConfigError(
-                    f"{path} and {other} both hold setting {record['setting']}, seed {record['seed']}, of other "
-                    f"{', '.join(differing)}: methods are paired by seed, so run them with the same models on machines "
-                    "alike, or take that setting and seed from one alone"
-                )
+            # With each of the others: what two of them leave untold may differ between the third and one of them.
+            for other, theirs in places.setdefault((record["setting"], record["seed"]), []):
+                differing = _differences(record, theirs) if other != path else []
+                if differing:
+                    raise ConfigError(
+                        f"{path} and {other} both hold setting {record['setting']}, seed {record['seed']}, of other "
+                        f"{', '.join(differing)}: methods are paired by seed, so run them with the same models on "
+                        "machines alike, or take that setting and seed from one alone (ost-hf study --results FILE "
+                        "--settings ... --seeds ... --output FOLDER)"
+                    )
+            places[record["setting"], record["seed"]].append((path, record))
 
 
 def _differences(one: Record, other: Record) -> list[str]:
@@ -123,21 +127,28 @@ def _alike(one: Record | None, other: Record | None) -> bool:
     return one is not None and other is not None and all(one[name] == other[name] for name in one.keys() & other.keys())
 
 
-def of_methods(results: Record, methods: list[str]) -> Record:
-    """The same study's results, of some methods alone.
+def part_of(results: Record, wanted: dict[str, list[Any] | None]) -> Record:
+    """The same study's results, of some methods, settings and seeds alone.
+
+    Args:
+        results: What ``ost-hf study`` wrote to ``results.json``.
+        wanted: What to take by ``method``, ``setting`` and ``seed``; ``None`` for all.
 
     Raises:
-        ConfigError: For a method that the study has not, or where nothing is left.
+        ConfigError: For a method or a setting that the study has not, or where nothing is left.
     """
-    for name in methods:
-        if name not in results["methods"]:
-            raise ConfigError(unknown_key("method", name, results["methods"]))
+    for kind in ("method", "setting"):
+        for name in wanted.get(kind) or []:
+            if name not in results[f"{kind}s"]:
+                raise ConfigError(unknown_key(kind, name, results[f"{kind}s"]))
+    asked = {kind: names for kind, names in wanted.items() if names is not None}
     taken = {
-        name: [record for record in results[name] if record["method"] in methods]
+        name: [record for record in results[name] if all(record[kind] in names for kind, names in asked.items())]
         for name in ("results", "datamodelling")
     }
     if not taken["results"]:
-        raise ConfigError(f"there are no results of {', '.join(methods)}")
+        words = "; ".join(f"{kind} {', '.join(map(str, names))}" for kind, names in asked.items())
+        raise ConfigError(f"there are no results of {words}")
     return {**results, **taken, "commits": commits_of(taken["results"]), "machines": machines_of(taken["results"])}
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from ost_hf._version import __version__
 from ost_hf.cli.config import RunConfig
+from ost_hf.files import feed
 
 # What tells apart processors of one name: of x86, and of ARM.
 _MODEL = ("cpu family", "model", "CPU implementer", "CPU part")
@@ -88,9 +89,7 @@ def weights(config: RunConfig) -> dict[str, str]:
 def _hash_of_weights(folder: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     for path in sorted(item for item in folder.rglob("*") if item.suffix in (".safetensors", ".bin")):
-        with path.open("rb") as file:
-            while block := file.read(2**24):
-                digest.update(block)
+        feed(digest, path)
     return digest.hexdigest()
 
 
