@@ -64,6 +64,7 @@ def _check_selection(config: RunConfig) -> None:
                 f"{scoring.sketch_size}, second_look {scoring.second_look}, per_anchor {scoring.per_anchor}, group_by "
                 f"{scoring.group_by}): score with {remedy}, or select otherwise"
             )
+    selection.check_aggregate(second_look=scoring.scorer == "one_step" and scoring.second_look)
 
 
 def _check_training(config: RunConfig) -> None:

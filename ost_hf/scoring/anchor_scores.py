@@ -17,7 +17,7 @@ from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import DataError
 from ost_hf.files import write_whole
 from ost_hf.parallel import barrier, is_main
-from ost_hf.scorers.base import Scorer
+from ost_hf.scorers.base import Score, Scorer
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scoring.loop import limits, score_within_memory
 from ost_hf.scoring.score_table import ScoreTable
@@ -40,20 +40,36 @@ def write_anchor_scores(scorer: Scorer, anchors: EncodedDataset, table: ScoreTab
         DataError: If an anchor alone does not fit into memory.
     """
     if config.scorer == "one_step" and config.estimator == "reverse" and is_main():
-        found = {}
         count = len(anchors)
-        rows = [anchors.encode(row) for row in range(count)]
-        for batch in cut_batches(rows, limits(scorer)[1], limits(scorer)[0]):
-            for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
-                if score is None or score.utility is None:
-                    raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")
+        found = []
+        for row, score in enumerate(score_anchors(scorer, anchors)):
+            utility = None
+            if config.utility == "mean_cosine" and score.utility is not None and count > 1:
                 # The cosine with itself, which is one, taken out of the mean.
-                others = (count * score.utility - 1) / (count - 1) if count > 1 else None
-                utility = others if config.utility == "mean_cosine" else None
-                found[row.row] = {"row": row.row, "loss": score.loss, "utility": utility, "sketch": score.sketch}
-        scores = pa.Table.from_pylist([found[row] for row in sorted(found)], schema=_SCHEMA)
+                utility = (count * score.utility - 1) / (count - 1)
+            found.append({"row": row, "loss": score.loss, "utility": utility, "sketch": score.sketch})
+        scores = pa.Table.from_pylist(found, schema=_SCHEMA)
         write_whole(anchor_file(table), lambda temporary: pq.write_table(scores, temporary))
     barrier()
+
+
+def score_anchors(scorer: Scorer, anchors: EncodedDataset) -> list[Score]:
+    """Every anchor as a candidate, on this process.
+
+    Returns:
+        Their scores, in the anchors' order.
+
+    Raises:
+        DataError: If an anchor alone does not fit into memory.
+    """
+    found: dict[int, Score] = {}
+    max_rows, max_tokens = limits(scorer)
+    for batch in cut_batches([anchors.encode(row) for row in range(len(anchors))], max_tokens, max_rows):
+        for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
+            if score is None:
+                raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")
+            found[row.row] = score
+    return [found[row] for row in range(len(anchors))]
 
 
 def read_anchor_scores(table: ScoreTable) -> pa.Table | None:

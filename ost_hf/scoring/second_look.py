@@ -34,29 +34,25 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import ArrayLike
 
-from ost_hf.data.batching import cut_batches
-from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import DataError, ModelError
 from ost_hf.files import write_whole
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scorers.base import Scorer
 from ost_hf.scorers.perplexity import LossScorer
-from ost_hf.scoring.anchor_scores import write_anchor_scores
+from ost_hf.scoring.anchor_scores import score_anchors, write_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.loop import run_scorer, score_within_memory
+from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look_proxy import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
+from ost_hf.utility.conformal import conformal_p, small_p
 from ost_hf.utility.late_loss import late_loss
 
 logger = logging.getLogger(__name__)
 
 FOLDS = (0, 1)
-# After a round its p-values say what the next learns from. Chosen on development seeds: with 0.2 the proxies lose
-# many hard clean rows, and then take such rows for corrupted ones.
-FOUND_CORRUPTED = 0.05
 # Where next to nothing looks clean (anchors that are not like the pool), this share of a half is learnt from.
 _LEAST_SHARE = 0.1
 
@@ -167,8 +163,7 @@ def _with_p_values(seen: ScoreTable, halves: np.ndarray, anchor_losses: list[lis
     for k in FOLDS:
         asked = (halves != k) & ~np.isnan(losses)
         p_values[asked] = conformal_p(losses[asked], anchor_losses[k])
-        # No p-value is below 1 / (1 + anchors): with fewer than 19 of them, that is the level.
-        corrupted |= asked & (p_values <= max(FOUND_CORRUPTED, 1 / (1 + len(anchor_losses[k]))))
+        corrupted |= asked & (p_values <= small_p(len(anchor_losses[k])))
     found = found.append_column("p_value", pa.array(p_values, mask=np.isnan(p_values)))
     return found.append_column("found_corrupted", pa.array(corrupted))
 
@@ -222,21 +217,6 @@ def not_corrupted(rows: pa.Table) -> list[int]:
     if len(clean) < least:
         clean = seen.sort_by([("loss", "ascending"), ("example_id", "ascending")]).slice(0, least)
     return clean.sort_by("example_id")["row"].to_pylist()
-
-
-def conformal_p(losses: ArrayLike, calibration: ArrayLike) -> np.ndarray:
-    """P-values of the hypothesis that a row is exchangeable with the calibration rows.
-
-    Args:
-        losses: [N].
-        calibration: [M], losses of rows known to be clean.
-
-    Returns:
-        [N], ``(1 + #{calibration >= loss}) / (M + 1)``, between 1 / (M + 1) and 1.
-    """
-    ordered = np.sort(np.asarray(calibration, dtype=np.float64))
-    below = np.searchsorted(ordered, np.asarray(losses, dtype=np.float64), side="left")
-    return (1 + len(ordered) - below) / (len(ordered) + 1)
 
 
 def _first_look(
@@ -295,10 +275,8 @@ def _look(
         models = [load_mature_proxy(each.proxy, proxy, config) for each in looks]
         scorer = LossScorer(partial(late_loss, models), pool.encoder.processing_class, config)
         run_scorer(scorer, pool, look.losses, missing, exclude, config)
-        losses = _losses(scorer, [anchors.encode(row) for row in range(len(anchors))])
         if is_main():
-            text = json.dumps(losses) + "\n"
-            write_whole(look.anchors, lambda temporary: temporary.write_text(text))
+            _write_anchor_losses(scorer, anchors, look.anchors)
         del scorer, models
         free_memory()
     barrier()
@@ -309,13 +287,11 @@ def _look(
     return json.loads(look.anchors.read_text())
 
 
-def _losses(scorer: LossScorer, rows: list[Encoded]) -> list[float]:
-    losses: dict[int, float] = {}
-    for batch in cut_batches(rows, scorer.batch_tokens, scorer.batch_size):
-        for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
-            if score is None or score.loss is None:
-                raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")
-            if not math.isfinite(score.loss):
-                raise ModelError(f"the second look's loss of anchor {row.row} is {score.loss}: {LOWER}")
-            losses[row.row] = score.loss
-    return [losses[row] for row in sorted(losses)]
+def _write_anchor_losses(scorer: LossScorer, anchors: EncodedDataset, path: Path) -> None:
+    losses = []
+    for row, score in enumerate(score_anchors(scorer, anchors)):
+        if score.loss is None or not math.isfinite(score.loss):
+            raise ModelError(f"the second look's loss of anchor {row} is {score.loss}: {LOWER}")
+        losses.append(score.loss)
+    text = json.dumps(losses) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text))

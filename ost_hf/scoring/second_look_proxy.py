@@ -87,7 +87,12 @@ def load_mature_proxy(folder: Path, proxy: ProxyConfig, config: ScoringConfig) -
 def remove_mature_proxy(folder: Path) -> None:
     """Removes it; half a removal is not taken for a finished proxy."""
     _finished(folder).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        pass  # of a run that removed it and was killed before it went on
+    except OSError as error:
+        logger.warning("%s could not be removed (%s): it is not needed any more", folder, error)
 
 
 def _finished(folder: Path) -> Path:

@@ -102,6 +102,18 @@ class SelectionConfig:
         if self.length_strata > 1 and self.balance_by is not None:
             raise ConfigError("give selection.length_strata or selection.balance_by, not both")
 
+    def check_aggregate(self, second_look: bool) -> None:
+        """Raises ``ConfigError`` where aggregated utilities would decide nothing.
+
+        Args:
+            second_look: Whether the scores have one, which ``auto`` then goes by.
+        """
+        if self.aggregate is not None and (self.strategy == "setwise" or (self.strategy == "auto" and second_look)):
+            raise ConfigError(
+                f"selection.aggregate makes one utility of many, but selection.strategy {self.strategy!r} goes by "
+                "sketches or p-values here: set selection.strategy to top or diverse, or leave aggregate unset"
+            )
+
     @property
     def other_cuts(self) -> list[str]:
         """The settings that cut elsewhere than at one share of the pool."""

@@ -71,7 +71,8 @@ def select(
             if balance
             else None
         )
-        _check_aggregate(scores, config)
+        p_values = scores["corrupted_p"] if "corrupted_p" in scores.column_names else None
+        config.check_aggregate(second_look=p_values is not None and p_values.null_count < len(scores))
         candidates = _candidates([scored[place] for place in usable], scores, config, anchors, quota, values)
         order = STRATEGY_FUNCTIONS[config.strategy](candidates)
         explanation = order.explanation
@@ -103,17 +104,6 @@ def _check_toxicity(scores: pa.Table, config: SelectionConfig, anchors: pa.Table
             f"selection.drop_toxic could drop nothing: with {len(anchors)} anchors no p-value of 'corrupted' is below "
             f"{lowest:.2g}, and selection.false_discovery_rate is {rate:g}. Score with {math.ceil(1 / rate - 1)} "
             "anchors at least (several times as many tell more), or leave drop_toxic unset"
-        )
-
-
-def _check_aggregate(scores: pa.Table, config: SelectionConfig) -> None:
-    """Raises ``DataError`` where aggregated utilities would decide nothing."""
-    columns = scores.column_names
-    looked_again = "corrupted_p" in columns and scores["corrupted_p"].null_count < len(scores)
-    if config.aggregate is not None and (config.strategy == "setwise" or (config.strategy == "auto" and looked_again)):
-        raise DataError(
-            f"selection.aggregate makes one utility of many, but selection.strategy {config.strategy!r} goes by "
-            "sketches or p-values here: set selection.strategy to top or diverse, or leave aggregate unset"
         )
 
 
@@ -223,10 +213,7 @@ def _candidates(
         return table[name].to_numpy().astype(np.float64) if name in table.column_names else None
 
     pool_p = scores["corrupted_p"].to_numpy().astype(np.float64) if "corrupted_p" in scores.column_names else None
-    finite = pool_p[~np.isnan(pool_p)] if pool_p is not None else np.empty(0)
-    # The smallest possible p-value is 1 / (1 + anchors).
-    shown = round(1 / float(finite.min()) - 1) if len(finite) else 0
-    calibration = shown if anchors is None else len(anchors)
+    calibration = _calibration(pool_p) if anchors is None else len(anchors)
     return Candidates(
         np.asarray([record["utility"] for record in records]),
         min(quota, len(records)),
@@ -241,6 +228,12 @@ def _candidates(
         calibration,
         config.seed,
     )
+
+
+def _calibration(pool_p: NDArray[np.float64] | None) -> int:
+    """How many anchors p-values were made with: they are whole multiples of 1 / (1 + anchors)."""
+    finite = pool_p[~np.isnan(pool_p)] if pool_p is not None else np.empty(0)
+    return round(1 / float(np.diff(np.unique([0.0, *finite])).min()) - 1) if len(finite) else 0
 
 
 def _refusal(record: Record, config: SelectionConfig) -> str | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ost_hf.errors import DataError
 from ost_hf.selection.diversity import DEFAULT_THRESHOLD, diverse_order
 from ost_hf.selection.setwise import greedy
+from ost_hf.utility.conformal import small_p
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -24,8 +25,6 @@ Places = NDArray[np.int64]
 # `auto`: rows with a p-value above this are all as clean as the anchors: the rest of the difference is how easy a row
 # is, and easy rows teach little (see `hard_draw`). Chosen on development seeds.
 AS_CLEAN = 0.2
-# `auto`: the level at which the pool's share of small p-values is compared with what chance gives.
-_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -157,8 +156,7 @@ def split_clean(p: Floats, pool_p: Floats, calibration: int) -> tuple[Places, st
         calibration: How many anchors they were made with.
     """
     seen = pool_p[~np.isnan(pool_p)]
-    # No p-value is below 1 / (1 + anchors).
-    level = max(_LEVEL, 1 / (1 + calibration))
+    level = small_p(calibration)
     share = float((seen <= level).mean())
     # Anchors and rows are both samples: so many of the former decide where the level lies.
     chance = level + 2 * np.sqrt(level * (1 - level) * (1 / max(1, calibration) + 1 / len(seen)))

@@ -68,6 +68,10 @@ def changed(given: Record, changes: Record) -> RunConfig:
             "selection.drop_toxic goes by what .*scorer random.*: score with scoring.second_look or scoring.per_anchor",
         ),
         ({"scoring": {"scorer": "length"}, "selection": {"aggregate": "min"}}, "score with scoring.group_by"),
+        (
+            {"scoring": {"group_by": "kind"}, "selection": {"aggregate": "min"}},
+            "selection.aggregate makes one utility of many, but selection.strategy 'auto' goes by sketches or p-values",
+        ),
         ({"accelerate": {"train": "none.yaml"}}, "there is no accelerate config none.yaml"),
     ],
 )

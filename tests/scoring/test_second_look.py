@@ -25,8 +25,9 @@ from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.second_look import FOLDS, FOUND_CORRUPTED, best_rows, conformal_p, fold, not_corrupted
+from ost_hf.scoring.second_look import FOLDS, best_rows, fold, not_corrupted
 from ost_hf.scoring.second_look_proxy import load_mature_proxy, train_mature_proxy
+from ost_hf.utility.conformal import small_p
 from ost_hf.utility.late_loss import late_loss
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
@@ -135,7 +136,7 @@ def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scor
     for row in ScoreTable(table.folder / "second_look" / "round-1").read(complete=False).to_pylist():
         half = fold(hashes[row["row"]], seed=0)
         calibration = anchors[1 - half]
-        level = max(FOUND_CORRUPTED, 1 / (1 + len(calibration)))
+        level = small_p(len(calibration))
         clean[half] += (1 + sum(loss >= row["loss"] for loss in calibration)) / (1 + len(calibration)) > level
     rounds = table.manifest()["second_look"]["rounds"]
     assert [record["rows_trained_on"] for record in rounds][1] == clean
@@ -310,17 +311,6 @@ def test_an_adapter_can_be_trained_in_place_of_all_weights(
     for path in rounds:
         assert not list(path.glob("proxy-*"))
         assert len(json.loads((path / "anchors-0.json").read_text())) == len(anchor_dataset)
-
-
-def test_p_values_of_exchangeable_rows_are_uniform() -> None:
-    generator = np.random.default_rng(1)
-    p = np.concatenate([conformal_p(generator.random(50), generator.random(99)) for _ in range(200)])
-    for level in (0.05, 0.1, 0.5):
-        assert (p <= level).mean() == pytest.approx(level, abs=0.02)
-
-
-def test_equal_losses_count_against_being_corrupted() -> None:
-    assert conformal_p([1.0, 2.0, 3.0, 4.0], [1.0, 2.0, 3.0]).tolist() == [1.0, 0.75, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("settings", [{"scorer": "random"}, {"estimator": "cascade", "utility": "raw"}])

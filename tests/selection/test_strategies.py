@@ -221,9 +221,9 @@ def test_aggregated_utilities_are_refused_where_they_would_decide_nothing() -> N
     config = SelectionConfig(aggregate="min", strategy="auto")
     assert select(scores(**group), config).num_rows == COUNT
     table = scores(sketch=sketches(COUNT, 2), **group, **second_look(np.arange(COUNT) < COUNT // 3))
-    with pytest.raises(DataError, match=r"set selection\.strategy to top or diverse"):
+    with pytest.raises(ConfigError, match=r"set selection\.strategy to top or diverse"):
         select(table, config)
-    with pytest.raises(DataError, match="'setwise' goes by sketches"):
+    with pytest.raises(ConfigError, match="'setwise' goes by sketches"):
         select(table, SelectionConfig(aggregate="min", strategy="setwise"))
     assert select(table, SelectionConfig(aggregate="min", strategy="top")).num_rows == COUNT
 
