@@ -51,7 +51,7 @@ def plot_cost(study: Record, path: Path) -> None:
     rows = -(-len(panels) // _COLUMNS)
     columns = min(_COLUMNS, len(panels))
     figure, axes = pyplot.subplots(rows, columns, figsize=(5.2 * columns, 3.6 * rows), squeeze=False)
-    style = _styles(study)
+    style = styles(study)
     handles: dict[str, Any] = {}
     for axis, (setting, arm) in zip(axes.flat, panels, strict=False):
         for method, (seconds, scores) in marks(trained, setting, arm).items():
@@ -80,7 +80,8 @@ def plot_cost(study: Record, path: Path) -> None:
     pyplot.close(figure)
 
 
-def _styles(study: Record) -> dict[str, dict[str, str]]:
+def styles(study: Record) -> dict[str, dict[str, str]]:
+    """Colour and mark by method."""
     found = {study[role]: style for role, style in _OF_ROLES.items()}
     others = [method for method in study["methods"] if method not in found]
     for place, method in enumerate(others):

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ost_hf.reporting.study_cost import known_of_some
-from ost_hf.reporting.study_plot import marks, panel_title, plot_cost
+from ost_hf.reporting.study_plot import marks, panel_title, plot_cost, styles
 from ost_hf.reporting.study_table import as_markdown
 
 Record = dict[str, Any]
@@ -106,3 +106,14 @@ def test_a_machine_is_told_by_what_is_known_of_it(study: Record) -> None:
     table = as_markdown(study)
     assert "2 cores of a processor, Python 3.11" in table
     assert "2 cores of a processor (family 23, model 1, AVX2), Python 3.11" in table
+
+
+def test_methods_with_a_role_look_the_same_in_every_plot(study: Record) -> None:
+    study["methods"] = ["random", "oracle", "everything", "auto"]
+    found = styles(study)
+    study["methods"] = ["auto", "paper", "everything", "random", "oracle"]
+    others = styles(study)
+    assert [found[name] for name in ("auto", "everything", "oracle")] == [
+        others[name] for name in ("auto", "everything", "oracle")
+    ]
+    assert len({tuple(style.values()) for style in others.values()}) == 5
