@@ -17,6 +17,7 @@ from typing import Any
 from calibration import false_discoveries
 
 from ost_hf.reporting.statistics import Interval, mean_interval, mean_recovered, paired_difference
+from ost_hf.reporting.study_source import commits_of
 from ost_hf.reporting.study_table import called_wrongly, gap_recovered, percent, points, scores_by_method
 
 Bar = tuple[str, str, str]  # what, measured, verdict
@@ -36,15 +37,21 @@ def main() -> None:
     command = f"python recipes/handwritten_arithmetic/bars.py {folder}"
     print(f"# Bars of the studies on handwritten arithmetic\n\nMade by `{command}`.\n")
     print("| bar | measured | |\n|---|---|---|")
+    commits: dict[str, str] = {}
     for name, bars in (("gate", gate), ("robustness", robustness), ("copies", copies), ("transfer", transfer)):
         file = folder / name / "results.json"
-        found = list(bars(json.loads(file.read_text()))) if file.exists() else [(name, "has not run", "")]
+        study = json.loads(file.read_text()) if file.exists() else None
+        found = list(bars(study)) if study is not None else [(name, "has not run", "")]
         for bar in found:
             print(f"| {' | '.join(bar)} |")
+        if study is not None:
+            by_auto = [result for result in study["results"] if result["method"] == "auto"]
+            commits[name] = ", ".join(commits_of(by_auto))
     file = folder / "calibration.json"
     found = list(calibration(json.loads(file.read_text()))) if file.exists() else [("calibration", "has not run", "")]
     for bar in found:
         print(f"| {' | '.join(bar)} |")
+    print(f"\n`auto` is that of {'; '.join(f'{name}: {commit}' for name, commit in commits.items())}.")
 
 
 def gate(study: Study) -> Iterator[Bar]:
