@@ -147,8 +147,9 @@ def auto(candidates: Candidates) -> Order:
 def split_clean(p: Floats, pool_p: Floats, calibration: int) -> tuple[Places, str]:
     """The places of rows as clean as anchors, and in words what was found.
 
-    If the pool has no more small p-values than chance gives, nothing is corrupted as far as can be seen, and every
-    row counts as clean: the hardest tenth of a clean pool is no noise.
+    If the pool has more small p-values than chance gives, corrupted rows have p-values above them too, and those up to
+    ``AS_CLEAN`` count as doubtful; else only the small ones do: most of them are no noise, but few corrupted rows do not
+    show in their share, and would be the first that a draw of hard rows takes.
 
     Args:
         p: P-values of the candidates; NaN where there is none, which is never clean.
@@ -160,11 +161,14 @@ def split_clean(p: Floats, pool_p: Floats, calibration: int) -> tuple[Places, st
     share = float((seen <= level).mean())
     # Anchors and rows are both samples: so many of the former decide where the level lies.
     chance = level + 2 * np.sqrt(level * (1 - level) * (1 / max(1, calibration) + 1 / len(seen)))
-    found = f"{share:.1%} of the rows have a p-value of at most {level:.2g}, chance gives up to {chance:.1%}"
-    if share <= chance:
-        return np.flatnonzero(~np.isnan(p)), f"{found}: no corruption was found"
-    clean = np.flatnonzero(p > AS_CLEAN)
-    return clean, f"{found}: {len(clean)} of {len(p)} rows as clean as the anchors (p > {AS_CLEAN}) come first"
+    is_more = share > chance
+    doubtful = max(AS_CLEAN, level) if is_more else level
+    clean = np.flatnonzero(p > doubtful)
+    return clean, (
+        f"{share:.1%} of the rows have a p-value of at most {level:.2g}, chance gives up to {chance:.1%}: "
+        f"{'the pool is corrupted in part' if is_more else 'no corruption was found'}, and {len(clean)} of {len(p)} rows "
+        f"as clean as the anchors (p > {doubtful:.2g}) come first"
+    )
 
 
 def best_first(values: Floats) -> Places:

@@ -96,10 +96,25 @@ def test_a_draw_goes_by_exp_z() -> None:
     assert hard_draw(np.empty(0), 0).tolist() == []
 
 
-def test_auto_finds_no_corruption_in_a_clean_pool() -> None:
-    table = select(scores(**second_look(np.zeros(COUNT, dtype=bool))))
-    assert "no corruption was found; drawn from these" in explanation(table)
-    assert kept_rows(table).size == COUNT // 2
+def test_auto_finds_no_corruption_in_a_clean_pool_and_favours_hard_rows() -> None:
+    columns = second_look(np.zeros(COUNT, dtype=bool))
+    table = select(scores(**columns))
+    assert "no corruption was found" in explanation(table)
+    assert "(p > 0.05) come first; drawn from these" in explanation(table)
+    kept = kept_rows(table)
+    assert kept.size == COUNT // 2
+    late, p = (np.asarray(columns[name]) for name in ("late_loss", "corrupted_p"))
+    likely = np.flatnonzero(p > 0.05)
+    assert set(kept) <= set(likely)
+    assert late[kept].mean() > late[likely].mean() + 0.02
+
+
+@pytest.mark.parametrize("count", [1, 3, 6, 20, 60])
+def test_a_draw_of_hard_rows_takes_no_corrupted_ones_however_few_they_are(count: int) -> None:
+    corrupted = np.arange(COUNT) < count
+    table = select(scores(**second_look(corrupted)))
+    assert ("no corruption was found" in explanation(table)) == (count <= 6)
+    assert corrupted[kept_rows(table)].sum() == 0
 
 
 def test_rows_without_a_second_look_come_last_and_the_others_keep_theirs() -> None:
