@@ -148,8 +148,8 @@ def split_clean(p: Floats, pool_p: Floats, calibration: int) -> tuple[Places, st
     """The places of rows as clean as anchors, and in words what was found.
 
     If the pool has more small p-values than chance gives, corrupted rows have p-values above them too, and those up to
-    ``AS_CLEAN`` count as doubtful; else only the small ones do: most of them are no noise, but few corrupted rows do not
-    show in their share, and would be the first that a draw of hard rows takes.
+    ``AS_CLEAN`` count as doubtful; else only the small ones do: most of them are no noise, but few corrupted rows do
+    not show in their share, and would be the first that a draw of hard rows takes.
 
     Args:
         p: P-values of the candidates; NaN where there is none, which is never clean.
@@ -164,10 +164,10 @@ def split_clean(p: Floats, pool_p: Floats, calibration: int) -> tuple[Places, st
     is_more = share > chance
     doubtful = max(AS_CLEAN, level) if is_more else level
     clean = np.flatnonzero(p > doubtful)
+    verdict = "part of it looks corrupted" if is_more else "no corruption was found"
     return clean, (
-        f"{share:.1%} of the rows have a p-value of at most {level:.2g}, chance gives up to {chance:.1%}: "
-        f"{'the pool is corrupted in part' if is_more else 'no corruption was found'}, and {len(clean)} of {len(p)} rows "
-        f"as clean as the anchors (p > {doubtful:.2g}) come first"
+        f"{share:.1%} of the rows have a p-value of at most {level:.2g}, chance gives up to {chance:.1%}: {verdict}, "
+        f"and {len(clean)} of {len(p)} rows as clean as the anchors (p > {doubtful:.2g}) come first"
     )
 
 
