@@ -43,8 +43,9 @@ def write_anchor_scores(scorer: Scorer, anchors: EncodedDataset, table: ScoreTab
         count = len(anchors)
         found = []
         for row, score in enumerate(score_anchors(scorer, anchors)):
+            assert score.utility is not None  # else it was refused
             utility = None
-            if config.utility == "mean_cosine" and score.utility is not None and count > 1:
+            if config.utility == "mean_cosine" and count > 1:
                 # The cosine with itself, which is one, taken out of the mean.
                 utility = (count * score.utility - 1) / (count - 1)
             found.append({"row": row, "loss": score.loss, "utility": utility, "sketch": score.sketch})
@@ -60,7 +61,7 @@ def score_anchors(scorer: Scorer, anchors: EncodedDataset) -> list[Score]:
         Their scores, in the anchors' order.
 
     Raises:
-        DataError: If an anchor alone does not fit into memory.
+        DataError: If an anchor alone does not fit into memory, or cannot be scored.
     """
     found: dict[int, Score] = {}
     max_rows, max_tokens = limits(scorer)
@@ -68,6 +69,8 @@ def score_anchors(scorer: Scorer, anchors: EncodedDataset) -> list[Score]:
         for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
             if score is None:
                 raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")
+            if score.utility is None:
+                raise DataError(f"anchor {row.row} could not be scored: {score.status}, {score.detail}")
             found[row.row] = score
     return [found[row] for row in range(len(anchors))]
 

@@ -28,6 +28,7 @@ from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, Candidates, Order
 from ost_hf.selection.toxicity import hurts_p, verdicts
+from ost_hf.utility.conformal import smallest_p
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ def _check_toxicity(scores: pa.Table, config: SelectionConfig, anchors: pa.Table
     """Raises ``DataError`` where no row could be called toxic, however corrupted."""
     if not config.drop_toxic or anchors is None or "anchor_utilities" in scores.column_names:
         return
-    lowest, rate = 1 / (1 + len(anchors)), config.false_discovery_rate
+    lowest, rate = smallest_p(len(anchors)), config.false_discovery_rate
     if "corrupted_p" in scores.column_names and lowest > rate:
         raise DataError(
             f"selection.drop_toxic could drop nothing: with {len(anchors)} anchors no p-value of 'corrupted' is below "

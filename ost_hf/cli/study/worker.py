@@ -58,7 +58,7 @@ def run_group(study: StudyConfig, group: Group, methods: list[str]) -> list[str]
             file=sys.stderr,
         )
         return []
-    except (OSError, NotImplementedError) as error:  # filelock raises the latter where flock is missing
+    except (OSError, NotImplementedError) as error:  # the latter from older filelocks, without flock
         if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
             return [f"{group.setting}, seed {group.seed}: {group.folder / 'lock'}: {error}"]
         print(f"{group.folder} cannot be locked ({error}): start no second study there", file=sys.stderr)
