@@ -45,6 +45,7 @@ class Scorer(Protocol):
     batch_size: int | None
     # How many tokens, padding included. A scorer without this attribute does not care.
     batch_tokens: int
+    # A scorer may also have `facts`: a dictionary of what it found out about how it can score, for the manifest.
 
     def score(self, batch: list[Encoded]) -> list[Score]:
         """Scores candidates that could be encoded.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -149,6 +150,15 @@ class Forward:
         """Scores model inputs with labels."""
         slope, loss = self.slopes(batch)
         return Estimates(slope.cpu(), loss.cpu())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How it differentiates, and how far the best central difference was from the true slopes (of their spread)."""
+        return {
+            "derivative": self.derivative,
+            "central_step": self.chosen.step,
+            "central_error_on_anchors": self.chosen.error if math.isfinite(self.chosen.error) else None,
+        }
 
     def _try_forward_mode(self, batch: Batch, required: bool) -> None:
         def slopes(batch: Batch) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ from ost_hf.parallel import free_memory
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import Score, register
 from ost_hf.scorers.config import ScorerConfig
-from ost_hf.scorers.estimators import ESTIMATORS, AnchorSet, Estimator
+from ost_hf.scorers.estimators import ESTIMATORS, AnchorSet, Estimator, Forward
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, default_batch_tokens, encode_anchors
 from ost_hf.utility.normalise import DIVIDED, divisor
 from ost_hf.utility.step import UpdateRule
@@ -58,6 +58,7 @@ class OneStepScorer:
         encoded = encode_anchors(anchors)
         self.group_names, numbers = anchor_groups(anchors, config.group_by)
         self.anchors, self.estimator = self._build(encoded, numbers)
+        self.facts = {"forward": self.estimator.facts} if isinstance(self.estimator, Forward) else {}
 
     def score(self, batch: list[Encoded]) -> list[Score]:
         """Utilities of a batch of candidates."""

@@ -92,8 +92,7 @@ def run_cascade(
                 "not to be trusted; use estimator exact, or a smaller learning rate",
                 slope,
             )
-        manifest = table.manifest()
-        table.write_manifest(manifest.pop("identity"), **{**manifest, "cascade": asdict(agreement)})
+        table.add_to_manifest(cascade=asdict(agreement))
         errors = {row["row"]: row["utility_se"] for row in costly}
         done = table.rows_done()
         records = [_merge(row, final, exact, errors, slope) for row in cheap if row["row"] not in done]

@@ -150,6 +150,8 @@ def _score_rows(
         # Before the rows: where they are complete, this is too.
         if ANCHORS in uses:
             write_anchor_scores(scorer, uses[ANCHORS], table, config)
+        if is_main() and (facts := getattr(scorer, "facts", None)):
+            table.add_to_manifest(**facts)
         run_scorer(scorer, pool, table, remaining, exclude, config)
 
 

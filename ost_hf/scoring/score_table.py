@@ -88,6 +88,11 @@ class ScoreTable:
             lambda path: path.write_text(json.dumps({"identity": dict(identity), **more}, indent=2) + "\n"),
         )
 
+    def add_to_manifest(self, **facts: Any) -> None:
+        """Puts facts beside the identity, in place of those of the same name."""
+        manifest = self.manifest()
+        self.write_manifest(manifest.pop("identity"), **{**manifest, **facts})
+
     def write_part(self, records: list[dict[str, Any]]) -> None:
         """Writes one part under a temporary name and renames it: a part is whole or absent."""
         extra = sorted({key for record in records for key in record} - set(SCHEMA.names))

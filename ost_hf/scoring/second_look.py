@@ -129,9 +129,7 @@ def run_second_look(
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
         learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in FOLDS]
     if is_main():
-        manifest = table.manifest()
-        report = {"anchor_losses": anchor_losses, "rounds": rounds}
-        table.write_manifest(manifest.pop("identity"), **{**manifest, "second_look": report})
+        table.add_to_manifest(second_look={"anchor_losses": anchor_losses, "rounds": rounds})
         _merge(first.read(), found, table, config)
     barrier()
 

@@ -72,9 +72,8 @@ def select(
             if balance
             else None
         )
-        p_values = scores["corrupted_p"] if "corrupted_p" in scores.column_names else None
-        config.check_aggregate(second_look=p_values is not None and p_values.null_count < len(scores))
         candidates = _candidates([scored[place] for place in usable], scores, config, anchors, quota, values)
+        config.check_aggregate(second_look=candidates.pool_p is not None and not np.isnan(candidates.pool_p).all())
         order = STRATEGY_FUNCTIONS[config.strategy](candidates)
         explanation = order.explanation
         _mark(scored, usable, order, candidates)
@@ -150,7 +149,7 @@ def _aggregated(table: pa.Table, config: SelectionConfig) -> NDArray[np.float64]
 
 
 def _verdicts(table: pa.Table, config: SelectionConfig) -> NDArray[np.str_] | None:
-    corrupted = table["corrupted_p"].to_numpy() if "corrupted_p" in table.column_names else None
+    corrupted = _numbers(table, "corrupted_p")
     if corrupted is not None:
         # A row without a second look is not called corrupted.
         corrupted = None if np.isnan(corrupted).all() else np.nan_to_num(corrupted, nan=1.0)
@@ -161,6 +160,11 @@ def _verdicts(table: pa.Table, config: SelectionConfig) -> NDArray[np.str_] | No
     if corrupted is None and hurts is None:
         return None
     return verdicts(config.false_discovery_rate, hurts, helps, corrupted)
+
+
+def _numbers(table: pa.Table, column: str) -> NDArray[np.float64] | None:
+    """A column as ``[rows]``, NaN where it is empty; ``None`` if there is none."""
+    return table[column].to_numpy().astype(np.float64) if column in table.column_names else None
 
 
 def _matrix(table: pa.Table, column: str, places: NDArray[np.int64] | None = None) -> NDArray[np.float32] | None:
@@ -210,24 +214,21 @@ def _candidates(
     else:
         stratum = np.zeros(len(records), dtype=np.int64)
 
-    def numbers(name: str) -> NDArray[np.float64] | None:
-        return table[name].to_numpy().astype(np.float64) if name in table.column_names else None
-
-    pool_p = scores["corrupted_p"].to_numpy().astype(np.float64) if "corrupted_p" in scores.column_names else None
-    calibration = _calibration(pool_p) if anchors is None else len(anchors)
+    quota = min(quota, len(records))
+    pool_p = _numbers(scores, "corrupted_p")
     return Candidates(
-        np.asarray([record["utility"] for record in records]),
-        min(quota, len(records)),
-        stratum,
-        rooms(stratum, min(quota, len(records)), config.balance),
-        numbers("corrupted_p"),
-        numbers("late_loss"),
-        _matrix(scores, "sketch", places),
-        _matrix(anchors, "sketch") if anchors is not None else None,
-        config.diversity_threshold,
-        pool_p,
-        calibration,
-        config.seed,
+        utility=np.asarray([record["utility"] for record in records]),
+        quota=quota,
+        stratum=stratum,
+        room=rooms(stratum, quota, config.balance),
+        corrupted_p=_numbers(table, "corrupted_p"),
+        late_loss=_numbers(table, "late_loss"),
+        sketch=_matrix(scores, "sketch", places),
+        anchor_sketch=_matrix(anchors, "sketch") if anchors is not None else None,
+        diversity_threshold=config.diversity_threshold,
+        pool_p=pool_p,
+        calibration=_calibration(pool_p) if anchors is None else len(anchors),
+        seed=config.seed,
     )
 
 

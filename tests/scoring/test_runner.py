@@ -282,6 +282,18 @@ def test_table_is_parquet_with_a_manifest_that_names_versions(vlm_path: str, poo
     assert set(manifest["versions"]) >= {"ost-hf", "torch", "transformers", "peft"}
 
 
+def test_manifest_says_how_the_forward_estimator_differentiates(
+    pool: EncodedDataset, anchors: EncodedDataset, tmp_path: Path, vlm_path: str
+) -> None:
+    config = ScoringConfig(estimator="forward", utility="raw", derivative="central")
+    table = score_pool(tmp_path, pool.rows, anchors.rows, quick_proxy(vlm_path), config, pool.encoder.config)
+    found = table.manifest()["forward"]
+    assert found["derivative"] == "central"
+    assert found["central_step"] > 0
+    assert 0 <= found["central_error_on_anchors"] < 0.5
+    assert table.manifest()["rows"] == len(pool)
+
+
 def test_scores_of_a_column_that_changed_are_refused(pool: EncodedDataset, tmp_path: Path, vlm_path: str) -> None:
     config = ScoringConfig(scorer="column", column="rating")
 
