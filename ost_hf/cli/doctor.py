@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from ost_hf.cli.config import RunConfig
 
 if TYPE_CHECKING:
-    from ost_hf.scoring.diagnosis import Diagnosis, Figures, Measurement
+    from ost_hf.scoring.diagnosis import Diagnosis, Figures, Measurement, SecondLookCost
 
 _WIDTH = 110
 _HEAD = ("", "|u|", "signal", "noise", "snr", "vs f32", "Spearman", "rows/s", "tokens/s", "pool in", "GiB")
@@ -58,6 +58,8 @@ def page(diagnosis: Diagnosis) -> str:
         *textwrap.wrap(_LEGEND, _WIDTH),
         "",
     ]
+    if diagnosis.second_look is not None and diagnosis.second_look.refused is None:
+        lines += _item("2nd look", _second_look(diagnosis.second_look))
     for m in diagnosis.measurements:
         if m.note:
             lines += _item("note", f"{m.estimator} {m.utility} in {m.precision}: {m.note}")
@@ -85,6 +87,17 @@ def _structure(diagnosis: Diagnosis) -> list[str]:
             f"left alone; {s.warmup_steps} warm-up steps{experts if s.fused_experts else ''}",
         ),
     ]
+
+
+def _second_look(cost: SecondLookCost) -> str:
+    assert cost.step_seconds is not None and cost.rows_per_second is not None and cost.seconds is not None
+    what = "all weights" if cost.trainable == "all" else "adapters"
+    memory = f"; {cost.peak_memory_gib:.1f} GiB while training" if cost.peak_memory_gib is not None else ""
+    return (
+        f"some {_duration(cost.seconds)} at most beside the first look's: {cost.trainings} trainings of {what}, "
+        f"{cost.steps:,} steps of {cost.batch_size} samples at {_duration(cost.step_seconds)} each, and {cost.passes} "
+        f"forward passes of the pool at {_compact(cost.rows_per_second)} rows/s{memory}"
+    )
 
 
 def _item(name: str, text: str) -> list[str]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ost_hf.scoring.diagnosis import Figures, Measurement, Recommendation, Sample, Setting, Structure
+from ost_hf.scoring.diagnosis import Figures, Measurement, Recommendation, Sample, SecondLookCost, Setting, Structure
 
 # How many times its noise a utility must be for its ranking to be trusted.
 CLEAR_SNR = 20
@@ -29,6 +29,7 @@ class Findings:
     sample: Sample
     setting: Setting
     measurements: Sequence[Measurement]
+    second_look: SecondLookCost | None = None
 
     def measurement(self, precision: str, estimator: str, utility: str = "raw") -> Measurement | None:
         """One estimator in one precision; ``None`` if it was not tried."""
@@ -67,6 +68,7 @@ def warnings_of(found: Findings) -> list[str]:
         *_about_structure(found.structure),
         *(_about_noise(m, found.setting) for m in found.measurements if m.figures and standing(m) < CLEAR_SNR),
         *_about_ranking(found),
+        *_about_second_look(found.second_look),
     ]
 
 
@@ -75,6 +77,13 @@ def _about_rows(sample: Sample) -> list[str]:
         return []
     counts = ", ".join(f"{count} {status}" for status, count in sorted(sample.statuses.items()))
     return [f"of {sample.drawn} rows drawn from the pool, not ok: {counts}. The score table will name each such row"]
+
+
+def _about_second_look(cost: SecondLookCost | None) -> list[str]:
+    if cost is None or cost.refused is None:
+        return []
+    less = "scoring.second_look_trainable to adapter, or " if cost.trainable == "all" else ""
+    return [f"the second look was refused: {cost.refused}. Set {less}scoring.second_look to false (strategy one_step)"]
 
 
 def _about_structure(structure: Structure) -> list[str]:

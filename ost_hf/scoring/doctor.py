@@ -31,6 +31,7 @@ from ost_hf.scoring.diagnosis import Diagnosis, Measurement, Sample, Setting, de
 from ost_hf.scoring.exclusion import exclude_rows
 from ost_hf.scoring.readings import Adapter, Bench, Reading, Readings, read_all, read_in
 from ost_hf.scoring.runner import prepare_proxy
+from ost_hf.scoring.second_look_cost import measure_second_look
 from ost_hf.utility.rank_correlation import spearman
 
 
@@ -118,6 +119,8 @@ def examine(
         )
     bench = Bench(usable, len(pool), anchors, scoring)
     readings = read_all(structure.precision, bench, proxy)
+    # With the proxy still in memory, as it will be.
+    second_look = measure_second_look(bench, pool, proxy.config) if scoring.second_look else None
     if structure.quantisation is None:
         adapter = Adapter.of(proxy)
         # One base model at a time, where the caller keeps none.
@@ -127,8 +130,8 @@ def examine(
     measurements = _measurements(readings)
     sample = Sample(len(pool), len(drawn), len(usable), statuses, len(anchors))
     setting = Setting(scoring.estimator, scoring.utility, scoring.update_rule, scoring.step_size)
-    found = Findings(structure, sample, setting, measurements)
-    return Diagnosis(structure, sample, setting, measurements, warnings_of(found), recommend(found))
+    found = Findings(structure, sample, setting, measurements, second_look)
+    return Diagnosis(structure, sample, setting, measurements, warnings_of(found), recommend(found), second_look)
 
 
 def draw(pool: EncodedDataset, exclude: Collection[int], count: int, seed: int) -> list[Encoded]:

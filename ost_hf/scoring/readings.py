@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import random
-import time
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +23,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.scorers.base import build_scorer
 from ost_hf.scorers.estimators import ESTIMATORS, AnchorSet, Batch
+from ost_hf.scoring.clock import now, peak_memory_gib, reset_peak_memory, timed_pass
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.diagnosis import Cost
 from ost_hf.scoring.loop import fit_memory
@@ -32,9 +32,6 @@ from ost_hf.utility.step import AdamState, UpdateRule
 logger = logging.getLogger(__name__)
 
 METHODS = (("reverse", "raw"), ("reverse", "mean_cosine"), ("forward", "raw"), ("exact", "raw"))
-
-# Seconds after which a pass is not timed again.
-_LONG_ENOUGH = 2.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +63,7 @@ def read_in(precision: str, bench: Bench, adapter: Adapter) -> Readings:
     try:
         proxy = adapter.on_base_in(precision)
     except (ModelError, RuntimeError) as error:
-        return {(precision, estimator, utility): _first_line(error) for estimator, utility in METHODS}
+        return {(precision, estimator, utility): first_line(error) for estimator, utility in METHODS}
     return read_all(precision, bench, proxy)
 
 
@@ -79,12 +76,13 @@ def read_all(precision: str, bench: Bench, proxy: Proxy) -> Readings:
             readings[precision, estimator, utility] = _read(bench, proxy, estimator, utility)
         # What a model, a kernel or the memory refuses is a finding; errors in rows and settings are not caught.
         except (ModelError, RuntimeError) as error:
-            readings[precision, estimator, utility] = _first_line(error)
+            readings[precision, estimator, utility] = first_line(error)
         free_memory()
     return readings
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """What a refusal says, without a traceback's worth of advice from the libraries."""
     line = next(iter(str(error).splitlines()), "")
     return line if isinstance(error, ModelError) else f"{type(error).__name__}: {line}"
 
@@ -94,14 +92,14 @@ def _read(bench: Bench, proxy: Proxy, estimator: str, utility: str) -> Reading:
     config = replace(
         bench.scoring, estimator=estimator, utility=utility, per_anchor=False, group_by=None, sketch_size=0
     )
-    _reset_peak_memory()
-    started = _now()
+    reset_peak_memory()
+    started = now()
     scorer: Any = build_scorer("one_step", config=config, proxy=proxy, anchors=bench.anchors)
-    ready = _now()
+    ready = now()
     # Also what warms kernels up before the clock runs.
     fit_memory(scorer, bench.rows)
     batches = cut_batches(bench.rows, scorer.batch_tokens, scorer.batch_size)
-    scores, seconds = _timed_pass(scorer, batches)
+    scores, seconds = timed_pass(scorer, batches)
     cost = _cost(bench, len(batches), ready - started, seconds)
     once = dict(zip([row.row for batch in batches for row in batch], scores, strict=True))
     note = _derivative(scorer.estimator) if estimator == "forward" else ""
@@ -114,16 +112,6 @@ def _read(bench: Bench, proxy: Proxy, estimator: str, utility: str) -> Reading:
     return Reading([once[row] for row in order], [again[row] for row in order], cost, note)
 
 
-def _timed_pass(scorer: Any, batches: list[list[Encoded]]) -> tuple[list[float], float]:
-    """Utilities in the order of the batches, and the seconds of the fastest pass: a short one is easily disturbed."""
-    times: list[float] = []
-    while not times or (len(times) < 3 and sum(times) < _LONG_ENOUGH):
-        begun = _now()
-        scores = [score.utility for batch in batches for score in scorer.score(batch)]
-        times.append(_now() - begun)
-    return scores, min(times)
-
-
 def _derivative(forward: Any) -> str:
     """How the forward estimator differentiates in this model and precision."""
     if forward.derivative == "forward_mode":
@@ -134,7 +122,7 @@ def _derivative(forward: Any) -> str:
 def _cost(bench: Bench, batches: int, setup_seconds: float, seconds: float) -> Cost:
     rate = len(bench.rows) / seconds
     tokens = sum(row.length for row in bench.rows)
-    return Cost(rate, tokens / seconds, batches, setup_seconds, bench.pool_rows / rate, _peak_memory_gib())
+    return Cost(rate, tokens / seconds, batches, setup_seconds, bench.pool_rows / rate, peak_memory_gib())
 
 
 @dataclass(frozen=True)
@@ -203,19 +191,3 @@ class Adapter:
             weight.copy_(self.weights[name])
         proxy.adam = self.adam
         return proxy
-
-
-def _now() -> float:
-    """Seconds, when the device has done what it was given."""
-    if torch.accelerator.is_available():
-        torch.accelerator.synchronize()
-    return time.perf_counter()
-
-
-def _reset_peak_memory() -> None:
-    if state().device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_memory_gib() -> float | None:
-    return torch.cuda.max_memory_allocated() / 2**30 if state().device.type == "cuda" else None

@@ -120,8 +120,7 @@ def run_second_look(
         for k in FOLDS:
             others = halves[1 - k]["row"].to_pylist()
             look = _Look(number, k, seen, learnt_from[k])
-            # The first round's proxies learnt from much that is corrupted, and added nothing on development seeds.
-            looks[k] = [*looks[k], look] if number > 2 else [look]
+            looks[k] = [*looks[k], look][-proxies_asked(number) :]
             anchor_losses.append(_look(looks[k], others, pool, anchors, proxy, exclude, config))
         found = _with_p_values(seen, rows["half"].to_numpy(), anchor_losses)
         corrupted = pc.mean(found["found_corrupted"]).as_py()
@@ -132,6 +131,14 @@ def run_second_look(
         table.add_to_manifest(second_look={"anchor_losses": anchor_losses, "rounds": rounds})
         _merge(first.read(), found, table, config)
     barrier()
+
+
+def proxies_asked(number: int) -> int:
+    """How many proxies a round asks about each row: its own and those of the rounds before, without the first's.
+
+    Those learnt from much that is corrupted, and added nothing on development seeds.
+    """
+    return max(1, number - 1)
 
 
 def _halved(first: ScoreTable, pool: EncodedDataset, config: ScoringConfig) -> pa.Table:

@@ -21,7 +21,7 @@ from ost_hf.scoring.config import ScoringConfig
 logger = logging.getLogger(__name__)
 
 LOWER = "lower scoring.second_look_learning_rate"
-_MAX_GRAD_NORM = 1.0
+MAX_GRAD_NORM = 1.0
 
 
 def train_mature_proxy(
@@ -51,9 +51,9 @@ def train_mature_proxy(
     barrier()
     if finished:
         return
-    model, parameters = _load(proxy, proxy, config)
+    model, parameters = load_trainable(proxy, proxy, config)
     size = config.second_look_batch_size
-    steps = max(config.second_look_min_steps, round(config.second_look_epochs * len(learnt_from) / size))
+    steps = training_steps(len(learnt_from), config)
     batches = shuffled_batches(learnt_from, size, steps, seed)
     # Language models in this library run without dropout: training mode would only add its cost to some.
     _, losses = train(
@@ -62,7 +62,7 @@ def train_mature_proxy(
         pool,
         batches,
         linear_schedule(steps, config.second_look_learning_rate, rise=steps // 10),
-        max_grad_norm=_MAX_GRAD_NORM,
+        max_grad_norm=MAX_GRAD_NORM,
         name=name,
     )
     if not math.isfinite(losses[-1]):
@@ -79,9 +79,14 @@ def train_mature_proxy(
     free_memory()
 
 
+def training_steps(rows: int, config: ScoringConfig) -> int:
+    """How many steps a proxy that learns from so many rows takes."""
+    return max(config.second_look_min_steps, round(config.second_look_epochs * rows / config.second_look_batch_size))
+
+
 def load_mature_proxy(folder: Path, proxy: ProxyConfig, config: ScoringConfig) -> Any:
     """What :func:`train_mature_proxy` left in a folder, on this process's device, in evaluation mode."""
-    return _load(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
+    return load_trainable(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
 
 
 def remove_mature_proxy(folder: Path) -> None:
@@ -99,7 +104,7 @@ def _finished(folder: Path) -> Path:
     return folder / "finished"
 
 
-def _load(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
+def load_trainable(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
     """The model on this process's device, in evaluation mode, and what of it is trained."""
     if config.second_look_trainable == "adapter":
         built = build_proxy(proxy)

@@ -22,7 +22,7 @@ from ost_hf.errors import ConfigError, DataError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.scorers.estimators import Exact
-from ost_hf.scoring import readings
+from ost_hf.scoring import clock
 from ost_hf.scoring.advice import Findings, warnings_of
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.diagnosis import Diagnosis, Figures, Sample, Setting, Structure, describe, fused_experts
@@ -36,7 +36,7 @@ TINY_STEP = ScoringConfig(learning_rate=1e-7)
 def _timed_once() -> Iterator[None]:
     """Nothing here depends on the clock: one pass will do."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(readings, "_LONG_ENOUGH", 0.0)
+        patch.setattr(clock, "_LONG_ENOUGH", 0.0)
         yield
 
 
