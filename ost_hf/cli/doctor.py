@@ -92,11 +92,11 @@ def _structure(diagnosis: Diagnosis) -> list[str]:
 def _second_look(cost: SecondLookCost) -> str:
     assert cost.step_seconds is not None and cost.rows_per_second is not None and cost.seconds is not None
     what = "all weights" if cost.trainable == "all" else "adapters"
-    memory = f"; {cost.peak_memory_gib:.1f} GiB while training" if cost.peak_memory_gib is not None else ""
+    memory = f"; {cost.peak_memory_gib:.1f} GiB with the proxy" if cost.peak_memory_gib is not None else ""
     return (
-        f"some {_duration(cost.seconds)} at most beside the first look's: {cost.trainings} trainings of {what}, "
-        f"{cost.steps:,} steps of {cost.batch_size} samples at {_duration(cost.step_seconds)} each, and {cost.passes} "
-        f"forward passes of the pool at {_compact(cost.rows_per_second)} rows/s{memory}"
+        f"about {_duration(cost.seconds)} more, encoding aside: {cost.trainings} trainings of {what}, at most "
+        f"{cost.steps:,} steps of {cost.batch_size} samples together ({_compact(1 / cost.step_seconds)} steps/s), and "
+        f"{cost.passes} forward passes of the pool ({_compact(cost.rows_per_second)} rows/s){memory}"
     )
 
 

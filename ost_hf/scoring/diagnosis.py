@@ -141,7 +141,7 @@ class SecondLookCost:
 
     ``steps`` of ``batch_size`` samples are those of all ``trainings`` together, at most: rows that are found corrupted
     are not learnt from. ``passes`` counts forward passes of every row, at ``rows_per_second`` each. ``seconds`` is all
-    of it, encoding aside; ``peak_memory_gib``, of training beside the first look's proxy, is known on CUDA devices.
+    of it, encoding aside; ``peak_memory_gib``, the first look's proxy included, is known on CUDA devices only.
     """
 
     trainings: int

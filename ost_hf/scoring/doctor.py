@@ -28,7 +28,7 @@ from ost_hf.proxy.model import Proxy
 from ost_hf.scoring.advice import Findings, recommend, warnings_of
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.diagnosis import Diagnosis, Measurement, Sample, Setting, describe, figures_of
-from ost_hf.scoring.exclusion import exclude_rows
+from ost_hf.scoring.exclusion import exclude_rows, write_report
 from ost_hf.scoring.readings import Adapter, Bench, Reading, Readings, read_all, read_in
 from ost_hf.scoring.runner import prepare_proxy
 from ost_hf.scoring.second_look_cost import measure_second_look
@@ -47,7 +47,7 @@ def diagnose(
     duplicates: DuplicatesConfig | None = None,
     evaluation: Rows | None = None,
 ) -> Diagnosis:
-    """Examines a run's proxy and writes ``run_dir/doctor.json`` (and ``run_dir/proxy``, if it is not there yet).
+    """Examines a run's proxy; writes ``doctor.json``, ``duplicates.json`` and, if it is not there yet, ``proxy``.
 
     Args:
         run_dir: The run directory.
@@ -74,7 +74,8 @@ def diagnose(
         raise ConfigError(
             f"the doctor measures one process, got {state().num_processes}: start it without accelerate launch"
         )
-    exclude, _ = exclude_rows(pool, anchors, overlap, duplicates or DuplicatesConfig(), evaluation)
+    exclude, report = exclude_rows(pool, anchors, overlap, duplicates or DuplicatesConfig(), evaluation)
+    write_report(report, Path(run_dir) / "duplicates.json")
     encoder = Encoder(load_processing_class(proxy), encoding or EncodingConfig())
     candidates, anchor_set = EncodedDataset(pool, encoder), EncodedDataset(anchors, encoder)
     # Not kept here: its memory is needed for the same proxy in another precision.

@@ -42,23 +42,23 @@ def measure_second_look(bench: Bench, pool: EncodedDataset, proxy: ProxyConfig) 
     passes = planned_passes(config)
     found = SecondLookCost(trainings, steps, config.second_look_batch_size, config.second_look_trainable, passes)
     logger.info("measuring the second look")
+    reset_peak_memory()
     try:
-        reset_peak_memory()
         step_seconds, rate = _measured(bench, pool, proxy)
-        memory = peak_memory_gib()
+        asked = passes * (bench.pool_rows + len(FOLDS) * len(bench.anchors))
+        found = replace(
+            found,
+            step_seconds=step_seconds,
+            rows_per_second=rate,
+            seconds=steps * step_seconds + asked / rate,
+            peak_memory_gib=peak_memory_gib(),
+        )
     # What a model, a kernel or the memory refuses is a finding; errors in rows and settings are not caught.
     except (ModelError, RuntimeError) as error:
-        free_memory()
-        return replace(found, refused=first_line(error))
+        found = replace(found, refused=first_line(error))
+    # Not before: what was caught holds on to the model.
     free_memory()
-    asked = passes * (bench.pool_rows + len(FOLDS) * len(bench.anchors))
-    return replace(
-        found,
-        step_seconds=step_seconds,
-        rows_per_second=rate,
-        seconds=steps * step_seconds + asked / rate,
-        peak_memory_gib=memory,
-    )
+    return found
 
 
 def planned_trainings(pool_rows: int, config: ScoringConfig) -> tuple[int, int]:

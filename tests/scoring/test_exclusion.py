@@ -224,5 +224,6 @@ def test_doctor_and_score_warm_up_the_same_proxy(
     anchors = Rows(anchor_dataset.select(range(4)))
     proxy = ProxyConfig(vlm_path, warmup_fraction=0.5, warmup_min_steps=2, warmup_batch_size=4)
     diagnose(tmp_path, Rows(doubled), anchors, proxy, rows=4, duplicates=EXACT)
+    assert json.loads((tmp_path / "duplicates.json").read_text())["pool"]["exact"] == 5
     table = score_pool(tmp_path, Rows(doubled), anchors, proxy, duplicates=EXACT).read()
     assert table["status"].to_pylist().count("duplicate") == 5
