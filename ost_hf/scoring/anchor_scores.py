@@ -1,4 +1,4 @@
-"""The anchors as candidates: what the first look says of rows that are known to be clean.
+"""The anchors as candidates: what a scorer says of rows that are known to be clean.
 
 ``anchors.parquet`` beside the parts of a score table has one row per anchor: ``row``, ``loss``, ``utility`` (with
 ``mean_cosine``: against the *other* anchors, for one that vouches for itself says nothing; else null) and, where
@@ -7,6 +7,7 @@ candidates have them, ``sketch``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,12 +20,43 @@ from ost_hf.files import write_whole
 from ost_hf.parallel import barrier, is_main
 from ost_hf.scorers.base import Score, Scorer
 from ost_hf.scorers.config import ScorerConfig
-from ost_hf.scoring.loop import limits, score_within_memory
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.loop import limits, run_scorer, score_within_memory
 from ost_hf.scoring.score_table import ScoreTable
 
 _SCHEMA = pa.schema(
     [("row", pa.int64()), ("loss", pa.float64()), ("utility", pa.float64()), ("sketch", pa.list_(pa.float32()))]
 )
+
+
+def score_rows_and_anchors(
+    scorer: Scorer,
+    pool: EncodedDataset,
+    anchors: EncodedDataset | None,
+    table: ScoreTable,
+    rows: list[int],
+    exclude: Mapping[int, tuple[str, str]],
+    config: ScoringConfig,
+    parts: ScoreTable | None = None,
+) -> None:
+    """Scores the anchors, where a scorer goes by them, and rows of the pool.
+
+    Args:
+        scorer: Gives the numbers. Its ``facts``, if it has such, go into the manifest.
+        pool: The candidates, encoded.
+        anchors: The anchors, encoded likewise.
+        table: The score table of the run.
+        rows: Rows of the pool.
+        exclude: Those of them that are not scored: the status and the detail each gets.
+        config: The scorer's, part size and workers.
+        parts: Where the pool's scores go; by default into ``table``.
+    """
+    # Before the rows: where they are complete, this is too.
+    if anchors is not None:
+        write_anchor_scores(scorer, anchors, table, config)
+    if is_main() and (facts := getattr(scorer, "facts", None)):
+        table.add_to_manifest(scorer=facts)
+    run_scorer(scorer, pool, parts or table, rows, exclude, config)
 
 
 def write_anchor_scores(scorer: Scorer, anchors: EncodedDataset, table: ScoreTable, config: ScorerConfig) -> None:

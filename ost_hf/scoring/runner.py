@@ -28,13 +28,13 @@ from ost_hf.proxy.warmup import warm_up
 from ost_hf.scorers.base import ANCHORS, PROXY, build_scorer, find_scorer
 from ost_hf.scorers.inputs import check_group_by
 from ost_hf.scorers.prompts import prompt_digests
-from ost_hf.scoring.anchor_scores import anchor_file, write_anchor_scores
+from ost_hf.scoring.anchor_scores import anchor_file, score_rows_and_anchors
 from ost_hf.scoring.cascade import run_cascade
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.exclusion import Excluded, exclude_rows, write_report
-from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable, name_differences
 from ost_hf.scoring.second_look import run_second_look
+from ost_hf.scoring.second_look_proxy import check_trainable
 
 logger = logging.getLogger(__name__)
 
@@ -144,15 +144,11 @@ def _score_rows(
     if config.scorer == "one_step" and config.estimator == "cascade":
         run_cascade(build, pool, table, exclude, config)
     elif config.second_look:
+        check_trainable(uses[PROXY].model.get_base_model(), uses[PROXY].config, config)
         run_second_look(build, pool, uses[ANCHORS], uses[PROXY].config, table, exclude, config)
     else:
         scorer = build(config=config)
-        # Before the rows: where they are complete, this is too.
-        if ANCHORS in uses:
-            write_anchor_scores(scorer, uses[ANCHORS], table, config)
-        if is_main() and (facts := getattr(scorer, "facts", None)):
-            table.add_to_manifest(**facts)
-        run_scorer(scorer, pool, table, remaining, exclude, config)
+        score_rows_and_anchors(scorer, pool, uses.get(ANCHORS), table, remaining, exclude, config)
 
 
 def _open(table: ScoreTable, identity: Record, rows: int) -> None:

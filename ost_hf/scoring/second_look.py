@@ -42,7 +42,7 @@ from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scorers.base import Scorer
 from ost_hf.scorers.perplexity import LossScorer
-from ost_hf.scoring.anchor_scores import score_anchors, write_anchor_scores
+from ost_hf.scoring.anchor_scores import score_anchors, score_rows_and_anchors
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable
@@ -240,9 +240,7 @@ def _first_look(
     barrier()
     if missing:
         scorer = build(config=config)
-        # Before the rows: where they are complete, this is too.
-        write_anchor_scores(scorer, anchors, table, config)
-        run_scorer(scorer, pool, part, missing, exclude, config)
+        score_rows_and_anchors(scorer, pool, anchors, table, missing, exclude, config, part)
         del scorer
         free_memory()
     return part

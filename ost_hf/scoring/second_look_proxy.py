@@ -104,6 +104,16 @@ def _finished(folder: Path) -> Path:
     return folder / "finished"
 
 
+def check_trainable(model: Any, proxy: ProxyConfig, config: ScoringConfig) -> None:
+    """Raises ``ModelError`` where all weights are to be trained and some are no floating-point numbers."""
+    for parameter in model.parameters():
+        if config.second_look_trainable == "all" and not parameter.is_floating_point():
+            raise ModelError(
+                f"{proxy.model} has weights of type {parameter.dtype}, which the second look cannot train; set "
+                "scoring.second_look_trainable to adapter"
+            )
+
+
 def load_trainable(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
     """The model on this process's device, in evaluation mode, and what of it is trained."""
     if config.second_look_trainable == "adapter":
@@ -117,11 +127,7 @@ def load_trainable(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfi
         return built.model, list(built.parameters.values())
     with outside_deepspeed():
         model = load_model(replace(source, dtype="float32")).to(state().device).eval()
+    check_trainable(model, proxy, config)
     for parameter in model.parameters():
-        if not parameter.is_floating_point():
-            raise ModelError(
-                f"{proxy.model} has weights of type {parameter.dtype}, which cannot be trained; set "
-                "scoring.second_look_trainable to adapter"
-            )
         parameter.requires_grad_(False)
     return model, list(model.parameters())

@@ -282,12 +282,14 @@ def test_table_is_parquet_with_a_manifest_that_names_versions(vlm_path: str, poo
     assert set(manifest["versions"]) >= {"ost-hf", "torch", "transformers", "peft"}
 
 
+@pytest.mark.parametrize("second_look", [False, True])
 def test_manifest_says_how_the_forward_estimator_differentiates(
-    pool: EncodedDataset, anchors: EncodedDataset, tmp_path: Path, vlm_path: str
+    pool: EncodedDataset, anchors: EncodedDataset, tmp_path: Path, vlm_path: str, second_look: bool
 ) -> None:
-    config = ScoringConfig(estimator="forward", utility="raw", derivative="central")
+    settings = {"estimator": "forward", "utility": "raw", "derivative": "central"}
+    config = ScoringConfig(**settings, second_look=second_look, second_look_rounds=1, second_look_min_steps=1)
     table = score_pool(tmp_path, pool.rows, anchors.rows, quick_proxy(vlm_path), config, pool.encoder.config)
-    found = table.manifest()["forward"]
+    found = table.manifest()["scorer"]["forward"]
     assert found["derivative"] == "central"
     assert found["central_step"] > 0
     assert 0 <= found["central_error_on_anchors"] < 0.5
