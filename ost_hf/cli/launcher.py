@@ -26,6 +26,17 @@ def wants_launch(config: RunConfig, stage: str) -> bool:
     return wanted and stage in LAUNCHED_STAGES and not is_launched()
 
 
+def processes_of(config: RunConfig, stage: str) -> int | None:
+    """In how many processes a stage would be launched; ``None`` where its file leaves that to ``accelerate``."""
+    if config.accelerate.num_processes is not None:
+        return config.accelerate.num_processes
+    import yaml
+
+    file = config.accelerate.file_for(stage)
+    found = yaml.safe_load(Path(file).expanduser().read_text()) if file is not None else None
+    return found.get("num_processes") if isinstance(found, dict) else None
+
+
 def launch_command(config: RunConfig, stage: str) -> list[str]:
     """The ``accelerate launch`` line of a stage.
 

@@ -68,19 +68,22 @@ def _check_selection(config: RunConfig) -> None:
 
 
 def _check_training(config: RunConfig) -> None:
-    """Raises ``ConfigError`` for a field or a value that the train stage would refuse."""
-    from ost_hf.cli.train import training_arguments
+    """Raises ``ConfigError`` for a field or a value that the train stage would refuse, or too many devices."""
+    from ost_hf.cli.train import check_devices, training_arguments
 
     given = dict(config.training)
-    if launcher.wants_launch(config, "train"):
+    launches = launcher.wants_launch(config, "train")
+    if launches:
         given = {key: value for key, value in given.items() if key not in _OF_LAUNCHERS}
     before = dict(os.environ)
     try:
-        training_arguments(replace(config, training=given))
+        arguments = training_arguments(replace(config, training=given))
     finally:
         # Some releases' arguments leave there what a launcher would have said.
         os.environ.clear()
         os.environ.update(before)
+    if not launches or launcher.processes_of(config, "train") == 1:
+        check_devices(arguments.n_gpu)
 
 
 def _check_models(config: RunConfig) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import TrainingArguments
 
 from ost_hf.cli.config import RunConfig, build_config
 from ost_hf.cli.preflight import preflight
@@ -15,7 +17,7 @@ from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.plan import groups
 from ost_hf.cli.study.worker import run_group
 from ost_hf.cli.yaml_values import dump_yaml
-from ost_hf.errors import OSTError
+from ost_hf.errors import ConfigError, OSTError
 
 Record = dict[str, Any]
 
@@ -105,6 +107,26 @@ def test_what_could_run_is_let_through_and_nothing_is_left_behind(given: Record,
     preflight(config)
     assert dict(os.environ) == before
     assert not config.folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("accelerate", "refused"),
+    [
+        ({}, True),
+        ({"train": "accelerate_configs/single_gpu.yaml"}, True),
+        ({"num_processes": 1}, True),
+        ({"train": "accelerate_configs/multi_gpu.yaml"}, False),
+        ({"train": "accelerate_configs/single_gpu.yaml", "num_processes": 2}, False),
+    ],
+)
+def test_several_devices_for_one_process_are_refused_before_scoring(
+    given: Record, root: Path, monkeypatch: pytest.MonkeyPatch, accelerate: Record, refused: bool
+) -> None:
+    monkeypatch.chdir(root)
+    # What the arguments say where two GPUs are visible.
+    monkeypatch.setattr(TrainingArguments, "n_gpu", property(lambda self: 2))
+    with pytest.raises(ConfigError, match="2 devices are visible to one process") if refused else nullcontext():
+        preflight(changed(given, {"accelerate": accelerate}))
 
 
 def test_the_target_may_be_evaluated_by_its_own_name(given: Record) -> None:
