@@ -103,6 +103,14 @@ def test_both_protocols_need_a_number_of_steps_before_anything_runs(
     assert not study.folder.exists()
 
 
+def test_a_score_is_asked_for_before_anything_runs(given: Record, tmp_path: Path) -> None:
+    del given["common"]["evaluation"]
+    study = load_study(write(given, tmp_path))
+    with pytest.raises(ConfigError, match="method everything has no section evaluation, which gives it its score"):
+        run_study(study, groups(study), list(study.methods))
+    assert not study.folder.exists()
+
+
 def test_repetitions_are_of_one_configuration_whatever_names_hold_the_seed(given: Record, tmp_path: Path) -> None:
     given["common"]["pool"] = {"path": "pools/{seed}.parquet"}
     config = load_study(write(given, tmp_path))

@@ -19,7 +19,16 @@ from ost_hf.cli.launcher import LAUNCHED_STAGES, wants_launch
 from ost_hf.cli.study.config import StudyConfig, load_study
 from ost_hf.cli.study.devices import device_of_worker, see_only, visible_devices
 from ost_hf.cli.study.merge import machines_of, merged, part_of, read_results
-from ost_hf.cli.study.plan import Group, arms, configuration, groups, repetition, require_steps, seeds_there
+from ost_hf.cli.study.plan import (
+    Group,
+    arms,
+    configuration,
+    groups,
+    repetition,
+    require_evaluation,
+    require_steps,
+    seeds_there,
+)
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
 from ost_hf.files import write_whole
 from ost_hf.reporting.study_source import commits_of
@@ -138,6 +147,7 @@ def run_study(study: StudyConfig, wanted: list[Group], methods: list[str]) -> li
         for method in methods:
             for arm in arms(study, method):
                 config = configuration(study, group, method, arm)
+                require_evaluation(config, method)
                 if arm.protocol is not None:
                     require_steps(config, method)
                 launched = launched or any(wants_launch(config, stage) for stage in LAUNCHED_STAGES)

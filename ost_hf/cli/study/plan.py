@@ -138,6 +138,15 @@ def require_steps(config: RunConfig, method: str) -> None:
     )
 
 
+def require_evaluation(config: RunConfig, method: str) -> None:
+    """Raises ``ConfigError`` where nothing would give a method its score."""
+    if config.evaluation is None:
+        raise ConfigError(
+            f"method {method} has no section evaluation, which gives it its score: set it in common, as in the YAML of "
+            "`ost-hf run`"
+        )
+
+
 def prepare_command(study: StudyConfig, group: Group) -> list[str] | None:
     """The words that make a group's data, if its setting has any.
 
