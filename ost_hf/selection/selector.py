@@ -96,12 +96,14 @@ def _warn_of_less(table: pa.Table, quota: int, config: SelectionConfig) -> None:
 
 def _check_toxicity(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> None:
     """Raises ``DataError`` where no row could be called toxic, however corrupted."""
-    if not config.drop_toxic or anchors is None or "anchor_utilities" in scores.column_names:
+    p_values = _numbers(scores, "corrupted_p")
+    if not config.drop_toxic or p_values is None or "anchor_utilities" in scores.column_names:
         return
-    lowest, rate = smallest_p(len(anchors)), config.false_discovery_rate
-    if "corrupted_p" in scores.column_names and lowest > rate:
+    count = _calibration(p_values) if anchors is None else len(anchors)
+    lowest, rate = smallest_p(count), config.false_discovery_rate
+    if count and lowest > rate:
         raise DataError(
-            f"selection.drop_toxic could drop nothing: with {len(anchors)} anchors no p-value of 'corrupted' is below "
+            f"selection.drop_toxic could drop nothing: with {count} anchors no p-value of 'corrupted' is below "
             f"{lowest:.2g}, and selection.false_discovery_rate is {rate:g}. Score with {math.ceil(1 / rate - 1)} "
             "anchors at least (several times as many tell more), or leave drop_toxic unset"
         )

@@ -263,6 +263,8 @@ def test_dropping_toxic_rows_is_refused_where_no_row_could_be_called_toxic() -> 
     table, anchors = scores(late_loss=p.tolist(), corrupted_p=p.tolist()), pa.table({"anchor": range(10)})
     with pytest.raises(DataError, match=r"with 10 anchors no p-value .* is below 0\.091.* with 19 anchors at least"):
         select(table, SelectionConfig(drop_toxic=True), anchors)
+    with pytest.raises(DataError, match=r"with 10 anchors no p-value .* is below 0\.091"):
+        select(table, SelectionConfig(drop_toxic=True))  # the p-values themselves tell how many there were
     assert select(table, SelectionConfig(drop_toxic=True, false_discovery_rate=0.1), anchors).num_rows == COUNT
 
 
