@@ -142,7 +142,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             duplicates=duplicates,
         )  # fmt: skip
         if table is not None:
-            sampling_order(args)
+            order = sampling_order(args)
             if data_collator is None and processing_class is not None:
                 encoder = Encoder(processing_class, encoding)
                 train_dataset = _encoded(train_dataset, encoder)
@@ -156,6 +156,11 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
                     "Rows are encoded by OSTTrainer: give processing_class and no data_collator with them"
                 )
             if isinstance(train_dataset, IterableDataset):
+                if order != "shuffled":
+                    raise ConfigError(
+                        f"sampling {order!r} needs rows in any order, but an iterable training set is read in its "
+                        "own: give a datasets.Dataset, or leave sampling unset"
+                    )
                 train_dataset = filter_stream(train_dataset, table)
             else:
                 if isinstance(train_dataset, EncodedDataset) and train_dataset.rows.config.id_column is None:

@@ -52,6 +52,10 @@ class OSTSFTTrainer(SFTTrainer):
         **kwargs: Any,
     ):
         args = OSTSFTConfig() if args is None else args
+        selects = train_dataset is not None and any(source is not None for source in (scores, selection, proxy))
+        # Before hours of scoring.
+        if selects and not isinstance(train_dataset, (datasets.Dataset, IterableDataset)):
+            raise DataError(f"OSTSFTTrainer selects from a datasets.Dataset, not from {type(train_dataset).__name__}")
         table = resolve_selection(
             args, train_dataset, eval_dataset, kwargs.get("processing_class"),
             scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
@@ -60,10 +64,6 @@ class OSTSFTTrainer(SFTTrainer):
         if table is not None:
             if isinstance(train_dataset, datasets.Dataset):
                 train_dataset = train_dataset.select(sorted(find_kept(train_dataset, table).indices))
-            elif isinstance(train_dataset, IterableDataset):
-                train_dataset = filter_stream(train_dataset, table)
             else:
-                raise DataError(
-                    f"OSTSFTTrainer selects from a datasets.Dataset, not from {type(train_dataset).__name__}"
-                )
+                train_dataset = filter_stream(train_dataset, table)
         super().__init__(model, args, data_collator, train_dataset, eval_dataset, *more, **kwargs)

@@ -149,6 +149,17 @@ def test_ranked_rows_come_in_the_order_of_the_selection_not_of_their_utilities(
     assert list(trainer._get_train_sampler()) == [record["row"] for record in records]
 
 
+def test_an_order_is_not_asked_of_a_stream(model, processor, pool_dataset, selection, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="sampling 'ranked' needs rows in any order, but an iterable training set"):
+        OSTTrainer(
+            model,
+            config(tmp_path, sampling="ranked"),
+            train_dataset=pool_dataset.to_iterable_dataset(),
+            processing_class=processor,
+            selection=selection,
+        )
+
+
 def test_selection_may_be_a_file_and_args_plain(model, processor, pool_dataset, selection, tmp_path: Path) -> None:
     write_selection(selection, tmp_path / "selection.parquet")
     args = transformers.TrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True)

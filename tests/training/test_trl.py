@@ -43,6 +43,20 @@ def test_sft_trainer_sees_the_kept_rows_alone(text_path: str, tmp_path: Path, pa
     assert trainer.train().metrics["train_loss"] > 0
 
 
+def test_sft_trainer_refuses_rows_of_another_kind_before_it_scores(text_path: str, tmp_path: Path) -> None:
+    rows = datasets.Dataset.from_list([{"prompt": f"question {i} ", "completion": f"answer {i}"} for i in range(6)])
+    with pytest.raises(DataError, match="selects from a datasets.Dataset, not from Rows"):
+        OSTSFTTrainer(
+            load_model(ModelConfig(text_path)),
+            config(tmp_path / "out"),
+            train_dataset=Rows(rows.select(range(4))),
+            processing_class=transformers.AutoTokenizer.from_pretrained(text_path),
+            proxy=text_path,
+            anchors=rows.select([4, 5]),
+        )
+    assert not (tmp_path / "out").exists()
+
+
 def test_sft_trainer_refuses_a_pool_with_rows_of_its_evaluation_set(text_path: str, tmp_path: Path) -> None:
     rows = datasets.Dataset.from_list([{"prompt": f"question {i} ", "completion": f"answer {i}"} for i in range(24)])
     with pytest.raises(DataError, match=r"1 rows of the pool .* repeat a row of the evaluation set"):
