@@ -45,7 +45,7 @@ def test_sft_trainer_sees_the_kept_rows_alone(text_path: str, tmp_path: Path, pa
 
 def test_sft_trainer_refuses_rows_of_another_kind_before_it_scores(text_path: str, tmp_path: Path) -> None:
     rows = datasets.Dataset.from_list([{"prompt": f"question {i} ", "completion": f"answer {i}"} for i in range(6)])
-    with pytest.raises(DataError, match="selects from a datasets.Dataset, not from Rows"):
+    with pytest.raises(DataError, match=r"selects from a datasets\.Dataset, not from Rows"):
         OSTSFTTrainer(
             load_model(ModelConfig(text_path)),
             config(tmp_path / "out"),
