@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -32,12 +30,6 @@ def study(name):
 @pytest.mark.parametrize("name", STUDIES)
 def test_table_is_that_of_the_results(name):
     assert (RESULTS / name / "results.md").read_text() == as_markdown(study(name))
-
-
-def test_bars_are_those_of_the_results():
-    command = [sys.executable, "recipes/handwritten_arithmetic/bars.py", "docs/results"]
-    printed = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    assert (RESULTS / "bars.md").read_text() == printed
 
 
 def means(name, setting):
