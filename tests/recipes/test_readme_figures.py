@@ -1,0 +1,36 @@
+"""README's table holds the figures of the results that it speaks of."""
+
+import json
+import re
+from pathlib import Path
+
+from ost_hf.reporting.statistics import mean_interval
+from ost_hf.reporting.study_table import percent, scores_by_method
+
+ROWS = {
+    "nothing": "untrained",
+    "everything": "everything",
+    "a random half": "random",
+    "the half of lowest loss": "low_loss",
+    "the paper's half (`strategy: paper`)": "paper",
+    "the OST half (`strategy: auto`)": "auto",
+    "all clean rows and no others": "oracle",
+}
+
+
+def means(root: Path, study: str, setting: str) -> dict[str, str]:
+    """The mean score of each method, rounded as the tables do."""
+    results = json.loads((root / "docs" / "results" / study / "results.json").read_text())["results"]
+    scores = scores_by_method(result for result in results if result["setting"] == setting)
+    return {method: percent(mean_interval(list(of.values()))).split(" ")[0] for method, of in scores.items()}
+
+
+def test_table_of_the_gate_and_of_robustness(root: Path) -> None:
+    lines = (root / "README.md").read_text().splitlines()
+    header = next(line for line in lines if line.startswith("| trained on |"))
+    columns = [means(root, "gate", setting) for setting in re.findall(r"`(\w+)` ?\|", header)]
+    columns.append(means(root, "robustness", "noise_0"))
+    for label, method in ROWS.items():
+        line = next(line for line in lines if line.replace("*", "").startswith(f"| {label} |"))
+        cells = [re.sub(r"[*¹ ]", "", cell) for cell in line.split("|")[2:-1]]
+        assert cells == [column.get(method, "") for column in columns], label
