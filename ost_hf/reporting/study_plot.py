@@ -96,12 +96,13 @@ def _arms(trained: list[Record]) -> list[Arm]:
 
 
 def panel_title(trained: list[Record], setting: str, arm: Arm) -> str:
-    """Setting and protocol, and the methods whose cost is of fewer seeds than their score."""
+    """Setting, protocol and what is kept, and the methods whose cost is of fewer seeds than their score."""
     notes = [
         f"\ncost {f'of {known} of {count} seeds' if known else 'not known'}: {', '.join(methods)}"
         for (known, count), methods in known_of_some(_of_panel(trained, setting, arm)).items()
     ]
-    return f"{setting} ({arm[1]}){''.join(notes)}"
+    kept = "" if arm[0] is None else f", keep {arm[0]:.0%}"
+    return f"{setting} ({arm[1]}{kept}){''.join(notes)}"
 
 
 def _of_panel(trained: list[Record], setting: str, arm: Arm) -> list[Record]:

@@ -61,7 +61,7 @@ def test_a_mark_is_of_all_seeds_whatever_is_known_of_their_cost(study: Record, t
     scores = [pytest.approx(value) for value in (0.1, 0.2, 0.3)]
     assert found == {"random": (23, scores), "auto": (18, scores)}
     title = panel_title(study["results"], "one", (0.5, "B"))
-    assert title == "one (B)\ncost of 2 of 3 seeds: auto\ncost not known: slow"
+    assert title == "one (B, keep 50%)\ncost of 2 of 3 seeds: auto\ncost not known: slow"
     plot_cost(study, tmp_path / "study.png")
     assert (tmp_path / "study.png").stat().st_size > 10_000
 
