@@ -16,7 +16,7 @@ from trl import SFTConfig, SFTTrainer
 from ost_hf.errors import DataError
 from ost_hf.training.config import SelectionArguments
 from ost_hf.training.kept import filter_stream, find_kept
-from ost_hf.training.trainer import resolve_selection
+from ost_hf.training.resolve import resolve_selection
 
 
 @dataclass
