@@ -77,7 +77,8 @@ def test_help_imports_nothing_heavy() -> None:
 
 def test_version_and_overview() -> None:
     assert ost_hf("--version").stdout.strip() == "0.1.0"
-    assert all(command in ost_hf("--help").stdout for command in COMMANDS)
+    overview = ost_hf("--help").stdout
+    assert all(command in overview for command in COMMANDS)
 
 
 def test_run_leaves_the_whole_run_directory(config: Path) -> None:
@@ -186,3 +187,15 @@ def selected(config: Path, tmp_path: Path) -> Path:
     assert main(["score", "--config", str(config), "--run_dir", str(run_dir), "--scoring.scorer", "random"]) == 0
     assert main(["select", "--run_dir", str(run_dir)]) == 0
     return run_dir
+
+
+def test_training_goes_on_from_its_last_checkpoint(config: Path, tmp_path: Path) -> None:
+    run_dir = selected(config, tmp_path)
+    words = ["--run_dir", str(run_dir), "--training.save_strategy", "steps", "--training.save_steps", "1"]
+    assert main(["train", *words, "--training.max_steps", "2"]) == 0
+    first = run_dir / "target" / "checkpoint-1" / "trainer_state.json"
+    written = first.stat().st_mtime_ns
+    assert main(["train", *words, "--training.max_steps", "3", "--training.resume_from_checkpoint", "true"]) == 0
+    # A training from the start would write it anew.
+    assert first.stat().st_mtime_ns == written
+    assert (run_dir / "target" / "checkpoint-3").is_dir()

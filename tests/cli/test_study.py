@@ -54,6 +54,7 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
     assert {"score", "select", "train", "evaluate"} == set(oracle["seconds"])
     verdicts = by_name["one_step", 5, "B"]["verdicts"]
     assert sum(sum(counts.values()) for counts in verdicts.values()) == 40
+    assert not list((tmp_path / "study").rglob("target"))  # fine-tuned models are removed once they are evaluated
 
     scores = {(record["method"], record["seed"]): record["score"] for record in results["datamodelling"]}
     assert set(scores) == {(name, seed) for name in ("everything", "one_step", "oracle") for seed in (5, 6)}

@@ -22,6 +22,8 @@ from ost_hf.errors import ConfigError
 
 def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tmp_path: Path) -> None:
     given["settings"]["tiny"]["selection"] = {"length_strata": 2}
+    given["settings"]["tiny"]["prepare_options"] = ["--noise", 0.3]
+    given["common"]["anchors"]["size"] = 4
     config = load_study(write(given, tmp_path))
     group = groups(config)[1]
     assert (group.setting, group.seed) == ("tiny", 6)
@@ -33,10 +35,13 @@ def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tm
     assert second.pool.path == str(group.data / "pool.parquet")
     assert [second.proxy.seed, second.scoring.seed, second.selection.seed] == [6, 6, 6]  # type: ignore[union-attr]
     assert second.training["seed"] == 6
+    assert second.anchors is not None
+    assert second.anchors.seed == 6  # others of them for each seed
     assert [arm.name for arm in arms(config, "everything")] == ["keep-own-A", "keep-own-B"]
     command = prepare_command(config, group)
     assert command is not None
-    assert command[-8:] == ["--seed", "6", "--pool_rows", "40", "--anchor_rows", "6", "--test_rows", "10"]
+    sizes = ["--pool_rows", "40", "--anchor_rows", "6", "--test_rows", "10"]
+    assert command[-10:] == ["--seed", "6", *sizes, "--noise", "0.3"]
     assert filled(["{setting}-{seed}", 3, None], group) == ["tiny-6", 3, None]
 
 

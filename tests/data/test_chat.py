@@ -123,9 +123,10 @@ def test_spans_are_what_is_visible_of_the_answers(template: str, contents: list[
 @pytest.mark.parametrize("template", [CHATML, THINKING, PLAIN])
 @pytest.mark.parametrize("word", ["assistant", "assistant\nassistant", "user", "<|im_start|>assistant\n", "{{ q }}"])
 def test_repeated_words_do_not_move_spans(template: str, word: str) -> None:
-    spans = supervised(template, conversation(word, word, word, word))
-    assert len(spans) == 2
-    assert all(word in span for span in spans)
+    closed = word if template == PLAIN else f"{word}<|im_end|>"
+    # That template writes the last turn's empty thinking out.
+    last = f"<think>\n\n</think>\n\n{closed}" if template == THINKING else closed
+    assert supervised(template, conversation(word, word, word, word)) == [closed, last]
 
 
 @pytest.mark.parametrize("template", [CHATML, BRACKETS, PLAIN])

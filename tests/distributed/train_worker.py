@@ -21,6 +21,7 @@ from ost_hf import (
     load_model,
 )
 from ost_hf.models import load_processing_class
+from ost_hf.parallel import gather_objects
 
 
 def main(folder: Path, model_path: str, wanted: str, what: str) -> None:
@@ -58,8 +59,8 @@ def main(folder: Path, model_path: str, wanted: str, what: str) -> None:
     assert accelerator.num_processes == 2, accelerator.num_processes
     loader = trainer.get_train_dataloader()
     assert trainer.num_examples(loader) == 20
-    # Another four-row batch goes to the other process: the sampler's order is shared out, not repeated.
     seen = sum(len(batch["labels"]) for batch in loader)
+    rows = gather_objects([row for batch in loader.batch_sampler for row in batch])
     result = trainer.train()
     trainer.save_model(str(folder / "target"))
     if trainer.is_world_process_zero():
@@ -67,6 +68,7 @@ def main(folder: Path, model_path: str, wanted: str, what: str) -> None:
             "distributed_type": accelerator.distributed_type.value,
             "num_processes": accelerator.num_processes,
             "rows_in_this_process": seen,
+            "rows": sorted(rows),
             "kept": result.metrics["train_rows_kept"],
         }
         (folder / "facts.json").write_text(json.dumps(facts))

@@ -116,13 +116,15 @@ def test_dropout_is_off_while_scoring(warm_proxy: Proxy, pool, anchors, name: st
 def test_scores_depend_little_on_precision(warm_proxy: Proxy, pool, anchors, name: str) -> None:
     # The exact step subtracts two losses: at the default step size bfloat16 may not tell them apart.
     more = {"learning_rate": 1e-2, "update_rule": "sgd"} if name == "exact" else {}
-    single = scores(warm_proxy, pool, anchors, name, **more)
+    # docs/scoring.md says 0.98 of first order; a few rows tell that of none.
+    rows = [pool.encode(row) for row in range(12 if name == "exact" else 60)]
+    single = utilities(scorer_of(warm_proxy, anchors, name, **more), rows)
     half = copy.deepcopy(warm_proxy)
     for parameter_name, parameter in half.model.named_parameters():
         if ".lora_" not in parameter_name:
             parameter.data = parameter.data.bfloat16()
-    low = scores(half, pool, anchors, name, **more)
-    assert spearmanr(single, low).statistic > 0.9
+    low = utilities(scorer_of(half, anchors, name, **more), rows)
+    assert spearmanr(single, low).statistic > (0.9 if name == "exact" else 0.98)
 
 
 def test_scoring_leaves_the_proxy_as_it_was(warm_proxy: Proxy, pool, anchors, name: str) -> None:

@@ -23,6 +23,8 @@ from ost_hf.cli.train import training_arguments
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
+# Runs a script with a second look of few steps.
+SHORT = str(Path(__file__).with_name("short_second_look.py"))
 STUDIES = [path for path in RECIPES if path.parent.name != "handwritten_arithmetic"]
 
 
@@ -136,7 +138,7 @@ def test_vlm_sft_runs_under_the_launcher(vlm_path: str, pool_dataset, anchor_dat
     anchor_dataset.to_parquet(tmp_path / "anchors.parquet")
     run(
         "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml", "--main_process_port=0",
-        "recipes/vlm_sft.py", "--model", vlm_path, "--proxy", vlm_path, "--pool", str(tmp_path / "pool.parquet"),
+        SHORT, "recipes/vlm_sft.py", "--model", vlm_path, "--proxy", vlm_path, "--pool", str(tmp_path / "pool.parquet"),
         "--anchors", str(tmp_path / "anchors.parquet"), "--keep_ratio", "0.5", "--output_dir", str(tmp_path / "out"),
         "--max_steps", "2", "--save_strategy", "no", "--use_cpu", "true",
     )  # fmt: skip
@@ -151,9 +153,10 @@ def test_text_sft_runs(text_path: str, tmp_path: Path) -> None:
     tokenizer_config = Path(text_path) / "tokenizer_config.json"
     assert tokenizer_config.exists()
     run(
-        "recipes/text_sft.py", "--model", text_path, "--proxy", text_path, "--pool", str(tmp_path / "pool.jsonl"),
-        "--anchors", str(tmp_path / "anchors.jsonl"), "--keep_count", "10", "--output_dir", str(tmp_path / "out"),
-        "--max_steps", "2", "--save_strategy", "no", "--use_cpu", "true", "--max_length", "64",
+        SHORT, "recipes/text_sft.py", "--model", text_path, "--proxy", text_path,
+        "--pool", str(tmp_path / "pool.jsonl"), "--anchors", str(tmp_path / "anchors.jsonl"), "--keep_count", "10",
+        "--output_dir", str(tmp_path / "out"), "--max_steps", "2", "--save_strategy", "no", "--use_cpu", "true",
+        "--max_length", "64",
     )  # fmt: skip
     assert (tmp_path / "out" / "model.safetensors").exists()
 

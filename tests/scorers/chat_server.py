@@ -70,6 +70,7 @@ class ChatServer:
     def __init__(self, answer: Callable[[Call], Answer | str]):
         self.answer = answer
         self.calls: list[Call] = []
+        self.headers_of_probes: list[dict[str, str]] = []
         self.most_at_once = 0
         self._open = 0
         self._lock = threading.Lock()
@@ -114,6 +115,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         """Says nothing: the tests read ``ChatServer.calls``."""
+
+    def do_GET(self) -> None:
+        self.owner.headers_of_probes.append(dict(self.headers))
+        self.send_error(404)
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import datasets
+import numpy as np
 import pytest
 import torch
 
@@ -15,6 +18,7 @@ from ost_hf.scorers import config as scorer_config
 from ost_hf.scorers.base import SCORERS, Score, build_scorer, register
 from ost_hf.scorers.estimators import ESTIMATORS
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.runner import score_pool
 
 
 def one_step(proxy: Proxy, anchors: EncodedDataset, **settings):
@@ -54,18 +58,23 @@ def test_per_anchor_gives_the_same_utility_and_its_standard_error(
         assert other.utility_se > 0
 
 
-@pytest.mark.parametrize("settings", [{}, {"per_anchor": True}, {"utility": "raw", "estimator": "exact"}])
-def test_groups_get_columns_whose_weighted_mean_is_the_utility(
+@pytest.mark.parametrize("settings", [{}, {"utility": "raw", "estimator": "exact"}])
+def test_groups_and_standard_errors_are_those_of_the_anchors_utilities(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, settings
 ) -> None:
-    operations = list(anchors.rows.dataset["operation"])
-    for score in one_step(warm_proxy, anchors, group_by="operation", **settings).score(
-        [pool.encode(0), pool.encode(1)]
-    ):
-        groups = {name: score.columns[f"group:{name}"] for name in set(operations)}
-        mean = sum(groups[name] * operations.count(name) for name in groups) / len(operations)
-        assert score.utility == pytest.approx(mean, rel=1e-3, abs=1e-9)
-        assert len(set(groups.values())) == len(groups)
+    operations = np.array(anchors.rows.dataset["operation"])
+    batch = [pool.encode(0), pool.encode(1)]
+    each = one_step(warm_proxy, anchors, per_anchor=True, group_by="operation", **settings).score(batch)
+    # Without per_anchor groups take another path.
+    alone = one_step(warm_proxy, anchors, group_by="operation", **settings).score(batch)
+    for score, other in zip(each, alone, strict=True):
+        utilities = np.array(score.anchor_utilities)
+        assert score.utility == pytest.approx(utilities.mean(), rel=1e-3, abs=1e-9)
+        assert score.utility_se == pytest.approx(utilities.std(ddof=1) / len(utilities) ** 0.5, rel=1e-3)
+        for name in set(operations):
+            mean = pytest.approx(utilities[operations == name].mean(), rel=1e-3, abs=1e-8)
+            assert score.columns[f"group:{name}"] == mean
+            assert other.columns[f"group:{name}"] == mean
 
 
 def test_groups_of_an_unknown_column_are_refused(warm_proxy: Proxy, anchors: EncodedDataset) -> None:
@@ -125,6 +134,13 @@ def test_useless_central_difference_is_refused(
     monkeypatch.setattr("ost_hf.utility.forward.STEP_SHARES", (1e-9,))
     with pytest.raises(ModelError, match=r"misses the true slopes by .* use 'reverse', or a proxy with dtype float32"):
         one_step(warm_proxy, anchors, estimator="forward", utility="raw", derivative="central")
+    # By default forward mode is tried then, which SDPA's kernels have not.
+    with pytest.raises(ModelError, match="misses the true slopes"):
+        one_step(warm_proxy, anchors, estimator="forward", utility="raw")
+    warm_proxy.model.set_attn_implementation("eager")
+    assert one_step(warm_proxy, anchors, estimator="forward", utility="raw").facts["forward"]["derivative"] == (
+        "forward_mode"
+    )
 
 
 def test_random_scores_are_a_function_of_seed_and_id(pool: EncodedDataset) -> None:
@@ -151,8 +167,8 @@ def test_unusable_anchor_is_an_error_that_names_it(warm_proxy: Proxy, processor)
         one_step(warm_proxy, EncodedDataset(rows, Encoder(processor)))
 
 
-def test_users_scorer_joins_by_a_decorator(pool: EncodedDataset) -> None:
-    @register("tokens")
+def test_users_scorer_joins_by_a_decorator(pool: EncodedDataset, vlm_path: str, tmp_path: Path) -> None:
+    @register("tokens", needs=())
     class TokensScorer:
         def __init__(self, config, **unused):
             self.batch_size = config.batch_size
@@ -161,8 +177,11 @@ def test_users_scorer_joins_by_a_decorator(pool: EncodedDataset) -> None:
             return [Score(-float(row.length)) for row in batch]
 
     try:
-        scores = build_scorer("tokens", config=ScoringConfig(scorer="tokens")).score([pool.encode(0)])
-        assert scores[0].utility == -pool.encode(0).length
+        table = score_pool(
+            tmp_path, pool.rows, None, ProxyConfig(vlm_path), ScoringConfig("tokens"), pool.encoder.config
+        )
+        assert table.read()["utility"].to_pylist() == [-pool.encode(row).length for row in range(len(pool))]
+        assert table.manifest()["identity"]["scoring"]["scorer"] == "tokens"
     finally:
         del SCORERS["tokens"]
 

@@ -120,7 +120,13 @@ def test_command_writes_and_prints_what_it_found(
         "anchors": {"path": str(tmp_path / "anchors.parquet")},
         "proxy": {"model": vlm_path, "warmup_min_steps": 2, "warmup_batch_size": 4},
         # Left out of the measurement, not in its way.
-        "scoring": {"per_anchor": True, "sketch_size": 4, "batch_size": 5},
+        "scoring": {
+            "per_anchor": True,
+            "sketch_size": 4,
+            "batch_size": 5,
+            "second_look_min_steps": 2,
+            "second_look_batch_size": 4,
+        },
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(given))
     assert main(["doctor", "--config", str(tmp_path / "config.yaml")]) == 0

@@ -25,7 +25,8 @@ from ost_hf.scorers.base import Score, build_scorer
 from ost_hf.scoring import runner
 from ost_hf.scoring.anchor_scores import anchor_file, read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.runner import run_scorer, score_pool
+from ost_hf.scoring.loop import run_scorer
+from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
 
 
@@ -133,6 +134,10 @@ def test_finished_run_is_not_scored_again(
         ({"encoding": EncodingConfig(max_length=99)}, "encoding.max_length was 2048, now 99"),
         ({"pool": 59}, "pool was"),
         ({"anchors": 11}, "anchors was"),
+        (
+            {"proxy": ProxyConfig("another", lora_r=4)},
+            r"proxy.lora_r was 8, now 4; proxy.model was '.*', now 'another'",
+        ),
     ],
 )
 def test_run_directory_of_another_configuration_is_refused(
@@ -149,7 +154,7 @@ def test_run_directory_of_another_configuration_is_refused(
         if name in change:
             identity[name] = identity[name].select(range(change.pop(name)))
     with pytest.raises(RunDirectoryError, match=rf"holds scores of another run: .*{message}.*Choose another run_dir"):
-        score_pool(folder, **identity, **change)
+        score_pool(folder, **{**identity, **change})
     assert (table.folder / "manifest.json").read_text() == before
 
 
@@ -280,6 +285,21 @@ def test_table_is_parquet_with_a_manifest_that_names_versions(vlm_path: str, poo
     manifest = json.loads((table.folder / "manifest.json").read_text())
     assert manifest["rows"] == 60
     assert set(manifest["versions"]) >= {"ost-hf", "torch", "transformers", "peft"}
+
+
+def test_scores_of_anchors_of_other_groups_are_refused(
+    pool: EncodedDataset, anchors: EncodedDataset, tmp_path: Path, vlm_path: str
+) -> None:
+    config = ScoringConfig("rds", group_by="topic")
+
+    def score(topics: list[str]) -> None:
+        grouped = Rows(anchors.rows.dataset.add_column("topic", topics), anchors.rows.config)  # type: ignore[call-arg]
+        score_pool(tmp_path, pool.rows, grouped, quick_proxy(vlm_path), config, pool.encoder.config)
+
+    topics = ["a", "b"] * (len(anchors) // 2)
+    score(topics)
+    with pytest.raises(RunDirectoryError, match="group_by_digest"):
+        score(topics[::-1])
 
 
 @pytest.mark.parametrize("second_look", [False, True])

@@ -26,7 +26,8 @@ from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look import FOLDS, best_rows, fold, not_corrupted
-from ost_hf.scoring.second_look_proxy import load_mature_proxy, train_mature_proxy
+from ost_hf.scoring.second_look_cost import planned_passes, planned_trainings
+from ost_hf.scoring.second_look_proxy import load_mature_proxy, train_mature_proxy, training_steps
 from ost_hf.utility.conformal import small_p
 from ost_hf.utility.late_loss import late_loss
 
@@ -258,7 +259,16 @@ def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
 
     monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting)
     monkeypatch.setattr("ost_hf.scoring.second_look.load_mature_proxy", loading)
-    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_rounds=rounds))
+    # Nothing is found corrupted: the plan that the doctor's seconds are of.
+    monkeypatch.setattr("ost_hf.scoring.second_look.small_p", lambda anchors: -1.0)
+    config = scoring(second_look_rounds=rounds, second_look_epochs=1.0)
+    table = score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
+    assert sum(map(len, together)) == len(FOLDS) * planned_passes(config)
+    learnt_from = [rows for done in table.manifest()["second_look"]["rounds"] for rows in done["rows_trained_on"]]
+    trainings, steps = planned_trainings(len(pool_dataset), config)
+    assert len(learnt_from) == trainings
+    # Halves are drawn, and one has a few rows more than the other.
+    assert abs(sum(training_steps(rows, config) for rows in learnt_from) - steps) <= trainings
     assert len(together) == 2 * rounds
     assert together[-1] == together[-2] == [f"round-{number}" for number in range(rounds - asked + 1, rounds + 1)]
     assert not list((tmp_path / "scores").rglob("proxy-*"))

@@ -11,6 +11,7 @@ import pytest
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.selection.config import STRATEGIES, SelectionConfig
 from ost_hf.selection.selector import select
+from ost_hf.selection.setwise import greedy
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, hard_draw
 
@@ -133,15 +134,27 @@ def test_rows_without_a_second_look_come_last_and_the_others_keep_theirs() -> No
 def test_dropping_toxic_rows_does_not_hide_corruption() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
     table = select(scores(**second_look(corrupted)), SelectionConfig(drop_toxic=True))
-    assert "as clean as the anchors" in explanation(table)
+    assert "part of it looks corrupted" in explanation(table)
+    assert "(p > 0.2)" in explanation(table)
     assert corrupted[kept_rows(table)].sum() == 0
+
+
+def test_of_rows_of_one_p_value_those_of_lowest_loss_fill_the_quota() -> None:
+    corrupted = np.arange(COUNT) < 140
+    columns = second_look(corrupted)
+    kept, late = kept_rows(select(scores(**columns))), np.asarray(columns["late_loss"])
+    filled = kept[corrupted[kept]]
+    lowest = np.flatnonzero(corrupted)[np.argsort(late[corrupted])][: len(filled)]
+    assert len(filled) > 30
+    assert sorted(filled) == sorted(lowest)
 
 
 def test_few_anchors_can_find_corruption() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
     p = np.where(corrupted, 1 / 11, np.random.default_rng(0).integers(1, 12, COUNT) / 11)
     table = select(scores(late_loss=p.tolist(), corrupted_p=p.tolist()))
-    assert "as clean as the anchors" in explanation(table)
+    assert "part of it looks corrupted" in explanation(table)
+    assert "(p > 0.2)" in explanation(table)
     assert corrupted[kept_rows(table)].mean() < 0.2
 
 
@@ -150,10 +163,18 @@ def sketches(rows: int, seed: int) -> pa.Array:
 
 
 def test_setwise_reads_the_sketches_of_rows_and_anchors() -> None:
-    anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
-    table = select(scores(sketch=sketches(COUNT, 2)), SelectionConfig(strategy="setwise", keep_count=30), anchors)
-    assert kept_rows(table).size == 30
-    assert sorted(table["rank"].to_pylist()) == list(range(1, COUNT + 1))
+    unknown, held, given = (5, 90, 91, 150), sketches(ANCHORS, 3), sketches(COUNT, 2)
+    known = [row for row in range(COUNT) if row not in unknown]
+    whole = scores(sketch=pa.array([None if row in unknown else given[row] for row in range(COUNT)], given.type))
+    utility = [None if row in unknown else value for row, value in enumerate(whole["utility"].to_pylist())]
+    whole = whole.set_column(whole.column_names.index("utility"), "utility", pa.array(utility, pa.float64()))
+    parts = pa.concat_tables([whole.slice(0, 60), whole.slice(60, 70), whole.slice(130)])
+    table = select(parts, SelectionConfig(strategy="setwise", keep_count=30), pa.table({"sketch": held}))
+    ranks = table["rank"].to_pylist()
+    rows, of_anchors = (np.array(each.to_pylist(), np.float32) for each in (given, held))
+    expected = [known[place] for place in greedy(rows[known], of_anchors, 30).order]
+    assert sorted(kept_rows(table), key=lambda row: ranks[row]) == expected
+    assert [ranks[row] for row in unknown] == [None] * 4
     with pytest.raises(DataError, match=r"needs sketches of candidates and anchors: score with scoring\.sketch_size"):
         select(scores(), SelectionConfig(strategy="setwise"))
 

@@ -24,6 +24,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.scoring.strategy import STRATEGIES
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import select, write_selection
 from ost_hf.training.config import OSTConfig
@@ -149,6 +150,35 @@ def test_ranked_rows_come_in_the_order_of_the_selection_not_of_their_utilities(
     assert list(trainer._get_train_sampler()) == [record["row"] for record in records]
 
 
+@pytest.mark.parametrize("streamed", [False, True])
+def test_tokens_and_a_collator_of_ones_own_are_trained_on_by_id(text_path: str, tmp_path: Path, streamed: bool) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(text_path)
+    ids, kept = [f"row {number}" for number in range(12)], {1, 4, 5, 8, 11}
+    table = pa.table({"example_id": ids, "row": range(12), "kept": [number in kept for number in range(12)]})
+    tokens = [tokenizer(f"question {number} and its answer")["input_ids"] for number in range(12)]
+    turned = range(11, -1, -1)
+    given = datasets.Dataset.from_list([{"example_id": ids[n], "input_ids": tokens[n]} for n in turned])
+    seen: list[list[int]] = []
+
+    def collate(rows: list[dict[str, Any]]) -> Any:
+        seen.extend(row["input_ids"] for row in rows)
+        return transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)(rows)
+
+    trainer = OSTTrainer(
+        load_model(ModelConfig(text_path)),
+        config(tmp_path),
+        data_collator=collate,
+        train_dataset=given.to_iterable_dataset() if streamed else given,
+        selection=table,
+    )
+    trainer.train()  # two steps of four rows: all five, and some again
+    if streamed:
+        assert seen[:5] == [tokens[number] for number in turned if number in kept]
+    else:
+        assert trainer.num_examples(trainer.get_train_dataloader()) == 5
+    assert {tuple(row) for row in seen} == {tuple(tokens[number]) for number in kept}
+
+
 def test_an_order_is_not_asked_of_a_stream(model, processor, pool_dataset, selection, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sampling 'ranked' needs rows in any order, but an iterable training set"):
         OSTTrainer(
@@ -209,8 +239,11 @@ def test_proxy_and_anchors_score_first(
      ({"scoring": ScoringConfig()}, 14)],
 )  # fmt: skip
 def test_copies_are_dropped_where_that_is_asked_for_and_by_default(
-    settings: dict, left: int, text_path: str, tmp_path: Path
+    settings: dict, left: int, text_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # The default's six trainings of 150 steps have nothing to do with copies.
+    short = {"second_look": True, "second_look_min_steps": 2, "second_look_batch_size": 4}
+    monkeypatch.setitem(STRATEGIES["auto"], "scoring", short)
     rows = [
         {"question": row["question"] + str(n), "answer": row["answer"]} for n, row in enumerate(task.pool_rows(12, 3))
     ]

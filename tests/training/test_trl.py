@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import datasets
@@ -14,6 +15,9 @@ from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
+from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.selector import select
 from ost_hf.training.trl import OSTSFTConfig, OSTSFTTrainer
 
 
@@ -38,8 +42,10 @@ def test_sft_trainer_sees_the_kept_rows_alone(text_path: str, tmp_path: Path, pa
         processing_class=transformers.AutoTokenizer.from_pretrained(text_path),
         scores=tmp_path / "run",
     )
-    if not packing:
-        assert len(trainer.train_dataset) == 5
+    table = select(ScoreTable(tmp_path / "run" / "scores").read(), SelectionConfig(keep_count=5))
+    kept = {record["row"] for record in table.to_pylist() if record["kept"]}
+    text = " ".join(trainer.processing_class.batch_decode(trainer.train_dataset["input_ids"]))
+    assert {int(number) for number in re.findall(r"question (\d+)", text)} == kept
     assert trainer.train().metrics["train_loss"] > 0
 
 
