@@ -83,7 +83,7 @@ def find_model_class(config: ModelConfig) -> Any:
     model_class = (
         transformers.AutoModelForImageTextToText if reads_images(config) else transformers.AutoModelForCausalLM
     )
-    if type(model_config) not in model_class._model_mapping:
+    if not _loads(model_class, model_config, config):
         raise ModelError(
             f"{config.model} is a {type(model_config).__name__}: neither a causal language model nor an "
             "image-text-to-text model"
@@ -103,7 +103,13 @@ def reads_images(config: ModelConfig) -> bool:
     """Whether the model is an image-text-to-text model."""
     import transformers
 
-    return type(_model_config(config)) in transformers.AutoModelForImageTextToText._model_mapping
+    return _loads(transformers.AutoModelForImageTextToText, _model_config(config), config)
+
+
+def _loads(auto_class: Any, model_config: Any, config: ModelConfig) -> bool:
+    """Whether an auto class has a class for a configuration, of the library or of code that comes with the model."""
+    remote = (getattr(model_config, "auto_map", None) or {}) if config.trust_remote_code else {}
+    return type(model_config) in auto_class._model_mapping or auto_class.__name__ in remote
 
 
 def _model_config(config: ModelConfig) -> Any:

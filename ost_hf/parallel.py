@@ -13,11 +13,21 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+
+# Seconds that processes wait for one another: torch's own ten minutes are for steps of a training.
+_timeout = 86400.0
+
+
+def set_timeout(seconds: float) -> None:
+    """Sets how long processes wait for one another; before the first :func:`state`."""
+    global _timeout
+    _timeout = seconds
 
 
 def state() -> PartialState:
@@ -27,7 +37,10 @@ def state() -> PartialState:
     Accelerate would otherwise look for a CUDA device.
     """
     made = PartialState._shared_state or torch.accelerator.is_available()
-    current = PartialState() if made else PartialState(cpu=True)
+    # What a process may lag behind: their shares are equal in rows, not in time, and a part more can take hours. One
+    # that fails is no reason for a limit: the launcher ends the others. An existing state takes no notice.
+    patience = {"timeout": timedelta(seconds=_timeout)}
+    current = PartialState(**patience) if made else PartialState(cpu=True, **patience)
     if current.num_processes > 1 and current.device.type == "cpu":
         # Once, however often it is asked for.
         atexit.unregister(_let_gloo_finish)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, Field
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from ost_hf._version import __version__
@@ -192,13 +193,21 @@ def _held(command: str, given_file: str | None, config: RunConfig, overrides: di
 def _run(command: str, config: RunConfig, held: str | None) -> None:
     path = config.folder / "config.yaml"
     before = path.read_text() if path.exists() else None
+    made = _made(config.folder)
     try:
         _start(command, config, held)
     except OSTError:
-        # A command that was refused must not leave its settings behind as if the tables were made with them.
-        if before is not None:
+        # A command that was refused must not leave its settings behind as if the tables were made with them; of one
+        # that failed later some were.
+        if before is not None and _made(config.folder) == made:
             path.write_text(before)
         raise
+
+
+def _made(folder: Path) -> dict[Path, int]:
+    """What stages have written, and when."""
+    patterns = ("proxy/proxy.json", "scores/**/part-*.parquet", "selection.parquet", "target/**/*", "metrics.json")
+    return {path: path.stat().st_mtime_ns for pattern in patterns for path in folder.glob(pattern) if path.is_file()}
 
 
 def _start(command: str, config: RunConfig, held: str | None) -> None:
@@ -208,8 +217,10 @@ def _start(command: str, config: RunConfig, held: str | None) -> None:
         _set_up_logging(logging.INFO, held)
         launcher.launch(config, command)
         return
-    from ost_hf.parallel import is_main
+    from ost_hf.parallel import is_main, set_timeout
 
+    if command == "train" and "ddp_timeout" in config.training:
+        set_timeout(config.training["ddp_timeout"])
     _set_up_logging(logging.INFO if is_main() else logging.ERROR, held)
     # The doctor only looks: settings that it tries must not replace those that tables in the folder were made with.
     if is_main() and not (command == "doctor" and (config.folder / "config.yaml").exists()):

@@ -37,3 +37,7 @@ def run_stage(config: RunConfig, stage: str) -> None:
         launcher.launch(config, stage)
     else:
         STAGES[stage](config)
+        from ost_hf.parallel import free_memory
+
+        # A trainer, its model and the optimizer's moments hold on to one another: the next stage may need their memory.
+        free_memory()

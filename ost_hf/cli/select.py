@@ -66,7 +66,8 @@ def _tell(table: pa.Table, balance_by: str | None, values: Sequence[Any] | None)
         counts = ", ".join(f"{found[name]} {name}" for name in ("toxic", "useful", "uncertain"))
         logger.info("verdicts of %d scored rows: %s", found.total(), counts)
     if values is not None:
-        names = [str(values[row]) for row in table["row"].to_pylist()]
+        of_row = list(values)  # a dataset's column reads each place by itself
+        names = [str(of_row[row]) for row in table["row"].to_pylist()]
         of_kept = Counter(name for name, is_kept in zip(names, kept, strict=True) if is_kept)
         totals = Counter(names).most_common()
         parts = [f"{name} {of_kept[name]} of {total}" for name, total in totals[:_VALUES]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ost_hf.errors import ConfigError, require_choice, require_range
@@ -104,9 +106,26 @@ class EncodingConfig:
         require_range("encoding.cache_mib", self.cache_mib, at_least=0)
         require_choice("overflow", self.overflow, ["skip", "truncate"])
 
+    def read_chat_template(self) -> str | None:
+        """The text of the file that ``chat_template`` names.
+
+        Raises:
+            ConfigError: If there is no such file.
+        """
+        if self.chat_template is None:
+            return None
+        path = Path(self.chat_template).expanduser()
+        if not path.is_file():
+            raise ConfigError(f"encoding.chat_template: there is no file {self.chat_template}")
+        return path.read_text()
+
     def identity(self) -> dict[str, Any]:
-        """The fields that decide what a row becomes; memory does not."""
-        return {key: value for key, value in asdict(self).items() if key != "cache_mib"}
+        """What decides what a row becomes: the fields but for memory's, and the template's text."""
+        fields = {key: value for key, value in asdict(self).items() if key != "cache_mib"}
+        text = self.read_chat_template()
+        if text is not None:
+            fields["chat_template_digest"] = hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+        return fields
 
 
 @dataclass(frozen=True)

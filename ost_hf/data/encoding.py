@@ -18,7 +18,7 @@ from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding_cache import EncodingCache, shared_cache
 from ost_hf.data.images import open_image
 from ost_hf.data.rows import Example, Message, RowError, Rows
-from ost_hf.errors import ConfigError, DataError, ModelError
+from ost_hf.errors import DataError, ModelError
 
 IGNORE_INDEX = -100
 
@@ -69,12 +69,8 @@ class Encoder:
         self.is_processor = self.tokenizer is not processing_class
         if not getattr(self.tokenizer, "is_fast", False):
             raise ModelError(f"{type(self.tokenizer).__name__} has no character offsets; a fast tokenizer is needed")
-        if self.config.chat_template is not None:
-            path = Path(self.config.chat_template).expanduser()
-            if not path.is_file():
-                raise ConfigError(f"encoding.chat_template: there is no file {self.config.chat_template}")
-            self.chat_template: str | None = path.read_text()
-        else:
+        self.chat_template: str | None = self.config.read_chat_template()
+        if self.config.chat_template is None:
             self.chat_template = getattr(processing_class, "chat_template", None) or self.tokenizer.chat_template
 
     @cached_property
@@ -340,10 +336,18 @@ class EncodedDataset(Dataset[Features]):
         return self.encoder.config.cache_mib > 0 and self._cache.get(row) is not None
 
     def __getitem__(self, row: int) -> Features:
-        encoded = self.encode(row)
-        if encoded.features is None:
-            raise DataError(
-                f"row {row} ({encoded.example_id}) cannot be used: {encoded.status}, {encoded.detail}; "
-                "score or check the rows first, so that it is left out"
-            )
-        return dict(encoded.features)  # a collator may take fields out
+        return features_of(self.encode(row))
+
+
+def features_of(encoded: Encoded) -> Features:
+    """Model inputs of one row, in a dictionary of its own: a collator may take fields out.
+
+    Raises:
+        DataError: If the row cannot be used.
+    """
+    if encoded.features is None:
+        raise DataError(
+            f"row {encoded.row} ({encoded.example_id}) cannot be used: {encoded.status}, {encoded.detail}; "
+            "score or check the rows first, so that it is left out"
+        )
+    return dict(encoded.features)

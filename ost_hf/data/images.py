@@ -46,7 +46,8 @@ def open_image(image: Any, folder: Path | None) -> Any:
         raise ValueError(f"no image file at {image.get('path') if isinstance(image, dict) else image!r}")
     try:
         return Image.open(io.BytesIO(data)).convert("RGB")
-    except (Image.DecompressionBombError, SyntaxError) as error:  # PIL's SyntaxError: some damaged PNG files
+    # PIL's SyntaxError: some damaged PNG files; RuntimeError: AVIF, DDS.
+    except (Image.DecompressionBombError, SyntaxError, RuntimeError) as error:
         raise ValueError(str(error)) from error
 
 

@@ -94,10 +94,12 @@ def kept_dataset(pool: Rows, selection: pa.Table) -> datasets.Dataset:
 def _with_images(kept: datasets.Dataset, pool: Rows) -> datasets.Dataset:
     """Images that the pool names by file, as images: on the Hub no one has those files."""
     column = pool.images_column
-    if column is None or kept.features[column] not in (
-        datasets.Value("string"),
-        datasets.List(datasets.Value("string")),
-    ):
+    if column is None:
+        return kept
+    feature = kept.features[column]
+    is_list = isinstance(feature, (datasets.List, datasets.LargeList))
+    # pandas' files come with large strings.
+    if getattr(feature.feature if is_list else feature, "dtype", None) not in ("string", "large_string"):
         return kept
     folder = pool.folder or Path()
 
@@ -106,6 +108,5 @@ def _with_images(kept: datasets.Dataset, pool: Rows) -> datasets.Dataset:
             return None
         return [place(one) for one in name] if isinstance(name, list) else str(folder / name)
 
-    is_list = isinstance(kept.features[column], datasets.List)
     placed = kept.map(lambda row: {column: place(row[column])})
     return placed.cast_column(column, datasets.List(datasets.Image()) if is_list else datasets.Image())

@@ -24,6 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from ost_hf.errors import ModelError, RunDirectoryError
+from ost_hf.files import write_whole
 from ost_hf.models import load_model, load_processing_class
 from ost_hf.parallel import outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
@@ -158,7 +159,8 @@ def save_proxy(proxy: Proxy, folder: str | Path, origin: dict[str, Any] | None =
         tensors["step"] = torch.tensor(proxy.adam.step)
         save_file(tensors, folder / "optimizer.safetensors")
     described = {"config": asdict(proxy.config), "origin": origin, "report": proxy.report()}
-    (folder / "proxy.json").write_text(json.dumps(described, indent=2) + "\n")
+    text = json.dumps(described, indent=2) + "\n"
+    write_whole(folder / "proxy.json", lambda path: path.write_text(text))
 
 
 def check_gradients(proxy: Proxy, sample: dict[str, torch.Tensor]) -> None:

@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
-from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.data.encoding import Encoded, EncodedDataset, features_of
 from ost_hf.parallel import free_memory, share, state, sum_over_processes
 from ost_hf.utility.loss import per_sample_loss
 
@@ -65,7 +65,7 @@ def train(
         while total is None:
             # Again from the start: a part that did not fit has left some of its gradients.
             optimizer.zero_grad(set_to_none=False)
-            total = _accumulate(model, rows, cut_batches(mine, tokens), len(batch), collate)
+            total = _accumulate(model, cut_batches(mine, tokens), len(batch), collate)
             if total is None:
                 tokens //= 2  # a row that is longer is a batch of its own
                 free_memory()
@@ -86,9 +86,7 @@ def train(
     return optimizer, losses
 
 
-def _accumulate(
-    model: Any, rows: EncodedDataset, micro_batches: list[list[Encoded]], samples: int, collate: Collator
-) -> torch.Tensor | None:
+def _accumulate(model: Any, micro_batches: list[list[Encoded]], samples: int, collate: Collator) -> torch.Tensor | None:
     """Adds up the gradients of a step's mean loss.
 
     Returns:
@@ -96,7 +94,7 @@ def _accumulate(
     """
     total = torch.zeros((), device=state().device)
     for batch in micro_batches:
-        features = collate([rows[row.row] for row in batch])
+        features = collate([features_of(row) for row in batch])
         inputs = {key: value.to(state().device) for key, value in features.items()}
         try:
             loss = per_sample_loss(model, inputs).sum() / samples

@@ -105,7 +105,7 @@ def score_pool(
     _score_rows(Path(run_dir), encoded, anchors, proxy, table, remaining, exclude, scoring)
     free_memory()
     if is_main():
-        statuses = Counter(table.read()["status"].to_pylist())
+        statuses = Counter(table.read(columns=["row", "status"])["status"].to_pylist())
         logger.info("scored %d rows: %s", len(pool), ", ".join(f"{n} {s}" for s, n in statuses.most_common()))
     return table
 
@@ -185,7 +185,11 @@ def _identity(
         "proxy": asdict(proxy),
         "encoding": encoding.identity(),
     }
-    # Not among what a model reads, so the rows' own fingerprints do not cover these.
+    # Not among what rows hold, so their fingerprints do not cover it.
+    of_anchors = anchors.config.system_prompt if anchors is not None else None
+    if pool.config.system_prompt or of_anchors:
+        identity["system_prompts"] = {"pool": pool.config.system_prompt, "anchors": of_anchors}
+    # Not among what a model reads: the same.
     for name, rows, column in (("column", pool, scoring.column), ("group_by", anchors, scoring.group_by)):
         if rows is not None and column is not None and column in rows.dataset.column_names:
             values = json.dumps(list(rows.dataset[column]), default=str)
@@ -224,6 +228,7 @@ def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclu
                 "pool": pool.rows.fingerprint,
                 "encoding": pool.encoder.config.identity(),
                 "excluded_rows": sorted(exclude),
+                **({"system_prompt": prompt} if (prompt := pool.rows.config.system_prompt) else {}),
             }
         )
     )

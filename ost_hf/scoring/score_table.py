@@ -35,6 +35,9 @@ SCHEMA = pa.schema(
     ]
 )
 
+# In the metadata of a table that is read: the number of anchors of the second look.
+CALIBRATION = "calibration"
+
 # List columns, of fields of a score.
 VECTORS = ("sketch", "anchor_utilities", "anchor_similarities")
 
@@ -125,6 +128,7 @@ class ScoreTable:
         if not parts:
             raise RunDirectoryError(f"the score table in {self.folder} has no rows yet: run the score stage")
         table = pa.concat_tables(parts, promote_options="default").sort_by("row")
+        table = table.replace_schema_metadata({CALIBRATION: str(count)} if (count := self.calibration()) else None)
         rows = table["row"].to_pylist()
         if len(set(rows)) != len(rows):
             raise RunDirectoryError(f"rows appear more than once in {self.folder}; remove the folder and score again")
@@ -134,6 +138,11 @@ class ScoreTable:
                 "run the score stage again to finish it"
             )
         return table
+
+    def calibration(self) -> int | None:
+        """How many anchors the second look's p-values were made with; ``None`` without one."""
+        losses = self.manifest().get("second_look", {}).get("anchor_losses")
+        return min(map(len, losses)) if losses else None
 
     def _has_rows(self) -> bool:
         """Whether a row is stored here or in the tables inside that lead to this one."""

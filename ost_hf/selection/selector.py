@@ -99,7 +99,7 @@ def _check_toxicity(scores: pa.Table, config: SelectionConfig, anchors: pa.Table
     p_values = _numbers(scores, "corrupted_p")
     if not config.drop_toxic or p_values is None or "anchor_utilities" in scores.column_names:
         return
-    count = _calibration(p_values) if anchors is None else len(anchors)
+    count = _calibration(scores, anchors)
     lowest, rate = smallest_p(count), config.false_discovery_rate
     if count and lowest > rate:
         raise DataError(
@@ -229,13 +229,20 @@ def _candidates(
         anchor_sketch=_matrix(anchors, "sketch") if anchors is not None else None,
         diversity_threshold=config.diversity_threshold,
         pool_p=pool_p,
-        calibration=_calibration(pool_p) if anchors is None else len(anchors),
+        calibration=_calibration(scores, anchors),
         seed=config.seed,
     )
 
 
-def _calibration(pool_p: NDArray[np.float64] | None) -> int:
-    """How many anchors p-values were made with: they are whole multiples of 1 / (1 + anchors)."""
+def _calibration(scores: pa.Table, anchors: pa.Table | None) -> int:
+    """How many anchors p-values were made with, as a score table's metadata says."""
+    said = (scores.schema.metadata or {}).get(b"calibration")
+    if said is not None:
+        return int(said)
+    if anchors is not None:
+        return len(anchors)
+    # Made elsewhere: p-values are whole multiples of 1 / (1 + anchors).
+    pool_p = _numbers(scores, "corrupted_p")
     finite = pool_p[~np.isnan(pool_p)] if pool_p is not None else np.empty(0)
     return round(1 / float(np.diff(np.unique([0.0, *finite])).min()) - 1) if len(finite) else 0
 

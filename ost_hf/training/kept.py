@@ -15,7 +15,7 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.encoding import EncodedDataset
@@ -26,6 +26,9 @@ from ost_hf.parallel import gather_objects, is_main, share
 logger = logging.getLogger(__name__)
 
 ID_COLUMN = "example_id"
+
+# A stream that begins with so many rows that were not scored is another dataset.
+_STRANGERS = 1000
 
 
 @dataclass
@@ -107,20 +110,20 @@ def filter_stream(dataset: Any, selection: pa.Table) -> Any:
     """The kept rows of an iterable dataset, in its own order.
 
     Raises:
-        DataError: While iterating, if a row has no ``example_id``.
+        DataError: While iterating, if a row has no ``example_id``, or the first thousand none that it knows.
     """
-    kept = {record[ID_COLUMN] for record in kept_records(selection)}
+    kept = {str(record[ID_COLUMN]) for record in kept_records(selection)}
+    is_kept = _IsKept(kept, set(map(str, selection[ID_COLUMN].to_pylist())))
     if isinstance(dataset, datasets.IterableDataset):
-        return dataset.filter(_IsKept(kept))
-    return KeptStream(dataset, kept)
+        return dataset.filter(is_kept)
+    return KeptStream(dataset, is_kept)
 
 
 class KeptStream(IterableDataset[Any]):
     """An iterable dataset's rows whose ``example_id`` is kept."""
 
-    def __init__(self, dataset: Iterable[Any], kept: set[str]):
-        self.dataset = dataset
-        self._is_kept = _IsKept(kept)
+    def __init__(self, dataset: Iterable[Any], is_kept: _IsKept):
+        self.dataset, self._is_kept = dataset, is_kept
 
     def __iter__(self) -> Iterator[Any]:
         for row in self.dataset:
@@ -135,8 +138,11 @@ class KeptStream(IterableDataset[Any]):
 
 
 class _IsKept:
-    def __init__(self, kept: set[str]):
-        self.kept = kept
+    """Whether a row of a stream is kept; a stream of other ids would be read to its end and leave nothing."""
+
+    def __init__(self, kept: set[str], known: set[str]):
+        self.kept, self.known = kept, known
+        self._strangers: int | None = 0  # rows so far, as long as none was known
 
     def __call__(self, row: dict[str, Any]) -> bool:
         if ID_COLUMN not in row:
@@ -144,7 +150,15 @@ class _IsKept:
                 f"rows of an iterable training set need an {ID_COLUMN!r} field to be matched with a selection; "
                 f"this one has {', '.join(row)}"
             )
-        return str(row[ID_COLUMN]) in self.kept
+        example_id = str(row[ID_COLUMN])
+        if self._strangers is not None:
+            self._strangers = None if example_id in self.known else self._strangers + 1
+            if self._strangers == min(_STRANGERS, len(self.known)):
+                raise DataError(
+                    f"the first {self._strangers} rows of the training set have ids that the selection does not know, "
+                    f"such as {example_id}: it was made of another dataset, or without the id_column that these are of"
+                )
+        return example_id in self.kept
 
 
 def drop_unusable(dataset: EncodedDataset, kept: Kept, report: Path, num_workers: int) -> Kept:
@@ -165,6 +179,29 @@ def drop_unusable(dataset: EncodedDataset, kept: Kept, report: Path, num_workers
         report.parent.mkdir(parents=True, exist_ok=True)
         report.write_text(json.dumps(unusable, indent=2) + "\n")
     return kept.without({status["row"] for status in unusable}) if unusable else kept
+
+
+def usable_part(dataset: EncodedDataset, name: str, num_workers: int) -> Dataset[Any]:
+    """An evaluation set without the rows that cannot be encoded, which would end a training at its first evaluation.
+
+    Args:
+        dataset: The set.
+        name: What the log calls it.
+        num_workers: Processes that read it.
+
+    Raises:
+        DataError: If no row can be used.
+    """
+    loader = DataLoader(_Statuses(dataset, share(list(range(len(dataset))))), batch_size=None, num_workers=num_workers)
+    unusable = {status["row"]: status for status in gather_objects([status for status in loader if status is not None])}
+    if not unusable:
+        return dataset
+    first = unusable[min(unusable)]
+    reason = f"such as row {first['row']} ({first['status']}: {first['detail']})"
+    if len(unusable) == len(dataset):
+        raise DataError(f"no row of {name} can be used, {reason}")
+    logger.warning("%d of %d rows of %s cannot be used and are left out, %s", len(unusable), len(dataset), name, reason)
+    return Subset(dataset, [row for row in range(len(dataset)) if row not in unusable])
 
 
 class _Statuses(Dataset[Any]):

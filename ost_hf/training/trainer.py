@@ -25,7 +25,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.training.config import OSTConfig, sampling_order
-from ost_hf.training.kept import Kept, drop_unusable, filter_stream, find_kept
+from ost_hf.training.kept import Kept, drop_unusable, filter_stream, find_kept, usable_part
 from ost_hf.training.resolve import resolve_selection, rows_of
 from ost_hf.training.sampler import OSTSampler
 
@@ -140,7 +140,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             if data_collator is None and processing_class is not None:
                 encoder = Encoder(processing_class, encoding)
                 train_dataset = _encoded(train_dataset, encoder)
-                eval_dataset = _encoded(eval_dataset, encoder)
+                eval_dataset = _usable(_encoded(eval_dataset, encoder), args)
                 if isinstance(train_dataset, EncodedDataset):
                     data_collator = Collator.of(processing_class)
                     # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
@@ -157,7 +157,10 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
                     )
                 train_dataset = filter_stream(train_dataset, table)
             else:
-                if isinstance(train_dataset, EncodedDataset) and train_dataset.rows.config.id_column is None:
+                # Ids are hashes where there is no column of them, and the cache of encoded rows knows rows by hashes.
+                if isinstance(train_dataset, EncodedDataset) and (
+                    train_dataset.rows.config.id_column is None or train_dataset.encoder.config.cache_mib
+                ):
                     train_dataset.rows.hash_together()
                 self._kept = find_kept(train_dataset, table)
                 if getattr(args, "check_rows", True) and isinstance(train_dataset, EncodedDataset):
@@ -173,6 +176,15 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+
+
+def _usable(dataset: Any, args: transformers.TrainingArguments, name: str = "eval_dataset") -> Any:
+    """Without rows that cannot be encoded, where the dataset is encoded here and ``check_rows`` is left on."""
+    if isinstance(dataset, dict):
+        return {key: _usable(one, args, f"eval_dataset {key!r}") for key, one in dataset.items()}
+    if not isinstance(dataset, EncodedDataset) or not getattr(args, "check_rows", True):
+        return dataset
+    return usable_part(dataset, name, args.dataloader_num_workers)
 
 
 def _encoded(dataset: Any, encoder: Encoder) -> Any:

@@ -88,7 +88,8 @@ def describe_choice(config: RunConfig) -> Record:
     p_values, utility = (table[name].to_numpy().astype(np.float64) for name in ("corrupted_p", "utility"))
     kept = read_selection(path)["kept"].to_numpy()
     highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
-    calibration = min(map(len, scores.manifest()["second_look"]["anchor_losses"]))
+    calibration = scores.calibration()
+    assert calibration is not None
     places, _ = split_clean(p_values, p_values, calibration)
     as_clean = np.zeros(len(p_values), dtype=bool)
     as_clean[places] = True
