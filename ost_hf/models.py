@@ -124,6 +124,10 @@ def _model_config(config: ModelConfig) -> Any:
         )
     except OSError as error:
         raise ModelError(f"{name}: {_why_not_found(error)}") from error
+    except ValueError as error:  # an unknown architecture, or code of the model's own that nobody allowed to be run
+        raise ModelError(
+            f"{name}: {str(error).splitlines()[0]} (trust_remote_code is {config.trust_remote_code})"
+        ) from error
 
 
 def _why_not_found(error: OSError) -> str:

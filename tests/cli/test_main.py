@@ -14,6 +14,8 @@ import pytest
 import yaml
 
 from ost_hf.cli.main import COMMANDS, main
+from ost_hf.cli.run import STAGES
+from ost_hf.errors import OSTError
 from ost_hf.scoring.score_table import ScoreTable
 
 
@@ -143,6 +145,20 @@ def test_refused_command_leaves_the_run_directory_as_it_was(config: Path, tmp_pa
     assert "duplicates.within_pool was 'report', now 'drop'; " in message
     assert "scoring.scorer was 'random', now 'one_step'" in message
     assert (tmp_path / "run" / "config.yaml").read_text() == before
+
+
+def test_settings_of_what_was_made_before_a_failure_stay(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(config: object) -> None:
+        raise OSTError("out of luck")
+
+    run_dir = selected(config, tmp_path)
+    monkeypatch.setitem(STAGES, "train", fail)
+    words = ["--run_dir", str(run_dir), "--scoring.scorer", "random", "--selection.keep_count", "5"]
+    assert main(["run", "--config", str(config), *words]) == 2
+    # The selection is of these settings.
+    assert yaml.safe_load((run_dir / "config.yaml").read_text())["selection"]["keep_count"] == 5
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,13 @@ def test_missing_template_file_is_named(tokenizer: Any, tmp_path: Path) -> None:
         Encoder(tokenizer, EncodingConfig(chat_template=str(tmp_path / "nope.jinja")))
 
 
+def test_a_chat_template_is_known_by_its_text(tmp_path: Path) -> None:
+    before = template_file(tmp_path, "one").identity()
+    assert template_file(tmp_path, "one").identity() == before
+    assert template_file(tmp_path, "two").identity() != before
+    assert EncodingConfig().identity().keys() < before.keys()
+
+
 def test_template_that_is_not_jinja_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="the chat template is not valid Jinja"):
         encode(tokenizer, {"messages": THINKING}, template_file(tmp_path, "{% for m in"))
@@ -205,12 +213,17 @@ def test_row_without_answer_tokens_has_no_labels(tokenizer: Any, record: Record)
     assert (encoded.status, encoded.features, encoded.tokens) == ("no_labels", None, 0)
 
 
+# A picture of a kind that Pillow opens and does not decode: NotImplementedError.
+DDS = b"DDS " + struct.pack("<7I", 124, 0, 8, 8, 0, 0, 0) + bytes(44) + struct.pack("<2I", 32, 0x9999) + bytes(44)
+
+
 @pytest.mark.parametrize(
     "image",
     [
         {"bytes": b"damaged", "path": None},
         {"bytes": png()["bytes"][:60], "path": None},
         {"bytes": None, "path": "/nowhere/a.png"},
+        {"bytes": DDS, "path": None},
         png((3000, 2)),
         png((500, 500)),
     ],

@@ -273,6 +273,14 @@ def test_aggregated_utilities_are_pushed_beside_the_scores_that_they_were_made_o
         push_curated(workplace.pool, other, selection, manifest, HubConfig("me/refused"))
 
 
+@pytest.mark.parametrize("kind", ["string", "large_string"])  # the latter from pandas' files
+def test_images_named_by_file_are_pushed_as_images(tmp_path: Path, kind: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    rows = datasets.Dataset.from_list([{"question": "what?", "answer": "it", "image": str(tmp_path / "a.png")}])
+    pool = Rows(rows.cast_column("image", datasets.Value(kind)), DatasetConfig("in memory"))
+    assert _with_images(pool.dataset, pool)[0]["image"].size == (8, 8)
+
+
 def test_rows_without_an_image_are_pushed_beside_rows_with_one(tmp_path: Path) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     (tmp_path / "pool.jsonl").write_text(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,7 @@ def test_finished_run_is_not_scored_again(
         ({"scoring": ScoringConfig(utility="raw")}, "scoring.utility was 'mean_cosine', now 'raw'"),
         ({"encoding": EncodingConfig(max_length=99)}, "encoding.max_length was 2048, now 99"),
         ({"pool": 59}, "pool was"),
+        ({"pool": "Be brief."}, r"system_prompts was None, now \{'pool': 'Be brief.', 'anchors': None\}"),
         ({"anchors": 11}, "anchors was"),
         (
             {"proxy": ProxyConfig("another", lora_r=4)},
@@ -152,7 +154,13 @@ def test_run_directory_of_another_configuration_is_refused(
     before = (table.folder / "manifest.json").read_text()
     for name in ("pool", "anchors"):
         if name in change:
-            identity[name] = identity[name].select(range(change.pop(name)))
+            new = change.pop(name)
+            rows = identity[name]
+            identity[name] = (
+                Rows(rows.dataset, replace(rows.config, system_prompt=new))
+                if isinstance(new, str)
+                else rows.select(range(new))
+            )
     with pytest.raises(RunDirectoryError, match=rf"holds scores of another run: .*{message}.*Choose another run_dir"):
         score_pool(folder, **{**identity, **change})
     assert (table.folder / "manifest.json").read_text() == before

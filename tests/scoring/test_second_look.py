@@ -61,6 +61,8 @@ def test_p_values_are_those_of_the_stored_losses(scored: Path, pool_dataset) -> 
     hashes = Rows(pool_dataset).content_hashes
     table = ScoreTable(scored / "scores")
     anchor_losses = table.manifest()["second_look"]["anchor_losses"]
+    # What a table says of itself where the anchors' own scores are not at hand.
+    assert table.read().schema.metadata[b"calibration"] == b"%d" % len(anchor_losses[0])
     for row in table.read().to_pylist():
         calibration = anchor_losses[1 - fold(hashes[row["row"]], seed=0)]
         above = sum(loss >= row["late_loss"] for loss in calibration)

@@ -286,6 +286,8 @@ def test_dropping_toxic_rows_is_refused_where_no_row_could_be_called_toxic() -> 
         select(table, SelectionConfig(drop_toxic=True), anchors)
     with pytest.raises(DataError, match=r"with 10 anchors no p-value .* is below 0\.091"):
         select(table, SelectionConfig(drop_toxic=True))  # the p-values themselves tell how many there were
+    said = table.replace_schema_metadata({"calibration": "19"})
+    assert select(said, SelectionConfig(drop_toxic=True)).num_rows == COUNT
     assert select(table, SelectionConfig(drop_toxic=True, false_discovery_rate=0.1), anchors).num_rows == COUNT
 
 

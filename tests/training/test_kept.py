@@ -115,6 +115,25 @@ def test_stream_without_ids_is_an_error(selection: pa.Table) -> None:
         list(filter_stream(Stream(), selection))
 
 
+def test_stream_of_other_ids_is_an_error(selection: pa.Table) -> None:
+    rows = [{"example_id": f"mine {number}", "x": number} for number in range(6)]
+
+    class Stream(IterableDataset):
+        def __iter__(self):
+            yield from rows
+
+    for stream in (Stream(), datasets.Dataset.from_list(rows).to_iterable_dataset()):
+        with pytest.raises(DataError, match="the first 6 rows of the training set have ids that the selection does"):
+            list(filter_stream(stream, selection))
+
+
+def test_ids_that_are_numbers_are_matched_as_text(selection: pa.Table) -> None:
+    numbered = selection.set_column(selection.column_names.index("example_id"), "example_id", pa.array(range(6)))
+    stream = datasets.Dataset.from_dict({"example_id": list(range(6)), "x": list(range(6))}).to_iterable_dataset()
+    kept = [row["row"] for row in numbered.to_pylist() if row["kept"]]
+    assert [row["x"] for row in filter_stream(stream, numbered)] == sorted(kept)
+
+
 def test_table_that_keeps_nothing_is_an_error(selection: pa.Table) -> None:
     nothing = selection.set_column(3, "kept", [[False] * 6])
     with pytest.raises(DataError, match="keeps no row"):

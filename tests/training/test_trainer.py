@@ -179,6 +179,35 @@ def test_tokens_and_a_collator_of_ones_own_are_trained_on_by_id(text_path: str, 
     assert {tuple(row) for row in seen} == {tuple(tokens[number]) for number in kept}
 
 
+def test_rows_of_an_evaluation_set_that_cannot_be_used_are_left_out(
+    model, processor, pool_dataset, selection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    held_out = pool_dataset.select(range(4)).map(
+        lambda row, n: {"answer": "" if n == 1 else row["answer"]}, with_indices=True
+    )
+    trainer = OSTTrainer(
+        model,
+        config(tmp_path),
+        train_dataset=pool_dataset,
+        eval_dataset={"some": held_out, "all": held_out.select([0, 2, 3])},
+        processing_class=processor,
+        selection=selection,
+    )
+    assert [len(one) for one in trainer.eval_dataset.values()] == [3, 3]
+    assert "1 of 4 rows of eval_dataset 'some' cannot be used and are left out, such as row 1 (no_labels" in caplog.text
+    found = trainer.evaluate()
+    assert found["eval_some_loss"] == pytest.approx(found["eval_all_loss"], rel=1e-4)
+    with pytest.raises(DataError, match="no row of eval_dataset can be used, such as row 0"):
+        OSTTrainer(
+            model,
+            config(tmp_path),
+            train_dataset=pool_dataset,
+            eval_dataset=held_out.select([1]),
+            processing_class=processor,
+            selection=selection,
+        )
+
+
 def test_an_order_is_not_asked_of_a_stream(model, processor, pool_dataset, selection, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sampling 'ranked' needs rows in any order, but an iterable training set"):
         OSTTrainer(
