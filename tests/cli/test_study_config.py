@@ -109,7 +109,7 @@ def test_both_protocols_need_a_number_of_steps_before_anything_runs(
 
 
 def test_a_score_is_asked_for_before_anything_runs(given: Record, tmp_path: Path) -> None:
-    del given["common"]["evaluation"]
+    del given["common"]["evaluation"], given["methods"]["untrained"]
     study = load_study(write(given, tmp_path))
     with pytest.raises(ConfigError, match="method everything has no section evaluation, which gives it its score"):
         run_study(study, groups(study), list(study.methods))

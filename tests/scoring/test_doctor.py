@@ -87,6 +87,7 @@ def test_first_order_in_float32_stands_far_above_its_noise(at_a_tiny_step: Diagn
         assert found.spearman is not None
     exact = figures(at_a_tiny_step, "float32", "exact")
     assert exact.spearman == pytest.approx(1)
+    assert at_a_tiny_step.second_look is None  # none is asked for
 
 
 def test_exact_in_bfloat16_at_a_tiny_step_is_called_noise(at_a_tiny_step: Diagnosis) -> None:

@@ -44,7 +44,7 @@ def test_sft_trainer_sees_the_kept_rows_alone(text_path: str, tmp_path: Path, pa
     )
     table = select(ScoreTable(tmp_path / "run" / "scores").read(), SelectionConfig(keep_count=5))
     kept = {record["row"] for record in table.to_pylist() if record["kept"]}
-    text = " ".join(trainer.processing_class.batch_decode(trainer.train_dataset["input_ids"]))
+    text = " ".join(trainer.processing_class.decode(ids) for ids in trainer.train_dataset["input_ids"])
     assert {int(number) for number in re.findall(r"question (\d+)", text)} == kept
     assert trainer.train().metrics["train_loss"] > 0
 
