@@ -74,13 +74,13 @@ def run_cascade(
         config: With estimator ``cascade``.
     """
     cheap = _scored(build, "reverse", range(len(pool)), pool, table, exclude, config)
-    first_order = {row["row"]: row["utility"] for row in cheap if row["utility"] is not None}
+    first_order = _column(cheap, "utility", range(len(pool)))
     calibration = calibration_rows(first_order, config)
     # Copies that were dropped are no part of the pool of which a share is kept.
     pool_size = len(pool) - len(exclude)
     chosen = sorted(calibration | band_rows(first_order, pool_size, config))
     costly = _scored(build, "exact", chosen, pool, table, exclude, config)
-    exact = {row["row"]: row["utility"] for row in costly if row["utility"] is not None}
+    exact = _column(costly, "utility", chosen)
     slope = _slope({row: first_order[row] for row in calibration}, exact)
     final = {row: exact.get(row, slope * utility) for row, utility in first_order.items()}
     if is_main():
@@ -93,11 +93,13 @@ def run_cascade(
                 slope,
             )
         table.add_to_manifest(cascade=asdict(agreement))
-        errors = {row["row"]: row["utility_se"] for row in costly}
-        done = table.rows_done()
-        records = [_merge(row, final, exact, errors, slope) for row in cheap if row["row"] not in done]
-        for start in range(0, len(records), config.part_size):
-            table.write_part(records[start : start + config.part_size])
+        errors, done, whole = _column(costly, "utility_se", chosen), table.rows_done(), cheap.read()
+        # A part at a time is made Python objects.
+        for start in range(0, len(whole), config.part_size):
+            records = whole.slice(start, config.part_size).to_pylist()
+            missing = [_merge(row, final, exact, errors, slope) for row in records if row["row"] not in done]
+            if missing:
+                table.write_part(missing)
     barrier()
 
 
@@ -109,8 +111,8 @@ def _scored(
     table: ScoreTable,
     exclude: Mapping[int, tuple[str, str]],
     config: ScoringConfig,
-) -> list[dict[str, Any]]:
-    """The records of ``rows`` by one estimator; those that an earlier run has stored are not scored again."""
+) -> ScoreTable:
+    """The table of ``rows`` by one estimator; those that an earlier run has stored are not scored again."""
     wanted = sorted(rows)
     part = ScoreTable(table.folder / {"reverse": "first_order"}.get(estimator, estimator))
     missing = sorted(set(wanted) - part.rows_done())
@@ -122,8 +124,17 @@ def _scored(
         run_scorer(scorer, pool, part, missing, exclude, config)
         del scorer
         free_memory()
-    kept = set(wanted)
-    return [record for record in part.read(complete=False).to_pylist() if record["row"] in kept] if wanted else []
+    return part
+
+
+def _column(part: ScoreTable, name: str, rows: Iterable[int]) -> Utilities:
+    """One column by row, of some rows, where it is not empty."""
+    wanted = set(rows)
+    if not wanted:
+        return {}
+    table = part.read(complete=False, columns=["row", name])
+    pairs = zip(table["row"].to_pylist(), table[name].to_pylist(), strict=True)
+    return {row: value for row, value in pairs if row in wanted and value is not None}
 
 
 def calibration_rows(first_order: Utilities, config: ScoringConfig) -> set[int]:
@@ -180,7 +191,7 @@ def _slope(first_order: Utilities, exact: Utilities) -> float:
 
 
 def _merge(
-    record: dict[str, Any], final: Utilities, exact: Utilities, errors: dict[int, float | None], slope: float
+    record: dict[str, Any], final: Utilities, exact: Utilities, errors: Utilities, slope: float
 ) -> dict[str, Any]:
     row, error = record["row"], record["utility_se"]
     return record | {

@@ -129,11 +129,10 @@ def _score_first(
     with outside_deepspeed():
         table = score_pool(run_dir, pool, anchors, proxy, scoring, encoding, overlap, duplicates, evaluation)
     free_memory()
-    selection = select(table.read(), wanted, read_anchor_scores(table))
-    if is_main():
-        write_selection(selection, run_dir / "selection.parquet")
+    if is_main():  # one of the processes holds the scores
+        write_selection(select(table.read(), wanted, read_anchor_scores(table)), run_dir / "selection.parquet")
     barrier()
-    return selection
+    return read_selection(run_dir)
 
 
 def _pool_of(train_dataset: Any, processing_class: Any) -> Rows:
