@@ -18,6 +18,9 @@ from ost_hf.errors import ConfigError, OSTError
 
 logger = logging.getLogger(__name__)
 
+# The default of `training.ddp_timeout`, in seconds.
+_DDP_TIMEOUT = 1800
+
 _SCORED = ("pool", "anchors", "duplicates", "encoding", "proxy", "scoring")
 
 # What each command reads; the flags of other sections would do nothing there.
@@ -219,8 +222,9 @@ def _start(command: str, config: RunConfig, held: str | None) -> None:
         return
     from ost_hf.parallel import is_main, set_timeout
 
-    if command == "train" and "ddp_timeout" in config.training:
-        set_timeout(config.training["ddp_timeout"])
+    if command == "train":
+        # TrainingArguments come too late to say it, and a training that hangs should end.
+        set_timeout(config.training.get("ddp_timeout", _DDP_TIMEOUT))
     _set_up_logging(logging.INFO if is_main() else logging.ERROR, held)
     # The doctor only looks: settings that it tries must not replace those that tables in the folder were made with.
     if is_main() and not (command == "doctor" and (config.folder / "config.yaml").exists()):
