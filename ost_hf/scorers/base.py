@@ -80,8 +80,8 @@ def register(
     """Adds a scorer under ``name``.
 
     The decorated callable builds it and is called with keywords: ``config``, ``pool`` (the candidates, encoded),
-    ``exclude`` (rows of the pool that must not be trained on), and what it ``needs``. It should take ``**unused``
-    for whatever else is there.
+    ``exclude`` (rows of the pool that must not be trained on), ``folder`` (the score table's, for what the scorer
+    wants to find again), and what it ``needs``. It should take ``**unused`` for whatever else is there.
 
     Args:
         name: What ``scoring.scorer`` says.

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -38,7 +39,7 @@ from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import Score, register
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, default_batch_tokens, encode_anchors, over_anchors
-from ost_hf.scorers.less_warmup import Checkpoint, holding, train_checkpoints
+from ost_hf.scorers.less_warmup import Checkpoint, holding, stored_checkpoints
 from ost_hf.utility.reverse import per_sample_gradients
 from ost_hf.utility.sketch import Sketch
 from ost_hf.utility.step import UpdateRule
@@ -66,6 +67,7 @@ class LessScorer:
         proxy: The base model and the warm-up's settings. Its own adapter is not used.
         anchors: The anchors, encoded for the proxy.
         exclude: Rows of the pool that must not be trained on.
+        folder: The score table's: the checkpoints are kept there.
 
     Raises:
         DataError: If an anchor cannot be encoded, or there is no column to group by.
@@ -81,6 +83,7 @@ class LessScorer:
         proxy: Proxy,
         anchors: EncodedDataset,
         exclude: Collection[int] = (),
+        folder: Path | None = None,
         **unused: Any,
     ):
         self.batch_size, self.batch_tokens = config.batch_size, config.batch_tokens or default_batch_tokens()
@@ -90,7 +93,8 @@ class LessScorer:
         encoded = encode_anchors(anchors)
         self.task_names, numbers = anchor_groups(anchors, config.group_by)
         task_of = numbers or [0] * len(encoded)
-        checkpoints = train_checkpoints(proxy, pool, exclude, config.less_checkpoints)
+        kept = folder / "less" if folder is not None else None
+        checkpoints = stored_checkpoints(kept, proxy, pool, exclude, config.less_checkpoints)
         total = sum(checkpoint.learning_rate for checkpoint in checkpoints)
         self.judges = [
             _Judge(

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
+from ost_hf.files import write_whole
+from ost_hf.parallel import barrier, is_main, state
 from ost_hf.proxy.model import Proxy
 from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
 from ost_hf.proxy.warmup import moments_of, warmup_rows
@@ -23,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 # Of the steps, with a rising rate: the paper's schedule, which then falls to zero in a straight line.
 _RISE = 0.03
+_COMPLETE = "checkpoints.json"
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,55 @@ class Checkpoint:
     weights: Tensors
     adam: AdamState
     learning_rate: float
+
+
+def stored_checkpoints(
+    folder: Path | None, proxy: Proxy, pool: EncodedDataset, exclude: Collection[int], count: int
+) -> list[Checkpoint]:
+    """The checkpoints of this run: those that lie in a folder, or new ones, which are then stored there.
+
+    Trained again, on another device or by other processes, they would not be quite the same, and one table would hold
+    the scores of two judges.
+
+    Args:
+        folder: Where they are kept; ``None`` to keep none.
+        proxy: As in :func:`train_checkpoints`.
+        pool: The same.
+        exclude: The same.
+        count: The same.
+    """
+    stored = folder is not None and (folder / _COMPLETE).exists()
+    barrier()
+    if stored:
+        assert folder is not None
+        return _read(folder, proxy)
+    checkpoints = train_checkpoints(proxy, pool, exclude, count)
+    if folder is not None and is_main():
+        _write(folder, checkpoints)
+    barrier()
+    return checkpoints
+
+
+def _write(folder: Path, checkpoints: Sequence[Checkpoint]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, checkpoint in enumerate(checkpoints):
+        parts = {"weight": checkpoint.weights, "exp_avg": checkpoint.adam.exp_avg, "v": checkpoint.adam.exp_avg_sq}
+        tensors = {f"{part}.{name}": value.contiguous() for part, of in parts.items() for name, value in of.items()}
+        save_file(tensors, folder / f"{number}.safetensors")
+    facts = [{"step": checkpoint.adam.step, "learning_rate": checkpoint.learning_rate} for checkpoint in checkpoints]
+    # Last: a folder that has it is complete.
+    write_whole(folder / _COMPLETE, lambda path: path.write_text(json.dumps(facts) + "\n"))
+
+
+def _read(folder: Path, proxy: Proxy) -> list[Checkpoint]:
+    checkpoints = []
+    for number, fact in enumerate(json.loads((folder / _COMPLETE).read_text())):
+        tensors = load_file(folder / f"{number}.safetensors", device=str(state().device))
+        weights, exp_avg, v = (
+            {name: tensors[f"{part}.{name}"] for name in proxy.parameters} for part in ("weight", "exp_avg", "v")
+        )
+        checkpoints.append(Checkpoint(weights, AdamState(exp_avg, v, fact["step"]), fact["learning_rate"]))
+    return checkpoints
 
 
 def train_checkpoints(

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import platform
+import shutil
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict
@@ -134,7 +135,7 @@ def _score_rows(
 ) -> None:
     """Makes what the scorer needs, and writes the missing rows with it."""
     needs = find_scorer(config.scorer).needs
-    uses: dict[str, Any] = {"pool": pool, "exclude": exclude}
+    uses: dict[str, Any] = {"pool": pool, "exclude": exclude, "folder": table.folder}
     if ANCHORS in needs:
         assert anchor_rows is not None
         uses[ANCHORS] = EncodedDataset(anchor_rows, pool.encoder)
@@ -158,6 +159,7 @@ def _open(table: ScoreTable, identity: Record, rows: int) -> None:
     if not has_rows and is_main():
         # Of a run that ended before its first row, and was perhaps another.
         anchor_file(table).unlink(missing_ok=True)
+        shutil.rmtree(table.folder / "less", ignore_errors=True)
         names = ("ost-hf", "torch", "transformers", "accelerate", "peft", "datasets")
         versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
         table.write_manifest(identity, rows=rows, versions=versions)

@@ -168,6 +168,27 @@ def test_scores_do_not_depend_on_batch_size_padding_or_order(
     assert np.abs(together - backwards).max() < 1e-3 * together.std()
 
 
+def test_a_run_that_is_continued_goes_on_with_the_same_checkpoints(
+    text: tuple[Proxy, EncodedDataset, EncodedDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proxy, pool, anchors = text
+    arguments = (
+        pool.rows, anchors.rows, proxy.config, ScoringConfig("less", less_checkpoints=2, part_size=4),
+        pool.encoder.config,
+    )  # fmt: skip
+    table = score_pool(tmp_path, *arguments)
+    whole = table.read()["utility"].to_numpy()
+    sorted(table.folder.glob("part-*"))[1].unlink()
+    monkeypatch.setattr(less_warmup, "train", None)
+    again = score_pool(tmp_path, *arguments).read()["utility"].to_numpy()
+    np.testing.assert_allclose(again, whole, rtol=1e-4, atol=1e-6)
+    # Of a run that stored no row they are nobody's.
+    for part in table.folder.glob("part-*"):
+        part.unlink()
+    with pytest.raises(TypeError):
+        score_pool(tmp_path, *arguments)
+
+
 def test_checkpoints_are_those_of_a_plain_loop(text: tuple[Proxy, EncodedDataset, EncodedDataset], monkeypatch) -> None:
     proxy, pool, _ = text
     seen: dict[str, Any] = {}
