@@ -54,7 +54,7 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
         difference = None if method == study["reference"] else paired_difference(reference, scores[method])
         name = f"**{method}**" if method == study["reference"] else method
         if len(scores[method]) < max(map(len, scores.values())):
-            name += f" ({len(scores[method])} seeds)"
+            name += f" ({len(scores[method])} seed{'s' if len(scores[method]) > 1 else ''})"
         seconds = [_seconds(mine, stages) for stages in (SELECTING, TRAINING, SELECTING + TRAINING)]
         kept, steps = _average(map(_kept_share, mine)), _average(result.get("steps") for result in mine)
         clean, auc = _average(result.get("clean_share") for result in mine), _auc(mine)
