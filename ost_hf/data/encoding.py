@@ -49,6 +49,15 @@ class Encoded:
         """Length in tokens, image tokens included."""
         return 0 if self.features is None else len(self.features["input_ids"])
 
+    def inputs(self) -> Features:
+        """``features`` in a dictionary of its own, for a collator may take fields out; ``DataError`` without any."""
+        if self.features is None:
+            raise DataError(
+                f"row {self.row} ({self.example_id}) cannot be used: {self.status}, {self.detail}; "
+                "score or check the rows first, so that it is left out"
+            )
+        return dict(self.features)
+
 
 class Encoder:
     """Formats, tokenises and labels examples for one model.
@@ -336,18 +345,4 @@ class EncodedDataset(Dataset[Features]):
         return self.encoder.config.cache_mib > 0 and self._cache.get(row) is not None
 
     def __getitem__(self, row: int) -> Features:
-        return features_of(self.encode(row))
-
-
-def features_of(encoded: Encoded) -> Features:
-    """Model inputs of one row, in a dictionary of its own: a collator may take fields out.
-
-    Raises:
-        DataError: If the row cannot be used.
-    """
-    if encoded.features is None:
-        raise DataError(
-            f"row {encoded.row} ({encoded.example_id}) cannot be used: {encoded.status}, {encoded.detail}; "
-            "score or check the rows first, so that it is left out"
-        )
-    return dict(encoded.features)
+        return self.encode(row).inputs()

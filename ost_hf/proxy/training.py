@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
-from ost_hf.data.encoding import Encoded, EncodedDataset, features_of
+from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.parallel import free_memory, share, state, sum_over_processes
 from ost_hf.utility.loss import per_sample_loss
 
@@ -94,7 +94,7 @@ def _accumulate(model: Any, micro_batches: list[list[Encoded]], samples: int, co
     """
     total = torch.zeros((), device=state().device)
     for batch in micro_batches:
-        features = collate([features_of(row) for row in batch])
+        features = collate([row.inputs() for row in batch])
         inputs = {key: value.to(state().device) for key, value in features.items()}
         try:
             loss = per_sample_loss(model, inputs).sum() / samples

@@ -167,9 +167,7 @@ def drop_unusable(dataset: EncodedDataset, kept: Kept, report: Path, num_workers
     The processes share the rows. The proxy's tokenizer may have had room for a row that the target's
     has not.
     """
-    mine = share(kept.indices)
-    loader = DataLoader(_Statuses(dataset, mine), batch_size=None, num_workers=num_workers)
-    unusable = sorted(gather_objects([status for status in loader if status is not None]), key=lambda s: s["row"])
+    unusable = _unusable(dataset, kept.indices, num_workers)
     if unusable:
         logger.warning(
             "%d of %d kept rows cannot be used by the target, such as row %d (%s: %s); %s names them all",
@@ -192,16 +190,22 @@ def usable_part(dataset: EncodedDataset, name: str, num_workers: int) -> Dataset
     Raises:
         DataError: If no row can be used.
     """
-    loader = DataLoader(_Statuses(dataset, share(list(range(len(dataset))))), batch_size=None, num_workers=num_workers)
-    unusable = {status["row"]: status for status in gather_objects([status for status in loader if status is not None])}
+    unusable = _unusable(dataset, list(range(len(dataset))), num_workers)
     if not unusable:
         return dataset
-    first = unusable[min(unusable)]
+    first = unusable[0]
     reason = f"such as row {first['row']} ({first['status']}: {first['detail']})"
     if len(unusable) == len(dataset):
         raise DataError(f"no row of {name} can be used, {reason}")
     logger.warning("%d of %d rows of %s cannot be used and are left out, %s", len(unusable), len(dataset), name, reason)
-    return Subset(dataset, [row for row in range(len(dataset)) if row not in unusable])
+    rows = {status["row"] for status in unusable}
+    return Subset(dataset, [row for row in range(len(dataset)) if row not in rows])
+
+
+def _unusable(dataset: EncodedDataset, rows: list[int], num_workers: int) -> list[dict[str, Any]]:
+    """Those of some rows that cannot be encoded, by row; the processes share the work, and all get the answer."""
+    loader = DataLoader(_Statuses(dataset, share(rows)), batch_size=None, num_workers=num_workers)
+    return sorted(gather_objects([status for status in loader if status is not None]), key=lambda s: s["row"])
 
 
 class _Statuses(Dataset[Any]):

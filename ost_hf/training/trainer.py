@@ -157,16 +157,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
                     )
                 train_dataset = filter_stream(train_dataset, table)
             else:
-                # Ids are hashes where there is no column of them, and the cache of encoded rows knows rows by hashes.
-                if isinstance(train_dataset, EncodedDataset) and (
-                    train_dataset.rows.config.id_column is None or train_dataset.encoder.config.cache_mib
-                ):
-                    train_dataset.rows.hash_together()
-                self._kept = find_kept(train_dataset, table)
-                if getattr(args, "check_rows", True) and isinstance(train_dataset, EncodedDataset):
-                    report = Path(args.output_dir) / "rows_not_used.json"
-                    self._kept = drop_unusable(train_dataset, self._kept, report, args.dataloader_num_workers)
-                logger.info("training on %d of %d rows", len(self._kept.indices), self._kept.pool_size)
+                self._kept = _find_usable(train_dataset, table, args)
         super().__init__(
             model=model,
             args=args,
@@ -176,6 +167,21 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+
+
+def _find_usable(dataset: Any, table: pa.Table, args: transformers.TrainingArguments) -> Kept:
+    """The kept rows of a training set that can be encoded."""
+    # Ids are hashes where there is no column of them, and the cache of encoded rows knows rows by hashes.
+    if isinstance(dataset, EncodedDataset) and (
+        dataset.rows.config.id_column is None or dataset.encoder.config.cache_mib
+    ):
+        dataset.rows.hash_together()
+    kept = find_kept(dataset, table)
+    if getattr(args, "check_rows", True) and isinstance(dataset, EncodedDataset):
+        report = Path(args.output_dir) / "rows_not_used.json"
+        kept = drop_unusable(dataset, kept, report, args.dataloader_num_workers)
+    logger.info("training on %d of %d rows", len(kept.indices), kept.pool_size)
+    return kept
 
 
 def _usable(dataset: Any, args: transformers.TrainingArguments, name: str = "eval_dataset") -> Any:

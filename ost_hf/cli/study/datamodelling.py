@@ -126,7 +126,7 @@ def anchor_loss(config: RunConfig) -> float:
     from ost_hf.data.anchors import load_anchors
     from ost_hf.data.batching import cut_batches
     from ost_hf.data.collator import Collator
-    from ost_hf.data.encoding import EncodedDataset, Encoder, features_of
+    from ost_hf.data.encoding import EncodedDataset, Encoder
     from ost_hf.models import load_model, load_processing_class
     from ost_hf.parallel import state
     from ost_hf.scorers.inputs import default_batch_tokens
@@ -141,7 +141,7 @@ def anchor_loss(config: RunConfig) -> float:
     total = 0.0
     with torch.inference_mode():
         for batch in cut_batches(map(anchors.encode, range(len(anchors))), default_batch_tokens()):
-            features = collate([features_of(row) for row in batch])
+            features = collate([row.inputs() for row in batch])
             inputs = {key: value.to(state().device) for key, value in features.items()}
             total += float(per_sample_loss(model, inputs).sum())
     return total / len(anchors)
