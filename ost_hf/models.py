@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ost_hf.errors import ConfigError, ModelError, require_choice
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -57,13 +60,10 @@ def load_model(config: ModelConfig) -> Any:
     Raises:
         ModelError: If there is no such model, or neither class knows it.
     """
-    import torch
-
-    dtype = getattr(torch, config.dtype) if config.dtype != "auto" else _default_dtype()
     model = find_model_class(config).from_pretrained(
         config.model,
         revision=config.revision,
-        dtype=dtype,
+        dtype=weights_dtype(config),
         attn_implementation=config.attn_implementation,
         trust_remote_code=config.trust_remote_code,
     )
@@ -143,10 +143,14 @@ def _why_not_found(error: OSError) -> str:
     return str(error)
 
 
-def _default_dtype() -> Any:
+def weights_dtype(config: ModelConfig) -> torch.dtype:
+    """What ``config.dtype`` means on this machine."""
     import torch
 
-    return torch.bfloat16 if torch.accelerator.is_available() else torch.float32
+    if config.dtype == "auto":
+        return torch.bfloat16 if torch.accelerator.is_available() else torch.float32
+    dtype: torch.dtype = getattr(torch, config.dtype)
+    return dtype
 
 
 def _keep_parameter_names(model: Any) -> None:

@@ -32,6 +32,7 @@ def train(
     learning_rates: Sequence[float],
     micro_batch_tokens: int | None = None,
     max_grad_norm: float | None = None,
+    in_bfloat16: bool = False,
     name: str = "training",
     after_step: Callable[[torch.optim.Optimizer], None] | None = None,
 ) -> tuple[torch.optim.Optimizer, list[float]]:
@@ -46,6 +47,7 @@ def train(
         micro_batch_tokens: Tokens per forward and backward pass in one process, padding included; by default 2,048 on a
             CPU and 16,384 on an accelerator. Halved where a step does not fit into memory.
         max_grad_norm: Clip the gradient's norm to this.
+        in_bfloat16: Mixed precision: products in bfloat16, weights and optimizer as they are.
         name: For the progress bar.
         after_step: Gets the optimizer after each step, to look at it and at the parameters.
 
@@ -65,7 +67,7 @@ def train(
         while total is None:
             # Again from the start: a part that did not fit has left some of its gradients.
             optimizer.zero_grad(set_to_none=False)
-            total = _accumulate(model, cut_batches(mine, tokens), len(batch), collate)
+            total = _accumulate(model, cut_batches(mine, tokens), len(batch), collate, in_bfloat16)
             if total is None:
                 tokens //= 2  # a row that is longer is a batch of its own
                 free_memory()
@@ -86,7 +88,9 @@ def train(
     return optimizer, losses
 
 
-def _accumulate(model: Any, micro_batches: list[list[Encoded]], samples: int, collate: Collator) -> torch.Tensor | None:
+def _accumulate(
+    model: Any, micro_batches: list[list[Encoded]], samples: int, collate: Collator, in_bfloat16: bool
+) -> torch.Tensor | None:
     """Adds up the gradients of a step's mean loss.
 
     Returns:
@@ -97,7 +101,8 @@ def _accumulate(model: Any, micro_batches: list[list[Encoded]], samples: int, co
         features = collate([row.inputs() for row in batch])
         inputs = {key: value.to(state().device) for key, value in features.items()}
         try:
-            loss = per_sample_loss(model, inputs).sum() / samples
+            with torch.autocast(state().device.type, torch.bfloat16, enabled=in_bfloat16):
+                loss = per_sample_loss(model, inputs).sum() / samples
             loss.backward()
         except torch.OutOfMemoryError:
             if len(batch) == 1:

@@ -25,8 +25,9 @@ class SecondLookOptions:
     second_look_trainable: str = field(
         default="all",
         metadata={
-            "help": "`all` weights in float32, 16 bytes each while training; or an `adapter` like the proxy's, for "
-            "little memory: it learns less. Of either, the last round asks second_look_rounds - 1 whole models at once"
+            "help": "`all` weights, float32 and 16 bytes each while training (mixed precision where the proxy is of "
+            "bfloat16); or an `adapter` like the proxy's, for little memory: it learns less. Of either, the last round "
+            "asks second_look_rounds - 1 whole models at once"
         },
     )
     second_look_share: float = field(

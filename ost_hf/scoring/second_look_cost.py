@@ -10,6 +10,7 @@ from itertools import pairwise
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
+from ost_hf.models import weights_dtype
 from ost_hf.parallel import free_memory
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.training import shuffled_batches, train
@@ -20,7 +21,7 @@ from ost_hf.scoring.diagnosis import SecondLookCost
 from ost_hf.scoring.loop import fit_memory
 from ost_hf.scoring.readings import Bench, first_line
 from ost_hf.scoring.second_look import FOLDS, proxies_asked
-from ost_hf.scoring.second_look_proxy import MAX_GRAD_NORM, load_trainable, training_steps
+from ost_hf.scoring.second_look_proxy import MAX_GRAD_NORM, load_trainable, trained_in_bfloat16, training_steps
 from ost_hf.utility.late_loss import late_loss
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def planned_passes(config: ScoringConfig) -> int:
 def _measured(bench: Bench, pool: EncodedDataset, proxy: ProxyConfig) -> tuple[float, float]:
     """Seconds of a training step, and rows per second of a forward pass."""
     config = bench.scoring
-    model, parameters = load_trainable(proxy, proxy, config)
+    model, parameters = load_trainable(proxy, config)
     rows = [row.row for row in bench.rows]
     times: list[float] = []
     train(
@@ -93,9 +94,12 @@ def _measured(bench: Bench, pool: EncodedDataset, proxy: ProxyConfig) -> tuple[f
         shuffled_batches(rows, config.second_look_batch_size, _STEPS, config.seed),
         [config.second_look_learning_rate] * _STEPS,
         max_grad_norm=MAX_GRAD_NORM,
+        in_bfloat16=trained_in_bfloat16(proxy, config),
         name="second look, a few steps",
         after_step=lambda _: times.append(now()),
     )
+    if config.second_look_trainable == "all":
+        model.to(weights_dtype(proxy))  # as trained proxies are loaded
     free_memory()
     scorer = LossScorer(partial(late_loss, [model]), pool.encoder.processing_class, config)
     fit_memory(scorer, bench.rows)

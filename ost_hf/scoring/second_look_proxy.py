@@ -9,9 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
-from ost_hf.models import ModelConfig, load_model
+from ost_hf.models import ModelConfig, load_model, weights_dtype
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
@@ -51,7 +53,7 @@ def train_mature_proxy(
     barrier()
     if finished:
         return
-    model, parameters = load_trainable(proxy, proxy, config)
+    model, parameters = load_trainable(proxy, config)
     size = config.second_look_batch_size
     steps = training_steps(len(learnt_from), config)
     batches = shuffled_batches(learnt_from, size, steps, seed)
@@ -63,6 +65,7 @@ def train_mature_proxy(
         batches,
         linear_schedule(steps, config.second_look_learning_rate, rise=steps // 10),
         max_grad_norm=MAX_GRAD_NORM,
+        in_bfloat16=trained_in_bfloat16(proxy, config),
         name=name,
     )
     if not math.isfinite(losses[-1]):
@@ -84,9 +87,25 @@ def training_steps(rows: int, config: ScoringConfig) -> int:
     return max(config.second_look_min_steps, round(config.second_look_epochs * rows / config.second_look_batch_size))
 
 
+def trained_in_bfloat16(proxy: ProxyConfig, config: ScoringConfig) -> bool:
+    """Whether training is of mixed precision: a whole model's is where the proxy is of bfloat16.
+
+    An adapter's base is of bfloat16 there itself.
+    """
+    return config.second_look_trainable == "all" and weights_dtype(proxy) == torch.bfloat16
+
+
 def load_mature_proxy(folder: Path, proxy: ProxyConfig, config: ScoringConfig) -> Any:
-    """What :func:`train_mature_proxy` left in a folder, on this process's device, in evaluation mode."""
-    return load_trainable(replace(proxy, model=str(folder), revision=None), proxy, config)[0]
+    """What :func:`train_mature_proxy` left in a folder, in the proxy's precision, on this process's device."""
+    if config.second_look_trainable == "adapter":
+        from safetensors.torch import load_file
+
+        built = build_proxy(proxy)
+        weights = load_file(folder / "adapter_model.safetensors", device=str(state().device))
+        for name, parameter in built.parameters.items():
+            parameter.data.copy_(weights[name.replace(".default.", ".")])
+        return built.model
+    return _load_frozen(replace(proxy, model=str(folder), revision=None))
 
 
 def remove_mature_proxy(folder: Path) -> None:
@@ -114,20 +133,19 @@ def check_trainable(model: Any, proxy: ProxyConfig, config: ScoringConfig) -> No
             )
 
 
-def load_trainable(source: ModelConfig, proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
-    """The model on this process's device, in evaluation mode, and what of it is trained."""
+def load_trainable(proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
+    """The base model on this process's device, in evaluation mode, and what of it is trained: float32, all of it."""
     if config.second_look_trainable == "adapter":
         built = build_proxy(proxy)
-        if source.model != proxy.model:
-            from safetensors.torch import load_file
-
-            weights = load_file(Path(source.model) / "adapter_model.safetensors", device=str(state().device))
-            for name, parameter in built.parameters.items():
-                parameter.data.copy_(weights[name.replace(".default.", ".")])
         return built.model, list(built.parameters.values())
-    with outside_deepspeed():
-        model = load_model(replace(source, dtype="float32")).to(state().device).eval()
+    model = _load_frozen(replace(proxy, dtype="float32"))
     check_trainable(model, proxy, config)
+    return model, list(model.parameters())
+
+
+def _load_frozen(source: ModelConfig) -> Any:
+    with outside_deepspeed():
+        model = load_model(source).to(state().device).eval()
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    return model, list(model.parameters())
+    return model

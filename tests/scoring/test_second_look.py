@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
@@ -298,6 +300,30 @@ def test_a_proxy_is_read_as_it_was_trained(
     np.testing.assert_allclose(read, trained, rtol=1e-5)
     untrained = LossScorer(partial(late_loss, [load_model(proxy_config).eval()]), processor, config).score(rows)
     assert not np.allclose(read, [score.loss for score in untrained], rtol=1e-3)
+
+
+def test_a_proxy_of_bfloat16_is_trained_in_mixed_precision_and_asked_in_bfloat16(
+    tmp_path: Path, pool_dataset, proxy_config, processor
+) -> None:
+    pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
+    rows, losses = [pool.encode(row) for row in range(20)], {}
+    config = scoring(second_look_epochs=3.0)
+    for dtype in ("float32", "bfloat16"):
+        proxy, folder = replace(proxy_config, dtype=dtype), tmp_path / dtype
+        train_mature_proxy(folder, dtype, 0, list(range(20)), pool, proxy, config)
+        # Small steps would be lost in bfloat16.
+        weights = load_file(folder / "model.safetensors")
+        assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+        model = load_mature_proxy(folder, proxy, config)
+        assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
+        scores = LossScorer(partial(late_loss, [model]), processor, config).score(rows)
+        losses[dtype] = [score.loss for score in scores]
+        if dtype == "bfloat16":
+            precise = load_file(tmp_path / "float32" / "model.safetensors")
+            # Another rounding has been at work while training, not only in the answers.
+            assert any(not torch.equal(weights[name], precise[name]) for name in weights)
+    np.testing.assert_allclose(losses["bfloat16"], losses["float32"], rtol=0.1)
+    assert losses["bfloat16"] != losses["float32"]
 
 
 def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processor) -> None:
