@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,21 @@ class Lineup:
                 parameter.requires_grad_(False)
 
         return run
+
+    def whole_model_steps(self, batches: list[Row]) -> dict[str, Callable[[], None]]:
+        """The second look's training of all weights, float32: with products in float32 and in bfloat16."""
+        model = copy.deepcopy(self.model).unload().float()
+        optimizer = torch.optim.AdamW(model.requires_grad_(True).parameters(), lr=0.0)
+
+        def run(in_bfloat16: bool) -> None:
+            for batch in batches:
+                with torch.autocast(batch["labels"].device.type, torch.bfloat16, enabled=in_bfloat16):
+                    loss = per_sample_loss(model, batch).mean()
+                loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return {"second_look_float32": lambda: run(False), "second_look_bfloat16": lambda: run(True)}
 
     def directions(self, utility: str, column_of: Any = None, anchors: list[Row] | None = None) -> AnchorDirections:
         """The anchor directions for ``reverse``."""

@@ -63,7 +63,7 @@ def _share_above(quarter: Lineup) -> Figures:
     below = set(anatomy.frozen_layers)
     if anatomy.body is not anatomy.decoder:
         below |= {child for child in anatomy.body.children() if child is not anatomy.decoder}
-    by_module = flops_by_module(lambda: _loss(quarter, quarter.batches[0]))
+    by_module = flops_by_module(quarter.model, lambda: _loss(quarter, quarter.batches[0]))
     whole = by_module["Global"]
     names = {module: name for name, module in quarter.model.named_modules()}
     frozen = sum(by_module.get(f"{type(quarter.model).__name__}.{names[module]}", 0) for module in below)
@@ -209,7 +209,7 @@ def half_precision(case: Case, sizes: Sizes) -> Figures:
 def device_share(lineup: Lineup, rounds: int) -> Figures:
     """FLOP/s of scoring as a share of the device's measured matrix product peak."""
     directions = lineup.directions("mean_cosine")
-    total = flops(lambda: lineup.reverse(directions))
+    total = flops(lineup.model, lambda: lineup.reverse(directions))
     times = interleaved({"reverse": lambda: lineup.reverse(directions)}, rounds)
     dtype = next(p.dtype for n, p in lineup.model.named_parameters() if ".lora_" not in n)
     achieved, peak = total / statistics.median(times["reverse"]), matmul_peak(dtype)
@@ -218,6 +218,16 @@ def device_share(lineup: Lineup, rounds: int) -> Figures:
         "teraflops.matmul_peak": peak / 1e12,
         "share_of_matmul_peak.reverse": achieved / peak,
     }
+
+
+def second_look_training(lineup: Lineup, rounds: int) -> Figures:
+    """A training step of the second look, all weights: products in bfloat16 against float32."""
+    few = lineup.case.batches(lineup.case.candidates[:4], lineup.sizes.batch_tokens)
+    steps = lineup.whole_model_steps(few)
+    times = interleaved(steps, rounds)
+    tokens = sum(batch["labels"].numel() for batch in few)
+    figures: Figures = {f"tokens_per_second.{name}": tokens / statistics.median(times[name]) for name in times}
+    return figures | {"second_look_float32_over_bfloat16": ratio(times, *steps)}
 
 
 def run_all(preset: Preset, sizes: Sizes, rounds: int) -> Figures:
@@ -230,4 +240,6 @@ def run_all(preset: Preset, sizes: Sizes, rounds: int) -> Figures:
         figures |= agreement(case, quarter, sizes)
         if preset.half_precision:
             figures |= half_precision(case, sizes)
+    else:
+        figures |= second_look_training(lineup, rounds)
     return figures | device_share(lineup, rounds)
