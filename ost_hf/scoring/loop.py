@@ -138,9 +138,23 @@ def _score_window(scorer: Scorer, window: Iterable[Encoded]) -> dict[int, Record
     records = {row.row: _record(row) for row in window}
     max_rows, max_tokens = limits(scorer)
     for batch in cut_batches((row for row in window if row.features is not None), max_tokens, max_rows):
-        for row, score in zip(batch, score_within_memory(scorer, batch), strict=True):
+        for row, score in zip(batch, _score_batch(scorer, batch), strict=True):
             _fill(records[row.row], score)
     return records
+
+
+def _score_batch(scorer: Scorer, batch: list[Encoded]) -> list[Score | None]:
+    """Scores a batch; a row that is not finite in it again by itself.
+
+    One row's NaN can reach another: kernels that read beyond a sample multiply what they find there by zero. Seen on
+    an H200, in bfloat16, with an image of NaN.
+    """
+    scores = score_within_memory(scorer, batch)
+    if len(batch) > 1:
+        for place, score in enumerate(scores):
+            if score is not None and not _is_finite(score):
+                scores[place] = score_within_memory(scorer, [batch[place]])[0]
+    return scores
 
 
 def score_within_memory(scorer: Scorer, batch: list[Encoded]) -> list[Score | None]:
@@ -200,12 +214,16 @@ def _fill(record: Record, score: Score | None) -> None:
         record |= {"status": score.status, "detail": score.detail}
         return
     record["loss"] = score.loss if score.loss is None or math.isfinite(score.loss) else None
-    numbers = [score.utility] + ([] if score.loss is None else [score.loss])
-    if all(math.isfinite(number) for number in numbers):
+    if _is_finite(score):
         record |= {"utility": score.utility, "utility_se": score.utility_se, **score.columns}
         record |= {name: vector for name in VECTORS if (vector := getattr(score, name)) is not None}
     else:
         record |= {"status": "non_finite", "detail": f"utility {score.utility}, loss {score.loss}"}
+
+
+def _is_finite(score: Score) -> bool:
+    """Whether the numbers that it has are; one with a status of its own may have none."""
+    return all(math.isfinite(number) for number in (score.utility, score.loss) if number is not None)
 
 
 def _record(row: Encoded) -> Record:

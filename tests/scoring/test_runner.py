@@ -240,6 +240,20 @@ def test_loss_that_is_not_a_number_becomes_a_status(pool: EncodedDataset, empty_
     assert "loss inf" in table[5]["detail"]
 
 
+def test_a_nan_that_reaches_the_whole_batch_is_only_its_own_rows(pool: EncodedDataset, empty_table: ScoreTable) -> None:
+    class Spreading:
+        batch_size = 4
+
+        def score(self, batch):
+            poisoned = any(row.row == 2 for row in batch)
+            return [Score(float("nan") if poisoned else float(row.row)) for row in batch]
+
+    run_scorer(Spreading(), pool, empty_table, list(range(len(pool))), {}, ScoringConfig())
+    table = empty_table.read().to_pylist()
+    assert [record["row"] for record in table if record["status"] == "non_finite"] == [2]
+    assert [record["utility"] for record in table] == [None if row == 2 else float(row) for row in range(len(pool))]
+
+
 def test_real_nan_loss_does_not_reach_its_neighbours(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, empty_table: ScoreTable
 ) -> None:
