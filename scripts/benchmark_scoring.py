@@ -47,8 +47,10 @@ def main() -> int:
     sizes, rounds = (preset.smoke, 1) if args.smoke else (preset.sizes, args.rounds)
     result = {"preset": args.preset, "description": preset.description, "machine": machine(), "rounds": rounds}
     result |= {"smoke": args.smoke, "sizes": vars(sizes)}
-    figures: dict[str, Any] = {} if args.only_bergson else run_all(preset, sizes, rounds)
-    write(result, figures, args.json)
+    figures: dict[str, Any] = {}
+    for section in () if args.only_bergson else run_all(preset, sizes, rounds):
+        figures |= section
+        write(result, figures, args.json)
     if with_bergson:
         figures |= against_bergson(rounds, smoke=args.smoke)
     show(write(result, figures, args.json))

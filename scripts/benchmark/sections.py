@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import statistics
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -230,16 +231,18 @@ def second_look_training(lineup: Lineup, rounds: int) -> Figures:
     return figures | {"second_look_float32_over_bfloat16": ratio(times, *steps)}
 
 
-def run_all(preset: Preset, sizes: Sizes, rounds: int) -> Figures:
-    """Every section of one preset."""
+def run_all(preset: Preset, sizes: Sizes, rounds: int) -> Iterator[Figures]:
+    """Every section of one preset, as it is done."""
     case, quarter = preset.build(sizes, None), preset.build(sizes, preset.last_quarter(sizes))
     lineup, quarter_lineup = Lineup(case, sizes), Lineup(quarter, sizes)
-    figures = costs(lineup, quarter_lineup, sizes, rounds)
-    figures |= memory(lineup) | growth(lineup, sizes, rounds) | growth_with_length(lineup, rounds)
-    if preset.trained:
-        figures |= agreement(case, quarter, sizes)
-        if preset.half_precision:
-            figures |= half_precision(case, sizes)
+    yield costs(lineup, quarter_lineup, sizes, rounds)
+    yield memory(lineup)
+    yield growth(lineup, sizes, rounds)
+    yield growth_with_length(lineup, rounds)
+    if not preset.trained:
+        yield second_look_training(lineup, rounds)
     else:
-        figures |= second_look_training(lineup, rounds)
-    return figures | device_share(lineup, rounds)
+        yield agreement(case, quarter, sizes)
+        if preset.half_precision:
+            yield half_precision(case, sizes)
+    yield device_share(lineup, rounds)
