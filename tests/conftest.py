@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 # Before torch and the Hub's client are imported: one thread (two on a busy machine are a hundred times
-# slower on models this small), and no network.
+# slower on models this small), no GPU unless one is named (tolerances are those of float32 on a CPU), and no network.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_XET"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -123,7 +124,9 @@ def anchors(anchor_dataset: datasets.Dataset, processor: Any) -> EncodedDataset:
 
 @pytest.fixture(scope="session")
 def _warm_proxy(pool: EncodedDataset) -> Proxy:
-    config = ProxyConfig(model=VLM, warmup_fraction=0.5, warmup_min_steps=20, warmup_learning_rate=1e-3)
+    config = ProxyConfig(
+        model=VLM, dtype="float32", warmup_fraction=0.5, warmup_min_steps=20, warmup_learning_rate=1e-3
+    )
     proxy = build_proxy(config)
     warm_up(proxy, pool, exclude=set())
     return proxy

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import EncodedDataset
+from ost_hf.parallel import state
 from ost_hf.proxy.model import Proxy
 from ost_hf.utility.lora import LoraPair
 from ost_hf.utility.step import AdamState
@@ -47,7 +48,7 @@ def case(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> Ca
     collate = Collator.of(warm_proxy.processing_class)
 
     def batch(dataset: EncodedDataset, rows: list[int]) -> Batch:
-        batch = collate([dataset[row] for row in rows])
+        batch = {key: value.to(state().device) for key, value in collate([dataset[row] for row in rows]).items()}
         return {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
 
     model = warm_proxy.model.double()
