@@ -2,8 +2,9 @@
 
     python recipes/handwritten_arithmetic/bars.py docs/results > docs/results/bars.md
 
-Reads `gate`, `robustness`, `copies`, `transfer` and `calibration.json` in the folder; of one that is not there it says
-so. A bar is met by its mean, or where it speaks of a bound, by the end of the 95 % interval over seeds.
+Reads `gate`, `confirmation` (the gate on seeds that nothing was chosen by), `robustness`, `copies`, `transfer` and
+`calibration.json` in the folder; of one that is not there it says so. A bar is met by its mean, or where it speaks of a
+bound, by the end of the 95 % interval over seeds.
 """
 
 from __future__ import annotations
@@ -38,10 +39,11 @@ def main() -> None:
     print(f"# Bars of the studies on handwritten arithmetic\n\nMade by `{command}`.\n")
     print("| bar | measured | |\n|---|---|---|")
     commits: dict[str, str] = {}
-    for name, bars in (("gate", gate), ("robustness", robustness), ("copies", copies), ("transfer", transfer)):
+    studies = {"gate": gate, "confirmation": gate, "robustness": robustness, "copies": copies, "transfer": transfer}
+    for name, bars in studies.items():
         file = folder / name / "results.json"
         study = json.loads(file.read_text()) if file.exists() else None
-        found = list(bars(study)) if study is not None else [(name, "has not run", "")]
+        found = list(bars(study, name)) if study is not None else [(name, "has not run", "")]
         for bar in found:
             print(f"| {' | '.join(bar)} |")
         if study is not None:
@@ -54,14 +56,15 @@ def main() -> None:
     print(f"\n`auto` is that of {'; '.join(f'{name}: {commit}' for name, commit in commits.items())}.")
 
 
-def gate(study: Study) -> Iterator[Bar]:
+def gate(study: Study, title: str) -> Iterator[Bar]:
     """Ten points over random and everything, no baseline above, the share of the gap, false discoveries."""
     by_setting = {name: of_setting(study, name) for name in study["settings"]}
+    baselines = [method for method in BASELINES if all(method in scores for scores in by_setting.values())]
     for name, scores in by_setting.items():
         auto, everything = scores["auto"], scores["everything"]
         over_random, over_everything = difference(auto, scores["random"]), difference(auto, everything)
         room = difference(scores["oracle"], everything)
-        seeds = f"gate, {name}, {over_random.count} seeds"
+        seeds = f"{title}, {name}, {over_random.count} seeds"
         yield f"{seeds}: over random by 10 points", points(over_random), verdict(over_random.mean >= 0.1)
         if room.mean < 0.1:
             yield f"{seeds}: over everything by 10 points", f"the oracle is {points(room)} above it", "no room"
@@ -72,7 +75,7 @@ def gate(study: Study) -> Iterator[Bar]:
                 f"{points(over_everything)}; the oracle {points(room)}",
                 met,
             )
-        behind = {other: difference(scores[other], auto) for other in BASELINES}
+        behind = {other: difference(scores[other], auto) for other in baselines}
         worst = max(behind, key=lambda other: upper(behind[other]))
         text = f"{worst} {points(behind[worst])}"
         yield f"{seeds}: no baseline above it by more than 3 (upper end)", text, verdict(upper(behind[worst]) <= 0.03)
@@ -80,33 +83,34 @@ def gate(study: Study) -> Iterator[Bar]:
         assert share is not None
         yield f"{seeds}: 55 % of the way to the oracle", percent(share), verdict(share.mean >= 0.55)
     seeds_of_all = set.intersection(
-        *(set(scores[method]) for scores in by_setting.values() for method in ("auto", *BASELINES))
+        *(set(scores[method]) for scores in by_setting.values() for method in ("auto", *baselines))
     )
     means = {
         method: sum(by_setting[name][method][seed] for name in by_setting for seed in seeds_of_all)
         / (len(by_setting) * len(seeds_of_all))
-        for method in ("auto", *BASELINES)
+        for method in ("auto", *baselines)
     }
-    second = max(BASELINES, key=lambda other: means[other])
+    second = max(baselines, key=lambda other: means[other])
     text = f"{means['auto']:.1%}, {second} {means[second]:.1%}"
-    yield "gate, mean of settings: the best", text, verdict(means["auto"] > means[second])
+    yield f"{title}, mean of settings: the best", text, verdict(means["auto"] > means[second])
     share = mean_recovered([(s["auto"], s["everything"], s["oracle"]) for s in by_setting.values()])
     assert share is not None
-    yield "gate, mean of settings: 75 % of the way to the oracle (an aim)", percent(share), verdict(share.mean >= 0.75)
+    aim = f"{title}, mean of settings: 75 % of the way to the oracle (an aim)"
+    yield aim, percent(share), verdict(share.mean >= 0.75)
     for name in by_setting:
         mine = [r for r in study["results"] if r["setting"] == name and r["method"] == "auto"]
         rate = mean_interval(called_wrongly(mine, study["truth"]))
-        yield f"gate, {name}: called corrupted wrongly at most 7 %", percent(rate), verdict(rate.mean <= 0.07)
+        yield f"{title}, {name}: called corrupted wrongly at most 7 %", percent(rate), verdict(rate.mean <= 0.07)
 
 
-def robustness(study: Study) -> Iterator[Bar]:
+def robustness(study: Study, title: str) -> Iterator[Bar]:
     """Nothing lost without noise; every skill kept, and none below random's, under imbalance."""
     scores = of_setting(study, "noise_0")
     found = difference(scores["auto"], scores["random"])
     text = f"{points(found)}, {found.count} seeds"
     if found.high is None:
         raise SystemExit("robustness has one seed: nothing can be called significant")
-    yield "no noise: nothing significant lost against random", text, verdict(upper(found) >= 0)
+    yield f"{title}, no noise: nothing significant lost against random", text, verdict(upper(found) >= 0)
     mine = [r for r in study["results"] if r["setting"] == "imbalance"]
     for group in sorted(mine[0]["by_group"]):
         auto, random = (
@@ -115,18 +119,18 @@ def robustness(study: Study) -> Iterator[Bar]:
         kept = mean_interval([r["kept_share"]["operation"][group] for r in mine if r["method"] == "auto"])
         found = difference(auto, random)
         met = verdict(found.mean >= 0 and kept.mean > 0)
-        yield f"imbalance, {group}: kept, and not below random", f"{kept.mean:.0%} kept; {points(found)}", met
+        yield f"{title}, imbalance, {group}: kept, and not below random", f"{kept.mean:.0%} kept; {points(found)}", met
 
 
-def copies(study: Study) -> Iterator[Bar]:
+def copies(study: Study, title: str) -> Iterator[Bar]:
     """At most one in ten extra copies."""
     for setting in study["settings"]:
         mine = [r for r in study["results"] if r["setting"] == setting and r["method"] == "auto"]
         kept = mean_interval([r["extra_copies_kept"] for r in mine])
-        yield f"{setting}: at most one in ten extra copies kept", percent(kept), verdict(kept.mean <= 0.1)
+        yield f"{title}, {setting}: at most one in ten extra copies kept", percent(kept), verdict(kept.mean <= 0.1)
 
 
-def transfer(study: Study) -> Iterator[Bar]:
+def transfer(study: Study, title: str) -> Iterator[Bar]:
     """The gain over random with an unlike target over that with a like one."""
     gains = {}
     for setting in ("like", "unlike"):
@@ -134,7 +138,7 @@ def transfer(study: Study) -> Iterator[Bar]:
         gains[setting] = difference(scores["auto"], scores["random"])
     share = gains["unlike"].mean / gains["like"].mean
     text = f"{share:.0%}: {points(gains['unlike'])} against {points(gains['like'])}"
-    yield "transfer: two thirds of the gain over random with an unlike target", text, verdict(share >= 2 / 3)
+    yield f"{title}: two thirds of the gain over random with an unlike target", text, verdict(share >= 2 / 3)
 
 
 def calibration(report: Study) -> Iterator[Bar]:
