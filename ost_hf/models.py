@@ -147,8 +147,10 @@ def weights_dtype(config: ModelConfig) -> torch.dtype:
     """What ``config.dtype`` means on this machine."""
     import torch
 
+    from ost_hf.parallel import on_accelerator
+
     if config.dtype == "auto":
-        return torch.bfloat16 if torch.accelerator.is_available() else torch.float32
+        return torch.bfloat16 if on_accelerator() else torch.float32
     dtype: torch.dtype = getattr(torch, config.dtype)
     return dtype
 

@@ -19,9 +19,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 
 # Seconds that processes wait for one another: torch's own ten minutes are for steps of a training.
 _timeout = 86400.0
+# The group in which they do, and the one of all processes beside which it was made.
+_waiting: tuple[Any, dist.ProcessGroup] | None = None
 
 
 def set_timeout(seconds: float) -> None:
@@ -33,19 +36,26 @@ def set_timeout(seconds: float) -> None:
 def state() -> PartialState:
     """The process state of this run; made on first use from the launcher's environment.
 
-    On a machine without an accelerator the CPU is asked for explicitly: under a DeepSpeed launch
-    Accelerate would otherwise look for a CUDA device.
+    Where the run is of the CPU that is asked for explicitly: Accelerate's state would otherwise look for a CUDA
+    device under a DeepSpeed launch, and take one that is there whatever the launcher says.
     """
-    made = PartialState._shared_state or torch.accelerator.is_available()
     # What a process may lag behind: their shares are equal in rows, not in time, and a part more can take hours. One
     # that fails is no reason for a limit: the launcher ends the others. An existing state takes no notice.
     patience = {"timeout": timedelta(seconds=_timeout)}
+    made = bool(PartialState._shared_state) or on_accelerator()
     current = PartialState(**patience) if made else PartialState(cpu=True, **patience)
-    if current.num_processes > 1 and current.device.type == "cpu":
+    if current.num_processes > 1:
         # Once, however often it is asked for.
         atexit.unregister(_let_gloo_finish)
         atexit.register(_let_gloo_finish)
     return current
+
+
+def on_accelerator() -> bool:
+    """Whether this run is of the machine's accelerator: there is one, and the launcher did not ask for the CPU."""
+    if PartialState._shared_state:
+        return bool(PartialState().device.type != "cpu")
+    return torch.accelerator.is_available() and not parse_flag_from_env("ACCELERATE_USE_CPU")
 
 
 def _let_gloo_finish() -> None:
@@ -65,14 +75,30 @@ def is_main() -> bool:
 
 def barrier() -> None:
     """Waits until every process has come here."""
-    state().wait_for_everyone()
+    if state().num_processes > 1:
+        dist.barrier(group=_waiting_group())
+
+
+def _waiting_group() -> dist.ProcessGroup:
+    """All processes, with the patience of :func:`set_timeout` whoever made the process group.
+
+    ``TrainingArguments`` makes one that waits half an hour. Over gloo: who waits there leaves the accelerator alone.
+    """
+    global _waiting
+    if _waiting is None or _waiting[0] is not dist.group.WORLD:
+        group = dist.new_group(backend="gloo", timeout=timedelta(seconds=_timeout))
+        _waiting = (dist.group.WORLD, group)
+    return _waiting[1]
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
     """Lets the main process run the block before the others, so that they find its caches."""
-    with state().main_process_first():
-        yield
+    if not is_main():
+        barrier()
+    yield
+    if is_main():
+        barrier()
 
 
 def gather_objects(items: list[Any]) -> list[Any]:
@@ -83,7 +109,7 @@ def gather_objects(items: list[Any]) -> list[Any]:
     if state().num_processes == 1:
         return items
     gathered: list[Any] = [None] * state().num_processes
-    dist.all_gather_object(gathered, items)
+    dist.all_gather_object(gathered, items, group=_waiting_group())
     return [item for part in gathered for item in part]
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from ost_hf.cli.config import RunConfig
 from ost_hf.errors import ConfigError, OSTError
@@ -30,18 +31,23 @@ def processes_of(config: RunConfig, stage: str) -> int | None:
     """In how many processes a stage would be launched; ``None`` where its file leaves that to ``accelerate``."""
     if config.accelerate.num_processes is not None:
         return config.accelerate.num_processes
+    file = config.accelerate.file_for(stage)
+    return _read(file).get("num_processes") if file is not None else None
+
+
+def _read(file: str) -> dict[str, Any]:
     import yaml
 
-    file = config.accelerate.file_for(stage)
-    found = yaml.safe_load(Path(file).expanduser().read_text()) if file is not None else None
-    return found.get("num_processes") if isinstance(found, dict) else None
+    found = yaml.safe_load(Path(file).expanduser().read_text())
+    return found if isinstance(found, dict) else {}
 
 
 def launch_command(config: RunConfig, stage: str) -> list[str]:
     """The ``accelerate launch`` line of a stage.
 
     Raises:
-        ConfigError: If the accelerate config does not exist.
+        ConfigError: If the accelerate config does not exist, or is of several machines and does not say where the first
+            one is.
     """
     command = [sys.executable, "-m", "accelerate.commands.launch"]
     file = config.accelerate.file_for(stage)
@@ -50,6 +56,13 @@ def launch_command(config: RunConfig, stage: str) -> list[str]:
             raise ConfigError(
                 f"there is no accelerate config {file}: copy one from the repository's accelerate_configs, make one "
                 "with `accelerate config`, or set accelerate.num_processes instead"
+            )
+        given = _read(file)
+        if (given.get("num_machines") or 1) > 1 and not given.get("main_process_ip"):
+            raise ConfigError(
+                f"{file} is of {given['num_machines']} machines, and a stage is started on this one alone: give each "
+                f"machine a copy with its machine_rank and main_process_ip, or run on each `accelerate launch "
+                f"--config_file {file} --machine_rank N --main_process_ip HOST -m ost_hf.cli.main {stage} --config FILE`"
             )
         command += ["--config_file", str(Path(file).expanduser())]
     if config.accelerate.num_processes is not None:

@@ -88,8 +88,7 @@ def training_arguments(config: RunConfig) -> Any:
     Raises:
         ConfigError: If ``TrainingArguments`` knows no such field, or a value is of another type or refused.
     """
-    import torch
-
+    from ost_hf.parallel import on_accelerator
     from ost_hf.training.config import OSTConfig
 
     allowed = [item.name for item in fields(OSTConfig) if item.init]
@@ -99,7 +98,7 @@ def training_arguments(config: RunConfig) -> Any:
     hints = typing.get_type_hints(OSTConfig)
     given = {key: _typed(key, value, _kinds(hints[key])) for key, value in config.training.items()}
     # Trainer finds accelerators by itself, but under a DeepSpeed launch it takes one for granted.
-    given.setdefault("use_cpu", not torch.accelerator.is_available())
+    given.setdefault("use_cpu", not on_accelerator())
     # Rows arrive encoded: there is no column to remove.
     given.setdefault("remove_unused_columns", False)
     try:

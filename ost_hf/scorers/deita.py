@@ -24,7 +24,7 @@ from torch import Tensor
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import ModelError
 from ost_hf.models import load_model
-from ost_hf.parallel import free_memory, outside_deepspeed, state
+from ost_hf.parallel import free_memory, on_accelerator, outside_deepspeed, state
 from ost_hf.scorers.base import Score, register
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.inputs import forward_batch_tokens
@@ -167,7 +167,7 @@ class EmbeddingModel:
         import transformers
 
         def load(config: Any) -> Any:
-            dtype = "bfloat16" if torch.accelerator.is_available() else "float32"
+            dtype = "bfloat16" if on_accelerator() else "float32"
             return transformers.AutoModel.from_pretrained(config.model, revision=config.revision, dtype=dtype)
 
         self.tokenizer, self.model = _load(name, load)

@@ -14,7 +14,7 @@ from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset, Features
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, ModelError
-from ost_hf.parallel import free_memory, state
+from ost_hf.parallel import free_memory, on_accelerator, state
 from ost_hf.scorers.config import ScorerConfig
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 def default_batch_tokens() -> int:
     """Padded tokens scored at a time: what keeps a GPU busy, or a CPU's activations in its cache."""
-    return 16384 if torch.accelerator.is_available() else 1024
+    return 16384 if on_accelerator() else 1024
 
 
 def forward_batch_tokens(config: ScorerConfig) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -51,3 +54,29 @@ def test_missing_accelerate_config_is_an_error() -> None:
     config = build_config({"run_dir": "r", "accelerate": {"config_file": "none.yaml"}})
     with pytest.raises(ConfigError, match=r"there is no accelerate config none\.yaml: copy one .* or set accelerate"):
         launcher.launch_command(config, "score")
+
+
+def test_several_machines_are_refused_unless_the_file_says_where_the_first_is(root: Path, tmp_path: Path) -> None:
+    file = root / "accelerate_configs" / "multi_node.yaml"
+    config = build_config({"run_dir": "r", "accelerate": {"score": str(file)}})
+    with pytest.raises(ConfigError, match=r"2 machines.*--machine_rank N --main_process_ip HOST"):
+        launcher.launch_command(config, "score")
+    whole = tmp_path / "mine.yaml"
+    whole.write_text(file.read_text() + "main_process_ip: 10.0.0.1\n")
+    config = build_config({"run_dir": "r", "accelerate": {"score": str(whole)}})
+    assert str(whole) in launcher.launch_command(config, "score")
+
+
+def test_a_launcher_that_asks_for_the_cpu_gets_it_on_a_machine_with_an_accelerator() -> None:
+    code = """
+import torch
+torch.accelerator.is_available = lambda: True
+from ost_hf.models import ModelConfig, weights_dtype
+from ost_hf.parallel import on_accelerator, state
+assert not on_accelerator()
+assert weights_dtype(ModelConfig("any")) == torch.float32
+assert state().device.type == "cpu"
+"""
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

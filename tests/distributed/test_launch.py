@@ -23,6 +23,7 @@ from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import read_selection, select, write_selection
 
 WORKER = str(Path(__file__).with_name("train_worker.py"))
+WAITING_WORKER = str(Path(__file__).with_name("waiting_worker.py"))
 KINDS = {"multi_gpu": "MULTI_CPU", "deepspeed_zero2": "DEEPSPEED", "deepspeed_zero3": "DEEPSPEED"}
 
 
@@ -72,6 +73,10 @@ def test_final_weights_of_ddp_zero2_and_zero3_agree() -> None:
         difference = max(float((target[name] - weight).abs().max()) for name, weight in ddp.items())
         print(f"{config}: largest difference from DDP {difference:.1e}")
         assert difference < 1e-5
+
+
+def test_processes_wait_for_one_another_longer_than_a_training_would(launch) -> None:
+    launch("multi_gpu", WAITING_WORKER)
 
 
 def test_two_processes_resume_in_the_middle_of_an_epoch(folder: Path, vlm_path: str, launch) -> None:
