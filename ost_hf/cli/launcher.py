@@ -61,8 +61,9 @@ def launch_command(config: RunConfig, stage: str) -> list[str]:
         if (given.get("num_machines") or 1) > 1 and not given.get("main_process_ip"):
             raise ConfigError(
                 f"{file} is of {given['num_machines']} machines, and a stage is started on this one alone: give each "
-                f"machine a copy with its machine_rank and main_process_ip, or run on each `accelerate launch "
-                f"--config_file {file} --machine_rank N --main_process_ip HOST -m ost_hf.cli.main {stage} --config FILE`"
+                "machine a copy with its machine_rank and main_process_ip, or run on each `accelerate launch "
+                f"--config_file {file} --machine_rank N --main_process_ip HOST -m ost_hf.cli.main {stage} --config "
+                "FILE`"
             )
         command += ["--config_file", str(Path(file).expanduser())]
     if config.accelerate.num_processes is not None:
