@@ -54,14 +54,12 @@ def train(
     Returns:
         The optimizer with its state, and the mean loss of each step.
     """
-    parameters = list(parameters)
-    for parameter in parameters:
+    for parameter in (parameters := list(parameters)):
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
     collate = Collator.of(rows.encoder.processing_class)
     tokens = micro_batch_tokens or (2048 if state().device.type == "cpu" else 16384)
-    losses = []
-    schedule = list(zip(batches, learning_rates, strict=True))
+    losses, schedule = [], list(zip(batches, learning_rates, strict=True))
     for batch, rate in tqdm(schedule, desc=name, unit="step", disable=not state().is_main_process):
         mine, total = [rows.encode(row) for row in share(list(batch))], None
         while total is None:

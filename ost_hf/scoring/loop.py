@@ -146,8 +146,7 @@ def _score_window(scorer: Scorer, window: Iterable[Encoded]) -> dict[int, Record
 def _score_batch(scorer: Scorer, batch: list[Encoded]) -> list[Score | None]:
     """Scores a batch; a row that is not finite in it again by itself.
 
-    One row's NaN can reach another: kernels that read beyond a sample multiply what they find there by zero. Seen on
-    an H200, in bfloat16, with an image of NaN.
+    One row's NaN can reach another: seen on an H200, in bfloat16, with an image of NaN; by which kernel is not known.
     """
     scores = score_within_memory(scorer, batch)
     if len(batch) > 1:
