@@ -42,13 +42,14 @@ from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scorers.base import Scorer
 from ost_hf.scorers.perplexity import LossScorer
-from ost_hf.scoring.anchor_scores import score_anchors, score_rows_and_anchors
+from ost_hf.scoring.anchor_scores import read_anchor_scores, score_anchors, score_rows_and_anchors
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look_proxy import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
 from ost_hf.utility.conformal import conformal_p, small_p
 from ost_hf.utility.late_loss import late_loss
+from ost_hf.utility.nonconformity import nonconformity
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +113,13 @@ def run_second_look(
             f"a half of the pool has no row that could be scored ({len(rows)} of {len(pool)} could): nothing can be "
             "learnt from it. Look at the statuses, or set scoring.second_look to false for so small a pool"
         )
+    anchor_utility = _anchor_utility(table)
+    weight = config.second_look_utility_weight if anchor_utility is not None else 0.0
+    if weight != config.second_look_utility_weight:
+        logger.info(
+            "second look: p-values go by late losses alone: with utility %r anchors have none to be held against",
+            config.utility,
+        )
     rounds: list[dict[str, Any]] = []
     looks: dict[int, list[_Look]] = {k: [] for k in FOLDS}
     for number in range(1, config.second_look_rounds + 1):
@@ -122,13 +130,13 @@ def run_second_look(
             look = _Look(number, k, seen, learnt_from[k])
             looks[k] = [*looks[k], look][-proxies_asked(number) :]
             anchor_losses.append(_look(looks[k], others, pool, anchors, proxy, exclude, config))
-        found = _with_p_values(seen, rows["half"].to_numpy(), anchor_losses)
+        found = _with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
         corrupted = pc.mean(found["found_corrupted"]).as_py()
         rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
         learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in FOLDS]
     if is_main():
-        table.add_to_manifest(second_look={"anchor_losses": anchor_losses, "rounds": rounds})
+        table.add_to_manifest(second_look={"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds})
         _merge(first.read(), found, table, config)
     barrier()
 
@@ -153,24 +161,35 @@ def _halved(first: ScoreTable, pool: EncodedDataset, config: ScoringConfig) -> p
     return rows.append_column("half", pa.array(halves, pa.int8()))
 
 
-def _with_p_values(seen: ScoreTable, halves: np.ndarray, anchor_losses: list[list[float]]) -> pa.Table:
+def _with_p_values(
+    seen: ScoreTable, rows: pa.Table, anchor_losses: list[list[float]], anchor_utility: np.ndarray | None, weight: float
+) -> pa.Table:
     """What a round found of each row that it looked at, by row; a row without a loss has no p-value.
 
     Args:
         seen: The round's table.
-        halves: [N] of the same rows.
+        rows: ``utility`` and ``half`` of the same rows.
         anchor_losses: Those of the proxy that learnt from each half.
+        anchor_utility: That of the anchors; ``None`` where the weight is zero.
+        weight: Of the utility.
     """
     found = seen.read(complete=False, columns=["row", "example_id", "loss", "status", "detail"])
-    losses = found["loss"].to_numpy()
+    losses, utility, halves = (column.to_numpy() for column in (found["loss"], rows["utility"], rows["half"]))
     p_values = np.full(len(losses), np.nan)
-    corrupted = np.zeros(len(losses), dtype=bool)
     for k in FOLDS:
         asked = (halves != k) & ~np.isnan(losses)
-        p_values[asked] = conformal_p(losses[asked], anchor_losses[k])
-        corrupted |= asked & (p_values <= small_p(len(anchor_losses[k])))
+        of_rows, of_anchors = nonconformity(losses[asked], utility[asked], anchor_losses[k], anchor_utility, weight)
+        p_values[asked] = conformal_p(of_rows, of_anchors)
     found = found.append_column("p_value", pa.array(p_values, mask=np.isnan(p_values)))
-    return found.append_column("found_corrupted", pa.array(corrupted))
+    return found.append_column("found_corrupted", pa.array(p_values <= small_p(len(anchor_losses[0]))))
+
+
+def _anchor_utility(table: ScoreTable) -> np.ndarray | None:
+    """The anchors' one-step utilities, each against the others; ``None`` where a utility has no such thing."""
+    scores = read_anchor_scores(table)
+    if scores is None or scores["utility"].null_count:
+        return None
+    return scores["utility"].to_numpy()
 
 
 def _merge(first: pa.Table, second: pa.Table, table: ScoreTable, config: ScoringConfig) -> None:

@@ -41,6 +41,13 @@ class SecondLookOptions:
             "the round before did not find corrupted; those of all rounds but the first are asked together"
         },
     )
+    second_look_utility_weight: float = field(
+        default=0.25,
+        metadata={
+            "help": "how much the one-step utility weighs in corrupted_p beside late_loss, both in standard deviations "
+            "of the anchors'; 0: late_loss alone, as with another utility than mean_cosine"
+        },
+    )
     second_look_epochs: float = field(default=1.0, metadata={"help": "passes over the rows that a proxy is trained on"})
     second_look_min_steps: int = field(
         default=150, metadata={"help": "repeat those rows until so many steps are done: a small pool has few"}
@@ -55,6 +62,7 @@ class SecondLookOptions:
         require_choice("scoring.second_look_trainable", self.second_look_trainable, ["all", "adapter"])
         require_range("scoring.second_look_share", self.second_look_share, above=0, at_most=1)
         require_range("scoring.second_look_rounds", self.second_look_rounds, at_least=1)
+        require_range("scoring.second_look_utility_weight", self.second_look_utility_weight, at_least=0, at_most=1)
         require_range("scoring.second_look_epochs", self.second_look_epochs, above=0)
         require_range("scoring.second_look_min_steps", self.second_look_min_steps, at_least=1)
         require_range("scoring.second_look_batch_size", self.second_look_batch_size, at_least=1)

@@ -23,6 +23,7 @@ from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.training import train
 from ost_hf.scorers.perplexity import LossScorer
+from ost_hf.scoring.anchor_scores import read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
@@ -30,8 +31,9 @@ from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look import FOLDS, best_rows, fold, not_corrupted
 from ost_hf.scoring.second_look_cost import planned_passes, planned_trainings
 from ost_hf.scoring.second_look_proxy import load_mature_proxy, train_mature_proxy, training_steps
-from ost_hf.utility.conformal import small_p
+from ost_hf.utility.conformal import conformal_p, small_p
 from ost_hf.utility.late_loss import late_loss
+from ost_hf.utility.nonconformity import nonconformity
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
 
@@ -59,16 +61,40 @@ def test_every_row_has_both_looks(scored: Path, pool_dataset, anchor_dataset) ->
     assert all(1 / (len(anchor_dataset) + 1) <= row["corrupted_p"] <= 1 for row in table)
 
 
-def test_p_values_are_those_of_the_stored_losses(scored: Path, pool_dataset) -> None:
-    hashes = Rows(pool_dataset).content_hashes
+def p_values(table: ScoreTable, losses: list[float], anchor_losses: list[list[float]], pool_dataset) -> list[float]:
+    """Slowly, of rows with late losses in the pool's order, by the stored utilities and the default weight."""
+    weight, anchors, hashes = 0.25, read_anchor_scores(table), Rows(pool_dataset).content_hashes
+    assert anchors is not None
+    result = []
+    for row, loss in zip(table.read().to_pylist(), losses, strict=True):
+        of_anchors = anchor_losses[1 - fold(hashes[row["row"]], seed=0)]
+        own, others = nonconformity([loss], [row["utility"]], of_anchors, anchors["utility"].to_numpy(), weight)
+        result.append((1 + sum(other >= own[0] for other in others)) / (1 + len(others)))
+    return result
+
+
+def test_p_values_are_those_of_the_stored_losses_and_utilities(scored: Path, pool_dataset, anchor_dataset) -> None:
     table = ScoreTable(scored / "scores")
-    anchor_losses = table.manifest()["second_look"]["anchor_losses"]
+    whole, second_look = table.read(), table.manifest()["second_look"]
+    assert second_look["utility_weight"] == ScoringConfig().second_look_utility_weight == 0.25
     # What a table says of itself where the anchors' own scores are not at hand.
-    assert table.read().schema.metadata[b"calibration"] == b"%d" % len(anchor_losses[0])
+    assert whole.schema.metadata[b"calibration"] == b"%d" % len(anchor_dataset)
+    expected = p_values(table, whole["late_loss"].to_pylist(), second_look["anchor_losses"], pool_dataset)
+    assert whole["corrupted_p"].to_pylist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("settings", [{"utility": "raw"}, {"second_look_utility_weight": 0.0}])
+def test_without_utilities_of_anchors_or_weight_p_values_are_of_losses_alone(
+    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, settings: dict
+) -> None:
+    config = scoring(**settings, second_look_rounds=1)
+    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
+    table = ScoreTable(tmp_path / "scores")
+    second_look, hashes = table.manifest()["second_look"], Rows(pool_dataset).content_hashes
+    assert second_look["utility_weight"] == 0
     for row in table.read().to_pylist():
-        calibration = anchor_losses[1 - fold(hashes[row["row"]], seed=0)]
-        above = sum(loss >= row["late_loss"] for loss in calibration)
-        assert row["corrupted_p"] == pytest.approx((1 + above) / (1 + len(calibration)))
+        losses = second_look["anchor_losses"][1 - fold(hashes[row["row"]], seed=0)]
+        assert row["corrupted_p"] == pytest.approx(conformal_p([row["late_loss"]], losses)[0])
 
 
 def test_a_killed_run_ends_with_the_same_table(
@@ -135,14 +161,13 @@ def test_best_rows_do_not_depend_on_order() -> None:
 
 def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scored: Path, pool_dataset) -> None:
     table = ScoreTable(scored / "scores")
-    anchors = [json.loads((table.folder / "second_look" / "round-1" / f"anchors-{k}.json").read_text()) for k in FOLDS]
+    first = ScoreTable(table.folder / "second_look" / "round-1")
+    anchor_losses = [json.loads((first.folder / f"anchors-{k}.json").read_text()) for k in FOLDS]
     hashes = Rows(pool_dataset).content_hashes
     clean = [0, 0]
-    for row in ScoreTable(table.folder / "second_look" / "round-1").read(complete=False).to_pylist():
-        half = fold(hashes[row["row"]], seed=0)
-        calibration = anchors[1 - half]
-        level = small_p(len(calibration))
-        clean[half] += (1 + sum(loss >= row["loss"] for loss in calibration)) / (1 + len(calibration)) > level
+    losses = first.read(complete=False)["loss"].to_pylist()
+    for row, p in enumerate(p_values(table, losses, anchor_losses, pool_dataset)):
+        clean[fold(hashes[row], seed=0)] += p > small_p(len(anchor_losses[0]))
     rounds = table.manifest()["second_look"]["rounds"]
     assert [record["rows_trained_on"] for record in rounds][1] == clean
 
@@ -228,7 +253,7 @@ def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
     monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", losing)
     score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_share=1.0))
     assert sum(3 in rows for rows in learnt[:2]) == 1
-    assert not any(3 in rows for rows in learnt[2:])
+    assert not any(3 in rows for rows in learnt[2:4])
     assert ScoreTable(tmp_path / "scores").read().to_pylist()[3]["late_loss"] > 0
 
 
