@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ost_hf.errors import DataError
 from ost_hf.selection.diversity import DEFAULT_THRESHOLD, diverse_order
 from ost_hf.selection.setwise import greedy
-from ost_hf.utility.conformal import small_p
+from ost_hf.utility.evidence import Evidence, evidence
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -125,18 +125,17 @@ def auto(candidates: Candidates) -> Order:
     if p is None or late is None or np.isnan(p).all():
         order = top(candidates)
         return Order(order.kept, order.others, f"{order.explanation} (there was no second look)")
-    clean, found = split_clean(p, candidates.pool_p if candidates.pool_p is not None else p, candidates.calibration)
-    first = _among(candidates, clean)
+    found = evidence(candidates.pool_p if candidates.pool_p is not None else p, candidates.calibration)
+    clean = split_clean(p, found)
+    first = _among(candidates, clean, found)
     room = candidates.room - np.bincount(candidates.stratum[first.kept], minlength=len(candidates.room))
-    doubtful = np.setdiff1d(np.arange(len(p)), clean)
-    # Rows without a second look come after all that have one.
-    unseen_last = np.nan_to_num(p[doubtful], nan=-1.0)
-    doubtful = doubtful[np.lexsort((doubtful, late[doubtful], -unseen_last))]
+    doubtful = _cleanest_first(candidates, np.setdiff1d(np.arange(len(p)), clean))
     quota = candidates.quota - len(first.kept)
     more = _take(replace(candidates, quota=quota, room=room), doubtful, "")
     others = np.concatenate([first.others, more.others])
     # Where all of them have room, their order decides nothing.
-    explanation = f"{found}; {'all of them are kept' if len(first.kept) == len(clean) else first.explanation}"
+    explanation = _in_words(found, len(clean), len(p))
+    explanation += f"; {'all of them are kept' if len(first.kept) == len(clean) else first.explanation}"
     if len(more.kept):
         explanation += f"; {len(more.kept)} rows that look less clean fill the quota, the cleanest of them first"
     if np.isnan(p).any():
@@ -144,30 +143,30 @@ def auto(candidates: Candidates) -> Order:
     return Order(np.concatenate([first.kept, more.kept]), others, explanation)
 
 
-def split_clean(p: Floats, pool_p: Floats, calibration: int) -> tuple[Places, str]:
-    """The places of rows as clean as anchors, and in words what was found.
+def split_clean(p: Floats, found: Evidence) -> Places:
+    """The places of rows as clean as anchors: p-values above ``AS_CLEAN``, or above small ones.
 
-    If the pool has more small p-values than chance gives, corrupted rows have p-values above them too, and those up to
-    ``AS_CLEAN`` count as doubtful; else only the small ones do: most of them are no noise, but few corrupted rows do
-    not show in their share, and would be the first that a draw of hard rows takes.
+    Where part of the pool is corrupted, corrupted rows have p-values above the small ones too. Where none is found,
+    most rows with small ones are no noise; but few corrupted rows do not show in the evidence, and would be the first
+    that a draw of hard rows takes.
 
     Args:
         p: P-values of the candidates; NaN where there is none, which is never clean.
-        pool_p: Those of the whole pool.
-        calibration: How many anchors they were made with.
+        found: Evidence of the whole pool.
     """
-    seen = pool_p[~np.isnan(pool_p)]
-    level = small_p(calibration)
-    share = float((seen <= level).mean())
-    # Anchors and rows are both samples: so many of the former decide where the level lies.
-    chance = level + 2 * np.sqrt(level * (1 - level) * (1 / max(1, calibration) + 1 / len(seen)))
-    is_more = share > chance
-    doubtful = max(AS_CLEAN, level) if is_more else level
-    clean = np.flatnonzero(p > doubtful)
-    verdict = "part of it looks corrupted" if is_more else "no corruption was found"
-    return clean, (
-        f"{share:.1%} of the rows have a p-value of at most {level:.2g}, chance gives up to {chance:.1%}: {verdict}, "
-        f"and {len(clean)} of {len(p)} rows as clean as the anchors (p > {doubtful:.2g}) come first"
+    return np.flatnonzero(p > _doubtful(found))
+
+
+def _doubtful(found: Evidence) -> float:
+    return max(AS_CLEAN, found.level) if found.corrupted else found.level
+
+
+def _in_words(found: Evidence, clean: int, of: int) -> str:
+    verdict = "part of it looks corrupted" if found.corrupted else "no corruption was found"
+    return (
+        f"{found.share:.1%} of the rows have a p-value of at most {found.level:.2g}, chance gives up to "
+        f"{found.chance:.1%}; the mean p-value is {found.mean:.2f}, chance gives at least {found.lowest_mean:.2f}: "
+        f"{verdict}, and {clean} of {of} rows as clean as the anchors (p > {_doubtful(found):.2g}) come first"
     )
 
 
@@ -176,11 +175,21 @@ def best_first(values: Floats) -> Places:
     return np.lexsort((np.arange(len(values)), -values))
 
 
-def _among(candidates: Candidates, places: Places) -> Order:
-    """Rows of one kind that do not all have room: a draw, hard rows more often."""
+def _among(candidates: Candidates, places: Places, found: Evidence) -> Order:
+    """Rows that look clean and do not all have room: a draw, hard rows more often, unless many only look so."""
+    if found.hardly_told_apart:
+        explanation = f"{found.told_apart:.0%} of what is corrupted was told apart, so of these the cleanest first"
+        return _take(candidates, _cleanest_first(candidates, places), explanation)
     assert candidates.late_loss is not None
     drawn = places[hard_draw(candidates.late_loss[places], candidates.seed)]
     return _take(candidates, drawn, "drawn from these, the likelier the higher a row's late loss")
+
+
+def _cleanest_first(candidates: Candidates, places: Places) -> Places:
+    """By p-value, rows of one p-value by late loss; those without a second look come last."""
+    assert candidates.corrupted_p is not None and candidates.late_loss is not None
+    p = np.nan_to_num(candidates.corrupted_p[places], nan=-1.0)
+    return places[np.lexsort((places, candidates.late_loss[places], -p))]
 
 
 def hard_draw(loss: Floats, seed: int) -> Places:

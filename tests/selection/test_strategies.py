@@ -118,6 +118,21 @@ def test_a_draw_of_hard_rows_takes_no_corrupted_ones_however_few_they_are(count:
     assert corrupted[kept_rows(table)].sum() == 0
 
 
+def test_where_corruption_is_not_told_apart_the_cleanest_come_first_and_not_the_hardest() -> None:
+    """The hardest of what looks clean are the corrupted rows that slipped through."""
+    generator = np.random.default_rng(4)
+    corrupted = np.arange(COUNT) < COUNT // 2
+    anchor, late = generator.normal(5, 1, ANCHORS), generator.normal(5, 1, COUNT) + corrupted
+    p = (1 + (anchor[None] >= late[:, None]).sum(1)) / (1 + ANCHORS)
+    table = select(scores(late_loss=late.tolist(), corrupted_p=p.tolist()), SelectionConfig(keep_ratio=0.25))
+    assert "of what is corrupted was told apart, so of these the cleanest first" in explanation(table)
+    kept = kept_rows(table)
+    assert set(kept) == set(np.lexsort((late, -p))[: COUNT // 4])
+    like_clean = np.flatnonzero(p > 0.2)
+    drawn = like_clean[hard_draw(late[like_clean], 0)[: COUNT // 4]]
+    assert corrupted[kept].mean() < 0.7 * corrupted[drawn].mean()
+
+
 def test_rows_without_a_second_look_come_last_and_the_others_keep_theirs() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
     columns = second_look(corrupted)

@@ -16,11 +16,12 @@ from ost_hf.reporting.statistics import area_under_curve, extra_copies_kept
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.selector import read_selection
 from ost_hf.selection.strategies import split_clean
+from ost_hf.utility.evidence import evidence
 
 Record = dict[str, Any]
 
 # Beside the utility: columns of a second look that rank rows too, and whether more is better.
-_RANKING_COLUMNS = {"loss": -1, "late_loss": -1}
+_RANKING_COLUMNS = {"loss": -1, "late_loss": -1, "corrupted_p": 1}
 
 
 def describe_arm(
@@ -90,7 +91,7 @@ def describe_choice(config: RunConfig) -> Record:
     highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
     calibration = scores.calibration()
     assert calibration is not None
-    places, _ = split_clean(p_values, p_values, calibration)
+    places = split_clean(p_values, evidence(p_values, calibration))
     as_clean = np.zeros(len(p_values), dtype=bool)
     as_clean[places] = True
     return {
