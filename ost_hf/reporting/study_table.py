@@ -76,6 +76,7 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
     lines += _kept_shares(study, here)
     lines += _copies_kept(study, here)
     lines += _leans([r for r in here if r["method"] == study["reference"]])
+    lines += _aucs_of_second_look(study, here)
     called = _called_toxic([r for r in here if r["method"] == study["reference"]], study.get("truth"))
     return [*lines, "", called] if called else lines
 
@@ -132,6 +133,17 @@ def _leans(results: Results) -> list[str]:
         f"To {results[0]['method']}, {percent(pool)} of the pool looks as clean as the anchors, and {percent(kept)} "
         f"of what it keeps. The highest utilities alone would have kept {percent(same)} of the same rows.",
     ]
+
+
+def _aucs_of_second_look(study: Record, here: Results) -> list[str]:
+    """How well late losses and p-values tell clean rows from others, for the methods that have them."""
+    parts = []
+    for method in study["methods"]:
+        mine = [result for result in here if result["method"] == method]
+        late, p = _auc(mine, "late_loss"), _auc(mine, "corrupted_p")
+        if late is not None and p is not None:
+            parts.append(f"{method} {late:.3f} and {p:.3f}")
+    return ["", f"AUC of late losses and of p-values: {'; '.join(parts)}."] if parts else []
 
 
 def _kept_shares(study: Record, here: Results) -> list[str]:
@@ -281,8 +293,8 @@ def _cell(value: float | None, form: str) -> str:
     return "" if value is None else format(value, form)
 
 
-def _auc(results: Results) -> float | None:
-    return _average((result.get("auc") or {}).get("utility") for result in results)
+def _auc(results: Results, column: str = "utility") -> float | None:
+    return _average((result.get("auc") or {}).get(column) for result in results)
 
 
 def _average(values: Iterable[float | None]) -> float | None:
