@@ -5,16 +5,17 @@ wrong sum looks like a right one. So two copies of the base model are fine-tuned
 look ranks highest in one half of the pool, and each looks at the *other* half and at the anchors:
 
 * ``late_loss``: how surprising the row is to the proxy that was not trained on it, in nats (``utility/late_loss.py``);
-* ``corrupted_p``: (1 + the number of anchors whose loss there is at least as high) / (1 + anchors), a conformal
-  p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". Neither an anchor nor the
-  row was trained on, so for a clean row of the anchors' distribution it is close to uniform. Not exactly: the
-  anchors had a say in what was trained on, which can lower their losses; the fewer anchors, the more.
+* ``corrupted_p``: (1 + the number of anchors that are at least as unlike a clean row) / (1 + anchors), a conformal
+  p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". How unlike a row is, its late
+  loss and its one-step utility say together (``utility/nonconformity.py``). Neither an anchor nor the row was trained
+  on, so for a clean row of the anchors' distribution it is close to uniform. Not exactly: the anchors had a say in
+  what was trained on, which can lower their losses; the fewer anchors, the more.
 
 Then further rounds: two more copies learn from the rows of their half that the round before did not find corrupted.
 They have seen more of what is clean and hard, and less of what is corrupted. Each round from the second on asks the
 mixture of its own proxy and those of the rounds between; the last round's answers are the ones that count.
 There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
-a corruption that is alike in both halves can confirm itself, which should cost power, not make false alarms.
+a corruption that is alike in both halves can confirm itself: such rows come to look clean. Utilities do not follow.
 
 Tables: ``first_look/`` holds the one-step scores, ``second_look/round-N/`` the losses, the score table both.
 """

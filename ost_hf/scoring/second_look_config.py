@@ -18,8 +18,8 @@ class SecondLookOptions:
         default=False,
         metadata={
             "help": "after the one-step utilities: train two proxies, each on the best of one half of the pool, let "
-            "each look at the other half, compare every row's loss there with the anchors' (columns late_loss and "
-            "corrupted_p), and do it again, twice by default, with what looks clean"
+            "each look at the other half, compare every row's loss there and utility with the anchors' (columns "
+            "late_loss and corrupted_p), and do it again, twice by default, with what looks clean"
         },
     )
     second_look_trainable: str = field(

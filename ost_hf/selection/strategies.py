@@ -22,8 +22,8 @@ from ost_hf.utility.evidence import Evidence, evidence
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
 
-# `auto`: rows with a p-value above this are all as clean as the anchors: the rest of the difference is how easy a row
-# is, and easy rows teach little (see `hard_draw`). Chosen on development seeds.
+# `auto`: rows with a p-value above this count as clean as the anchors: the rest of the difference is how easy a row is,
+# and easy rows teach little (see `hard_draw`). Chosen on development seeds.
 AS_CLEAN = 0.2
 
 
@@ -120,7 +120,7 @@ def diverse(candidates: Candidates) -> Order:
 
 
 def auto(candidates: Candidates) -> Order:
-    """What can be measured decides: as clean as the anchors first; of too many of them a draw, hard rows more often."""
+    """What can be measured decides: as clean as the anchors first; of too many of them a draw, or the cleanest."""
     p, late = candidates.corrupted_p, candidates.late_loss
     if p is None or late is None or np.isnan(p).all():
         order = top(candidates)
