@@ -7,9 +7,10 @@ look ranks highest in one half of the pool, and each looks at the *other* half a
 * ``late_loss``: how surprising the row is to the proxy that was not trained on it, in nats (``utility/late_loss.py``);
 * ``corrupted_p``: (1 + the number of anchors that are at least as unlike a clean row) / (1 + anchors), a conformal
   p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". How unlike a row is, its late
-  loss and its one-step utility say together (``utility/nonconformity.py``). Neither an anchor nor the row was trained
-  on, so for a clean row of the anchors' distribution it is close to uniform. Not exactly: the anchors had a say in
-  what was trained on, which can lower their losses; the fewer anchors, the more.
+  loss and its one-step utility say together (``utility/nonconformity.py``). For a clean row of the anchors'
+  distribution it is close to uniform: neither it nor an anchor was trained on by these proxies, and an anchor's
+  utility is against the others. Not exactly: the anchors had a say in what was trained on, which can lower their
+  losses (the fewer anchors, the more), and the first look's proxy was warmed up on a few of the rows.
 
 Then further rounds: two more copies learn from the rows of their half that the round before did not find corrupted.
 They have seen more of what is clean and hard, and less of what is corrupted. Each round from the second on asks the
@@ -50,7 +51,7 @@ from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look_proxy import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
 from ost_hf.utility.conformal import conformal_p, small_p
 from ost_hf.utility.late_loss import late_loss
-from ost_hf.utility.nonconformity import nonconformity
+from ost_hf.utility.nonconformity import differ, nonconformity
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +105,10 @@ def run_second_look(
         table: The score table; its manifest is written already and gets the anchors' figures.
         exclude: Rows that are not scored.
         config: With ``second_look``.
+
+    Raises:
+        DataError: Where a half of the pool has nothing that could be learnt from.
+        ModelError: Where a training diverges, or an anchor's loss is not finite.
     """
     first = _first_look(build, pool, anchors, table, exclude, config)
     rows = _halved(first, pool, config)
@@ -118,9 +123,10 @@ def run_second_look(
     weight = config.second_look_utility_weight if anchor_utility is not None else 0.0
     if weight != config.second_look_utility_weight:
         logger.info(
-            "second look: p-values go by late losses alone: with utility %r anchors have none to be held against",
-            config.utility,
-        )
+            "second look: p-values go by late losses alone: with utility %r and %d anchors there are no utilities of "
+            "anchors, each against the others, that differ",
+            config.utility, len(anchors),
+        )  # fmt: skip
     rounds: list[dict[str, Any]] = []
     looks: dict[int, list[_Look]] = {k: [] for k in FOLDS}
     for number in range(1, config.second_look_rounds + 1):
@@ -170,8 +176,8 @@ def _with_p_values(
     Args:
         seen: The round's table.
         rows: ``utility`` and ``half`` of the same rows.
-        anchor_losses: Those of the proxy that learnt from each half.
-        anchor_utility: That of the anchors; ``None`` where the weight is zero.
+        anchor_losses: [2][V], those of the proxy that learnt from each half.
+        anchor_utility: [V]; ``None`` if there is none, and then the weight is 0.
         weight: Of the utility.
     """
     found = seen.read(complete=False, columns=["row", "example_id", "loss", "status", "detail"])
@@ -186,9 +192,12 @@ def _with_p_values(
 
 
 def _anchor_utility(table: ScoreTable) -> np.ndarray | None:
-    """The anchors' one-step utilities, each against the others; ``None`` where a utility has no such thing."""
+    """The anchors' one-step utilities [V], each against the others; ``None`` where there are none, or all are alike.
+
+    Only ``mean_cosine`` has them, and one or two anchors have none that differ.
+    """
     scores = read_anchor_scores(table)
-    if scores is None or scores["utility"].null_count:
+    if scores is None or scores["utility"].null_count or not differ(scores["utility"].to_numpy()):
         return None
     return scores["utility"].to_numpy()
 

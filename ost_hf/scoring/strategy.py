@@ -2,9 +2,9 @@
 
 * ``auto``      one-step utilities choose what two proxies learn from; a second look with those and the utilities tell
                 clean rows from corrupted ones; rows as clean as the anchors come first, and of too many of them there
-                is a draw, hard rows more often, or where corruption is hardly told apart the cleanest; of exact and
-                near copies one is scored, near copies of anchors are not: a copy of a clean row is as clean, and
-                nothing else keeps it out
+                is a draw, hard rows more often unless corruption is hardly told apart; of exact and near copies
+                one is scored, near copies of anchors are not: a copy of a clean row is as clean, and nothing else
+                keeps it out
 * ``one_step``  the one-step utility alone (mean cosine, AdamW), highest first
 * ``paper``     the paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step,
                 simulated for each row, highest first

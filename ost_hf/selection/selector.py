@@ -244,7 +244,7 @@ def _calibration(scores: pa.Table, anchors: pa.Table | None) -> int:
     # Made elsewhere: p-values are whole multiples of 1 / (1 + anchors).
     pool_p = _numbers(scores, "corrupted_p")
     finite = pool_p[~np.isnan(pool_p)] if pool_p is not None else np.empty(0)
-    return round(1 / float(np.diff(np.unique([0.0, *finite])).min()) - 1) if len(finite) else 0
+    return max(1, round(1 / float(np.diff(np.unique([0.0, *finite])).min()) - 1)) if len(finite) else 0
 
 
 def _refusal(record: Record, config: SelectionConfig) -> str | None:

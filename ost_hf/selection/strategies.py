@@ -120,7 +120,7 @@ def diverse(candidates: Candidates) -> Order:
 
 
 def auto(candidates: Candidates) -> Order:
-    """What can be measured decides: as clean as the anchors first; of too many of them a draw, or the cleanest."""
+    """What can be measured decides: as clean as the anchors first; of too many of them a draw."""
     p, late = candidates.corrupted_p, candidates.late_loss
     if p is None or late is None or np.isnan(p).all():
         order = top(candidates)
@@ -129,7 +129,10 @@ def auto(candidates: Candidates) -> Order:
     clean = split_clean(p, found)
     first = _among(candidates, clean, found)
     room = candidates.room - np.bincount(candidates.stratum[first.kept], minlength=len(candidates.room))
-    doubtful = _cleanest_first(candidates, np.setdiff1d(np.arange(len(p)), clean))
+    doubtful = np.setdiff1d(np.arange(len(p)), clean)
+    # Rows without a second look come after all that have one.
+    unseen_last = np.nan_to_num(p[doubtful], nan=-1.0)
+    doubtful = doubtful[np.lexsort((doubtful, late[doubtful], -unseen_last))]
     quota = candidates.quota - len(first.kept)
     more = _take(replace(candidates, quota=quota, room=room), doubtful, "")
     others = np.concatenate([first.others, more.others])
@@ -165,8 +168,9 @@ def _in_words(found: Evidence, clean: int, of: int) -> str:
     verdict = "part of it looks corrupted" if found.corrupted else "no corruption was found"
     return (
         f"{found.share:.1%} of the rows have a p-value of at most {found.level:.2g}, chance gives up to "
-        f"{found.chance:.1%}; the mean p-value is {found.mean:.2f}, chance gives at least {found.lowest_mean:.2f}: "
-        f"{verdict}, and {clean} of {of} rows as clean as the anchors (p > {_doubtful(found):.2g}) come first"
+        f"{found.critical_share:.1%}; the mean p-value is {found.mean:.2f}, chance gives at least "
+        f"{found.critical_mean:.2f}: {verdict}, and {clean} of {of} rows as clean as the anchors "
+        f"(p > {_doubtful(found):.2g}) come first"
     )
 
 
@@ -176,20 +180,18 @@ def best_first(values: Floats) -> Places:
 
 
 def _among(candidates: Candidates, places: Places, found: Evidence) -> Order:
-    """Rows that look clean and do not all have room: a draw, hard rows more often, unless many only look so."""
-    if found.hardly_told_apart:
-        explanation = f"{found.told_apart:.0%} of what is corrupted was told apart, so of these the cleanest first"
-        return _take(candidates, _cleanest_first(candidates, places), explanation)
+    """Rows that look clean and do not all have room: a draw, hard rows more often unless many only look clean."""
     assert candidates.late_loss is not None
-    drawn = places[hard_draw(candidates.late_loss[places], candidates.seed)]
-    return _take(candidates, drawn, "drawn from these, the likelier the higher a row's late loss")
-
-
-def _cleanest_first(candidates: Candidates, places: Places) -> Places:
-    """By p-value, rows of one p-value by late loss; those without a second look come last."""
-    assert candidates.corrupted_p is not None and candidates.late_loss is not None
-    p = np.nan_to_num(candidates.corrupted_p[places], nan=-1.0)
-    return places[np.lexsort((places, candidates.late_loss[places], -p))]
+    if found.hardly_told_apart:
+        order = np.random.default_rng(candidates.seed).permutation(places)
+        explanation = (
+            f"drawn from these, all alike: at most {found.power:.0%} of what is corrupted was told apart, and the "
+            "hardest rows that look clean may be the rest of it"
+        )
+    else:
+        order = places[hard_draw(candidates.late_loss[places], candidates.seed)]
+        explanation = "drawn from these, the likelier the higher a row's late loss"
+    return _take(candidates, order, explanation)
 
 
 def hard_draw(loss: Floats, seed: int) -> Places:

@@ -10,23 +10,23 @@ from numpy.typing import ArrayLike
 _LEVEL = 0.05
 
 
-def conformal_p(losses: ArrayLike, calibration: ArrayLike) -> np.ndarray:
+def conformal_p(scores: ArrayLike, calibration: ArrayLike) -> np.ndarray:
     """P-values of the hypothesis that a row is exchangeable with the calibration rows.
 
     Args:
-        losses: [N].
-        calibration: [M], losses of rows known to be clean.
+        scores: [N], nonconformity scores: higher is less like a clean row.
+        calibration: [V], those of rows known to be clean.
 
     Returns:
-        [N], ``(1 + #{calibration >= loss}) / (M + 1)``, between 1 / (M + 1) and 1 (Vovk et al. 2005).
+        [N], ``(1 + #{calibration >= score}) / (V + 1)``, between 1 / (V + 1) and 1 (Vovk et al. 2005).
     """
     ordered = np.sort(np.asarray(calibration, dtype=np.float64))
-    below = np.searchsorted(ordered, np.asarray(losses, dtype=np.float64), side="left")
+    below = np.searchsorted(ordered, np.asarray(scores, dtype=np.float64), side="left")
     return (1 + len(ordered) - below) / (len(ordered) + 1)
 
 
 def smallest_p(calibration: int) -> float:
-    """The p-value of a row whose loss is above that of all ``calibration`` rows: none is smaller."""
+    """The p-value of a row whose score is above that of all ``calibration`` rows: none is smaller."""
     return 1 / (1 + calibration)
 
 

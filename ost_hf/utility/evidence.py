@@ -1,13 +1,23 @@
 """What the p-values of a whole pool say of it, without a label: is part of it corrupted, and is that part told apart?
 
-Both compare the pool with its M anchors, N rows with them. Were all rows as clean, their p-values would be close to
-uniform: a share of about ``level`` would be small, and the mean close to its expectation (a Mann-Whitney test).
-If more are, the mean says how many rows are not like the anchors: at least so many that, each above all anchors,
-they would move it so far. What share of so many have small p-values says how well they are told apart.
+Both hold the pool's N rows against its V anchors. Were all rows as clean, p-values would be close to uniform on
+1 / (V + 1), 2 / (V + 1), ..., 1: few would be small, and their mean would be near its expectation (Mann and Whitney
+1947). A mean below that says how much of the pool is not like the anchors, at the least:
+
+    contamination = (expected mean - mean) / (expected mean - 1 / (V + 1))
+
+for so many rows, each less like a clean one than all anchors, would move the mean so far. If more are corrupted and
+some look clean, the mean is the same: what share of the corrupted rows has small p-values is then less than
+
+    power = (share of small ones - size (1 - contamination)) / contamination
+
+with size the share of small ones that chance gives. Rows that are a little harder than the anchors, all of them,
+cannot be told by p-values from corruption that is hardly told apart.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,34 +27,36 @@ from ost_hf.utility.conformal import small_p, smallest_p
 
 Floats = NDArray[np.float64]
 
-# Where a smaller share of the corrupted rows is told apart, many of them look clean. Chosen on development seeds.
-_WELL_TOLD_APART = 0.6
+# With less power many corrupted rows have p-values like clean ones. Chosen on development seeds.
+_HIGH_POWER = 0.6
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was found.
+    """What was found; critical values are two standard deviations from what chance gives.
 
-    ``level`` is up to where p-values count as small, ``share`` that of the pool's which are, and ``chance`` what share
-    and ``lowest_mean`` what ``mean`` of p-values chance gives at most and at least (two standard deviations).
+    ``level`` is up to where p-values count as small and ``share`` the share of them that is; ``mean`` is their mean.
+    ``contamination`` is the least share of the pool that is not like the anchors, ``power`` at most the share of it
+    that has small p-values: between 0 and 1, and 1 where there is no contamination.
     """
 
     level: float
     share: float
-    chance: float
+    critical_share: float
     mean: float
-    lowest_mean: float
-    told_apart: float
+    critical_mean: float
+    contamination: float
+    power: float
 
     @property
     def corrupted(self) -> bool:
         """Whether part of the pool is not as clean as the anchors, by one test or the other."""
-        return self.share > self.chance or self.mean < self.lowest_mean
+        return self.share > self.critical_share or self.mean < self.critical_mean
 
     @property
     def hardly_told_apart(self) -> bool:
-        """Whether many corrupted rows have p-values like clean ones."""
-        return self.corrupted and self.told_apart < _WELL_TOLD_APART
+        """Whether many corrupted rows have p-values like clean ones, or all rows are a little less like anchors."""
+        return self.corrupted and self.power < _HIGH_POWER
 
 
 def evidence(pool_p: Floats, calibration: int) -> Evidence:
@@ -52,19 +64,31 @@ def evidence(pool_p: Floats, calibration: int) -> Evidence:
 
     Args:
         pool_p: ``[N]``, of the whole pool; NaN where a row has none.
-        calibration: M, how many anchors they were made with.
+        calibration: V, how many anchors they were made with. With one nothing is ever found.
 
-    Returns:
-        With ``told_apart`` between 0 and 1, the least share of the corrupted rows that has small p-values; 1 where the
-        mean says nothing of corruption.
+    Raises:
+        ValueError: Without any p-value, or without anchors.
     """
     seen = pool_p[~np.isnan(pool_p)]
-    anchors, rows = max(1, calibration), len(seen)
-    level, share, mean = small_p(calibration), float((seen <= small_p(calibration)).mean()), float(seen.mean())
+    rows = len(seen)
+    if not rows or calibration < 1:
+        raise ValueError(f"evidence needs p-values of at least one row and one anchor, got {rows} and {calibration}")
+    level = small_p(calibration)
+    # What share of small ones chance gives: p-values are whole multiples of the smallest. The 1e-9 is for rounding.
+    size = math.floor(level / smallest_p(calibration) + 1e-9) * smallest_p(calibration)
+    share, mean = float((seen <= level).mean()), float(seen.mean())
     # Anchors and rows are both samples: so many of the former decide where the level lies.
-    chance = level + 2 * np.sqrt(level * (1 - level) * (1 / anchors + 1 / rows))
-    expected = (1 + smallest_p(anchors)) / 2
-    lowest_mean = expected - 2 * np.sqrt((1 / anchors + 1 / rows) / 12)
-    unlike = (expected - mean) / (expected - smallest_p(anchors))
-    told_apart = float(np.clip((share - level * (1 - unlike)) / unlike, 0, 1)) if unlike > 0 else 1.0
-    return Evidence(level, share, float(chance), mean, float(lowest_mean), told_apart)
+    critical_share = size + 2 * math.sqrt(size * (1 - size) * (1 / calibration + 1 / rows))
+    expected = (1 + smallest_p(calibration)) / 2
+    variance = calibration * (calibration + rows + 1) / (12 * rows * (calibration + 1) ** 2)
+    contamination = max(0.0, (expected - mean) / (expected - smallest_p(calibration)))
+    power = (share - size * (1 - contamination)) / contamination if contamination else 1.0
+    return Evidence(
+        level=level,
+        share=share,
+        critical_share=critical_share,
+        mean=mean,
+        critical_mean=expected - 2 * math.sqrt(variance),
+        contamination=contamination,
+        power=min(1.0, max(0.0, power)),
+    )

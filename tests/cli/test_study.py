@@ -20,12 +20,13 @@ from tiny_study import Record, write
 from ost_hf.cli.config import RunConfig
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.datamodelling import read_datamodelling
-from ost_hf.cli.study.description import describe_arm
+from ost_hf.cli.study.description import describe_arm, describe_scores
 from ost_hf.cli.study.main import collect
 from ost_hf.cli.study.markers import identity, read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, groups
 from ost_hf.data.config import DatasetConfig
 from ost_hf.errors import DataError, RunDirectoryError
+from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.selector import write_selection
 
 
@@ -147,6 +148,26 @@ def test_kept_copies_are_told_and_a_pool_without_copies_is_refused(tmp_path: Pat
     assert describe_arm(config, None, copies="kind")["extra_copies_kept"] == 1
     with pytest.raises(DataError, match="copies: no two rows of the pool share a value of the column 'number'"):
         describe_arm(config, None, copies="number")
+
+
+def test_scores_are_described_by_how_they_tell_clean_rows_from_others(tmp_path: Path) -> None:
+    """Clean rows have high utilities and p-values, and low losses; a row that had no second look does not count."""
+    pq.write_table(
+        pa.table({"number": [0, 1, 2, 3], "kind": ["clean", "junk", "clean", "junk"]}), tmp_path / "pool.parquet"
+    )
+    table = ScoreTable(tmp_path / "scores")
+    table.write_manifest({}, rows=4)
+    columns = {
+        "utility": [0.9, 0.1, 0.8, 0.85], "loss": [1.0, 2.0, 1.1, 1.05],
+        "late_loss": [0.1, 0.2, 0.15, 0.3], "corrupted_p": [0.9, 0.1, 0.8, None],
+    }  # fmt: skip
+    records = pa.table(
+        {"row": range(4), "example_id": ["a", "b", "c", "d"], "status": ["ok"] * 4, **columns}
+    ).to_pylist()
+    table.write_part([{"detail": "", **record} for record in records])
+    config = RunConfig(str(tmp_path), pool=DatasetConfig(path=str(tmp_path / "pool.parquet")))
+    auc = describe_scores(config, {"column": "kind", "clean": "clean"})["auc"]
+    assert auc == {"utility": 0.75, "loss": 0.75, "late_loss": 1.0, "corrupted_p": 1.0}
 
 
 def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp_path: Path) -> None:

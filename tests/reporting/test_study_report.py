@@ -56,6 +56,20 @@ def test_what_was_found_is_said_where_there_was_something_to_find(study: Record)
     assert "Called toxic by auto: wrong in 25.0% [25.0, 25.0]; found: 75% of junk.\n" in as_markdown(study)
 
 
+def test_how_a_second_look_tells_rows_apart_is_said_of_the_methods_that_have_both(study: Record) -> None:
+    """Older results have no AUC of p-values."""
+    for entry in study["results"]:
+        entry["auc"] = {
+            "utility": 0.8,
+            "late_loss": 0.9,
+            **({"corrupted_p": 0.95} if entry["method"] == "auto" else {}),
+        }
+    assert "AUC of late losses and of p-values: auto 0.900 and 0.950.\n" in as_markdown(study)
+    for entry in study["results"]:
+        entry["auc"] = {"utility": None, "late_loss": None, "corrupted_p": None}  # a clean pool
+    assert "AUC of late losses" not in as_markdown(study)
+
+
 def test_a_mark_is_of_all_seeds_whatever_is_known_of_their_cost(study: Record, tmp_path: Path) -> None:
     found = marks(study["results"], "one", (0.5, "B"))
     scores = [pytest.approx(value) for value in (0.1, 0.2, 0.3)]

@@ -83,12 +83,15 @@ def test_p_values_are_those_of_the_stored_losses_and_utilities(scored: Path, poo
     assert whole["corrupted_p"].to_pylist() == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("settings", [{"utility": "raw"}, {"second_look_utility_weight": 0.0}])
+@pytest.mark.parametrize(
+    ("settings", "count"), [({"utility": "raw"}, 6), ({"second_look_utility_weight": 0.0}, 6), ({}, 2), ({}, 1)]
+)
 def test_without_utilities_of_anchors_or_weight_p_values_are_of_losses_alone(
-    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, settings: dict
+    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, settings: dict, count: int
 ) -> None:
+    """Of two anchors each has the other's cosine: utilities that do not differ."""
     config = scoring(**settings, second_look_rounds=1)
-    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
+    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset.select(range(count))), proxy_config, config)
     table = ScoreTable(tmp_path / "scores")
     second_look, hashes = table.manifest()["second_look"], Rows(pool_dataset).content_hashes
     assert second_look["utility_weight"] == 0
@@ -111,6 +114,9 @@ def test_a_killed_run_ends_with_the_same_table(
     again = ScoreTable(tmp_path / "run" / "scores").read()
     assert again["example_id"] == whole["example_id"]
     np.testing.assert_allclose(again["late_loss"].to_numpy(), whole["late_loss"].to_numpy(), rtol=1e-4)
+    # A loss near an anchor's may round to its other side.
+    differences = np.abs(again["corrupted_p"].to_numpy() - whole["corrupted_p"].to_numpy())
+    assert differences.max() <= 1.01 / (1 + len(anchor_dataset))
 
 
 def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(

@@ -14,6 +14,7 @@ from ost_hf.selection.selector import select
 from ost_hf.selection.setwise import greedy
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, hard_draw
+from ost_hf.utility.conformal import conformal_p
 
 COUNT, ANCHORS = 200, 50
 
@@ -118,19 +119,39 @@ def test_a_draw_of_hard_rows_takes_no_corrupted_ones_however_few_they_are(count:
     assert corrupted[kept_rows(table)].sum() == 0
 
 
-def test_where_corruption_is_not_told_apart_the_cleanest_come_first_and_not_the_hardest() -> None:
-    """The hardest of what looks clean are the corrupted rows that slipped through."""
+def harder_than_anchors(by: np.ndarray | float) -> dict[str, list[float]]:
+    """Normal late losses, of rows and of 200 anchors, those of rows higher."""
     generator = np.random.default_rng(4)
+    late = generator.normal(5, 1, COUNT) + by
+    return {"late_loss": late.tolist(), "corrupted_p": conformal_p(late, generator.normal(5, 1, 200)).tolist()}
+
+
+def test_where_corruption_is_hardly_told_apart_the_hardest_are_not_sought() -> None:
+    """The hardest of what looks clean are the corrupted rows that slipped through."""
     corrupted = np.arange(COUNT) < COUNT // 2
-    anchor, late = generator.normal(5, 1, ANCHORS), generator.normal(5, 1, COUNT) + corrupted
-    p = (1 + (anchor[None] >= late[:, None]).sum(1)) / (1 + ANCHORS)
-    table = select(scores(late_loss=late.tolist(), corrupted_p=p.tolist()), SelectionConfig(keep_ratio=0.25))
-    assert "of what is corrupted was told apart, so of these the cleanest first" in explanation(table)
-    kept = kept_rows(table)
-    assert set(kept) == set(np.lexsort((late, -p))[: COUNT // 4])
-    like_clean = np.flatnonzero(p > 0.2)
-    drawn = like_clean[hard_draw(late[like_clean], 0)[: COUNT // 4]]
-    assert corrupted[kept].mean() < 0.7 * corrupted[drawn].mean()
+    columns = harder_than_anchors(corrupted)
+    table, late = scores(**columns), np.asarray(columns["late_loss"])
+    like_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
+    tables = [select(table, SelectionConfig(keep_ratio=0.2, seed=seed)) for seed in range(30)]
+    assert all("of what is corrupted was told apart" in explanation(each) for each in tables)
+    kept = [kept_rows(each) for each in tables]
+    assert all(set(each) <= set(like_clean) for each in kept)
+    assert len({tuple(each) for each in kept}) == 30
+    hard = [like_clean[hard_draw(late[like_clean], seed)[: COUNT // 5]] for seed in range(30)]
+    share, of_hard = (np.mean([corrupted[each].mean() for each in these]) for these in (kept, hard))
+    assert share == pytest.approx(corrupted[like_clean].mean(), abs=0.03)
+    assert share < of_hard - 0.05
+
+
+def test_in_a_clean_pool_that_is_a_little_harder_than_the_anchors_easy_rows_are_not_sought_either() -> None:
+    """P-values cannot tell it from corruption: half of it must not be the easy half, which teaches little."""
+    columns = harder_than_anchors(0.4)
+    table, late = scores(**columns), np.asarray(columns["late_loss"])
+    like_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
+    tables = [select(table, SelectionConfig(keep_ratio=0.2, seed=seed)) for seed in range(30)]
+    assert all("of what is corrupted was told apart" in explanation(each) for each in tables)
+    kept = np.mean([late[kept_rows(each)].mean() for each in tables])
+    assert kept == pytest.approx(late[like_clean].mean(), abs=0.05)
 
 
 def test_rows_without_a_second_look_come_last_and_the_others_keep_theirs() -> None:

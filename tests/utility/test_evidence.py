@@ -2,53 +2,93 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ost_hf.utility.conformal import conformal_p
 from ost_hf.utility.evidence import evidence
 
-
-def p_values(generator: np.random.Generator, anchors: int, corrupted: int, shift: float) -> np.ndarray:
-    """Of 1000 normal losses, those of corrupted rows higher by ``shift`` standard deviations."""
-    losses = generator.normal(size=1000)
-    losses[:corrupted] += shift
-    return conformal_p(losses, generator.normal(size=anchors))
+ANCHORS = 999
 
 
-@pytest.mark.parametrize("anchors", [10, 30, 100])
+def grid(rows: int, up_to: float = 1.0) -> np.ndarray:
+    """P-values at equal distances up to a number: uniform ones without chance."""
+    return np.ceil(np.linspace(0, up_to, rows + 1)[1:] * (ANCHORS + 1)) / (ANCHORS + 1)
+
+
+@pytest.mark.parametrize("anchors", [1, 2, 10, 30, 100])
 def test_no_corruption_is_seldom_found_where_there_is_none(anchors: int) -> None:
     generator = np.random.default_rng(0)
-    found = [evidence(p_values(generator, anchors, 0, 0), anchors).corrupted for _ in range(400)]
+    found = []
+    for _ in range(400):
+        p = conformal_p(generator.normal(size=1000), generator.normal(size=anchors))
+        found.append(evidence(p, anchors).corrupted)
     # Two one-sided tests at two standard deviations, of one sample of anchors.
     assert np.mean(found) < 0.1
 
 
-@pytest.mark.parametrize(("shift", "low", "high"), [(10, 0.95, 1.0), (2, 0.6, 0.95), (0.8, 0.1, 0.6)])
-def test_told_apart_says_what_share_of_the_corrupted_rows_has_small_p_values(shift, low: float, high: float) -> None:
-    generator = np.random.default_rng(1)
-    all_found = [evidence(p_values(generator, 100, 500, shift), 100) for _ in range(50)]
-    assert all(found.corrupted for found in all_found)
-    assert low <= np.mean([found.told_apart for found in all_found]) <= high
+@pytest.mark.parametrize("corrupted", [100, 500, 900])
+def test_corrupted_rows_above_all_anchors_are_counted_and_told_apart(corrupted: int) -> None:
+    p = np.concatenate([np.full(corrupted, 1 / (ANCHORS + 1)), grid(1000 - corrupted)])
+    found = evidence(p, ANCHORS)
+    assert found.corrupted
+    assert found.contamination == pytest.approx(corrupted / 1000, abs=0.002)
+    assert found.power == pytest.approx(1, abs=0.02)
+    assert not found.hardly_told_apart
+
+
+def test_contamination_is_at_least_and_power_at_most_what_is_found() -> None:
+    """Half of the rows have p-values that are uniform up to a half: their mean is a quarter, a tenth are small."""
+    p = np.concatenate([grid(500, up_to=0.5), grid(500)])
+    found = evidence(p, ANCHORS)
+    assert found.share == pytest.approx((0.1 + 0.05) / 2, abs=0.002)
+    assert found.mean == pytest.approx((0.25 + 0.5) / 2, abs=0.002)
+    assert found.contamination == pytest.approx(0.25, abs=0.005)  # of the true half
+    assert found.power == pytest.approx((0.075 - 0.05 * 0.75) / 0.25, abs=0.01)  # of the true tenth
+    assert found.corrupted
+    assert found.hardly_told_apart
+
+
+def test_less_power_than_six_tenths_is_hardly_told_apart_and_only_where_something_is_corrupted() -> None:
+    found = evidence(np.concatenate([grid(500, up_to=0.5), grid(500)]), ANCHORS)
+    assert not replace(found, power=0.6).hardly_told_apart
+    assert replace(found, power=0.59).hardly_told_apart
+    assert not replace(found, power=0.59, share=0.0, mean=0.5).hardly_told_apart
 
 
 def test_corruption_that_is_hardly_told_apart_shows_in_the_mean_alone() -> None:
     """No row has a small p-value, but all are nearer to it than chance puts them."""
     found = evidence(np.random.default_rng(2).uniform(0.1, 0.7, 1000), 100)
     assert found.share == 0
-    assert found.mean < found.lowest_mean
+    assert found.mean < found.critical_mean
     assert found.corrupted
-    assert found.told_apart == 0
+    assert found.power == 0
 
 
-def test_the_mean_is_held_against_that_of_uniform_p_values_of_so_few_anchors() -> None:
-    p = np.arange(1, 12) / 11
-    assert evidence(np.tile(p, 50), 10).mean == pytest.approx(6 / 11)
-    lowest = 6 / 11 - 2 * np.sqrt((1 / 10 + 1 / 550) / 12)
-    assert evidence(np.tile(p, 50), 10).lowest_mean == pytest.approx(lowest)
+@pytest.mark.parametrize("anchors", [2, 10, 60])
+def test_the_critical_mean_is_two_standard_deviations_of_the_mean_below(anchors: int) -> None:
+    generator = np.random.default_rng(3)
+    p = [conformal_p(generator.normal(size=80), generator.normal(size=anchors)) for _ in range(4000)]
+    means = np.asarray([one.mean() for one in p])
+    expected = means.mean() - 2 * means.std()
+    assert evidence(p[0], anchors).critical_mean == pytest.approx(expected, abs=0.01)
 
 
-def test_rows_without_a_p_value_say_nothing() -> None:
-    p = p_values(np.random.default_rng(3), 100, 100, 3)
-    with_gaps = np.concatenate([p, np.full(500, np.nan)])
-    assert evidence(with_gaps, 100) == evidence(p, 100)
+@pytest.mark.parametrize(("anchors", "size"), [(10, 1 / 11), (19, 0.05), (30, 1 / 31), (100, 5 / 101)])
+def test_what_share_is_small_by_chance_is_what_so_few_anchors_can_give(anchors: int, size: float) -> None:
+    p = np.tile(np.arange(1, anchors + 2) / (anchors + 1), 50)
+    found = evidence(p, anchors)
+    assert found.share == pytest.approx(size)
+    width = 2 * np.sqrt(size * (1 - size) * (1 / anchors + 1 / len(p)))
+    assert found.critical_share == pytest.approx(size + width)
+
+
+def test_rows_without_a_p_value_say_nothing_and_no_p_values_are_refused() -> None:
+    p = grid(1000, up_to=0.3)
+    assert evidence(np.concatenate([p, np.full(500, np.nan)]), ANCHORS) == evidence(p, ANCHORS)
+    with pytest.raises(ValueError, match="at least one row and one anchor, got 0 and 999"):
+        evidence(np.full(3, np.nan), ANCHORS)
+    with pytest.raises(ValueError, match="got 1000 and 0"):
+        evidence(p, 0)

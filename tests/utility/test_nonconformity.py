@@ -43,21 +43,33 @@ def test_weight_zero_needs_no_utilities_of_clean_rows(numbers) -> None:
     np.testing.assert_array_equal(conformal_p(of_rows, of_clean), expected)
 
 
-def test_clean_rows_of_one_utility_are_no_division_by_zero(numbers) -> None:
-    numbers["clean_utility"] = np.ones(30)
+@pytest.mark.parametrize("utilities", [None, [], [0.13403201, 0.13403213], [0.5] * 30, [0.0] * 30])
+def test_clean_utilities_that_are_missing_or_do_not_differ_are_refused_with_a_weight(numbers, utilities) -> None:
+    numbers["clean_utility"] = utilities
+    with pytest.raises(ValueError, match=r"with weight 0\.25 utilities of clean rows are needed that differ"):
+        nonconformity(**numbers, weight=0.25)
+
+
+def test_clean_late_losses_that_do_not_differ_are_no_division_by_zero(numbers) -> None:
+    numbers["clean_late_loss"] = np.full(30, numbers["late_loss"].mean())
     with np.errstate(all="raise"):
         of_rows, of_clean = nonconformity(**numbers, weight=0.25)
-    assert (conformal_p(of_rows, of_clean) == np.where(numbers["utility"] > 1, 1, 1 / 31)).all()
+    above = numbers["late_loss"] > numbers["late_loss"].mean()
+    assert (conformal_p(of_rows, of_clean) == np.where(above, 1 / 31, 1)).all()
 
 
-def test_p_values_of_clean_rows_are_uniform_with_every_weight() -> None:
-    """Rows and anchors of one distribution, of dependent losses and utilities."""
+@pytest.mark.parametrize("weight", [0.0, 0.25, 1.0])
+def test_p_values_of_clean_rows_are_uniform_with_every_weight(weight: float) -> None:
+    """Gradients of rows and anchors of one distribution: a utility is a mean cosine, of an anchor with the others."""
     generator = np.random.default_rng(1)
-    for weight in (0.0, 0.25, 1.0):
-        found = []
-        for _ in range(400):
-            loss = generator.gamma(2, size=60)
-            utility = generator.normal(size=60) - loss
-            found.append(conformal_p(*nonconformity(loss[:20], utility[:20], loss[20:], utility[20:], weight)))
-        for level in (0.05, 0.2, 0.5):
-            assert (np.concatenate(found) <= level).mean() == pytest.approx(level, abs=0.03)
+    found = []
+    for _ in range(300):
+        gradient = generator.normal(size=(60, 8)) + 0.5
+        gradient /= np.linalg.norm(gradient, axis=1, keepdims=True)
+        loss = np.exp(-gradient[:, 0]) + 0.1 * generator.random(60)
+        rows, anchors = gradient[:20], gradient[20:]
+        of_rows = (rows @ anchors.T).mean(1)
+        of_anchors = ((anchors @ anchors.T).sum(1) - 1) / 39
+        found.append(conformal_p(*nonconformity(loss[:20], of_rows, loss[20:], of_anchors, weight)))
+    for level in (0.05, 0.2, 0.5):
+        assert (np.concatenate(found) <= level).mean() == pytest.approx(level, abs=0.025)

@@ -90,7 +90,8 @@ def describe_choice(config: RunConfig) -> Record:
     kept = read_selection(path)["kept"].to_numpy()
     highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
     calibration = scores.calibration()
-    assert calibration is not None
+    if calibration is None or np.isnan(p_values).all():
+        return {}
     places = split_clean(p_values, evidence(p_values, calibration))
     as_clean = np.zeros(len(p_values), dtype=bool)
     as_clean[places] = True
