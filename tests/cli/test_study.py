@@ -152,19 +152,17 @@ def test_kept_copies_are_told_and_a_pool_without_copies_is_refused(tmp_path: Pat
 
 def test_scores_are_described_by_how_they_tell_clean_rows_from_others(tmp_path: Path) -> None:
     """Clean rows have high utilities and p-values, and low losses; a row that had no second look does not count."""
-    pq.write_table(
-        pa.table({"number": [0, 1, 2, 3], "kind": ["clean", "junk", "clean", "junk"]}), tmp_path / "pool.parquet"
-    )
-    table = ScoreTable(tmp_path / "scores")
-    table.write_manifest({}, rows=4)
+    kinds = ["clean", "junk", "clean", "junk"]
+    pool = {"question": ["1?", "2?", "3?", "4?"], "answer": ["1", "2", "3", "4"], "kind": kinds}
+    pq.write_table(pa.table(pool), tmp_path / "pool.parquet")
     columns = {
         "utility": [0.9, 0.1, 0.8, 0.85], "loss": [1.0, 2.0, 1.1, 1.05],
-        "late_loss": [0.1, 0.2, 0.15, 0.3], "corrupted_p": [0.9, 0.1, 0.8, None],
+        "late_loss": [0.1, 0.2, 0.15, None], "corrupted_p": [0.9, 0.1, 0.8, None],
     }  # fmt: skip
-    records = pa.table(
-        {"row": range(4), "example_id": ["a", "b", "c", "d"], "status": ["ok"] * 4, **columns}
-    ).to_pylist()
-    table.write_part([{"detail": "", **record} for record in records])
+    rows = {"row": range(4), "example_id": ["a", "b", "c", "d"], "status": ["ok"] * 4, "detail": [""] * 4}
+    table = ScoreTable(tmp_path / "scores")
+    table.write_manifest({}, rows=4)
+    table.write_part(pa.table({**rows, **columns}).to_pylist())
     config = RunConfig(str(tmp_path), pool=DatasetConfig(path=str(tmp_path / "pool.parquet")))
     auc = describe_scores(config, {"column": "kind", "clean": "clean"})["auc"]
     assert auc == {"utility": 0.75, "loss": 0.75, "late_loss": 1.0, "corrupted_p": 1.0}
