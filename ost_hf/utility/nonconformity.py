@@ -44,7 +44,9 @@ def nonconformity(
     if weight == 0:
         return root, clean_root
     if clean_utility is None or not differ(clean_utility):
-        raise ValueError(f"with weight {weight:g} utilities of clean rows are needed that differ, got {clean_utility}")
+        raise ValueError(
+            f"with weight {weight:g} utilities of clean rows are needed that differ, got {clean_utility!r}"
+        )
     of_rows, of_clean = (np.asarray(each, dtype=np.float64) for each in (utility, clean_utility))
     if weight == 1:
         return -of_rows, -of_clean
