@@ -25,8 +25,8 @@ def test_no_corruption_is_seldom_found_where_there_is_none(anchors: int) -> None
     for _ in range(400):
         p = conformal_p(generator.normal(size=1000), generator.normal(size=anchors))
         found.append(evidence(p, anchors).corrupted)
-    # Two one-sided tests at two standard deviations, of one sample of anchors.
-    assert np.mean(found) < 0.1
+    # Two one-sided tests at three standard deviations, of one sample of anchors; a share's tail is the longer one.
+    assert np.mean(found) < 0.03
 
 
 @pytest.mark.parametrize("corrupted", [100, 500, 900])
@@ -68,11 +68,11 @@ def test_corruption_that_is_hardly_told_apart_shows_in_the_mean_alone() -> None:
 
 
 @pytest.mark.parametrize("anchors", [2, 10, 60])
-def test_the_critical_mean_is_two_standard_deviations_of_the_mean_below(anchors: int) -> None:
+def test_the_critical_mean_is_three_standard_deviations_of_the_mean_below(anchors: int) -> None:
     generator = np.random.default_rng(3)
     p = [conformal_p(generator.normal(size=80), generator.normal(size=anchors)) for _ in range(4000)]
     means = np.asarray([one.mean() for one in p])
-    expected = means.mean() - 2 * means.std()
+    expected = means.mean() - 3 * means.std()
     assert evidence(p[0], anchors).critical_mean == pytest.approx(expected, abs=0.01)
 
 
@@ -81,7 +81,7 @@ def test_what_share_is_small_by_chance_is_what_so_few_anchors_can_give(anchors: 
     p = np.tile(np.arange(1, anchors + 2) / (anchors + 1), 50)
     found = evidence(p, anchors)
     assert found.share == pytest.approx(size)
-    width = 2 * np.sqrt(size * (1 - size) * (1 / anchors + 1 / len(p)))
+    width = 3 * np.sqrt(size * (1 - size) * (1 / anchors + 1 / len(p)))
     assert found.critical_share == pytest.approx(size + width)
 
 
