@@ -7,7 +7,7 @@ Both hold the pool's N rows against its V anchors. Were all rows as clean, p-val
     contamination = (expected mean - mean) / (expected mean - 1 / (V + 1))
 
 for so many rows, each less like a clean one than all anchors, would move the mean so far. If more are corrupted and
-some look clean, the mean is the same: what share of the corrupted rows has small p-values is then less than
+some look clean, the mean is the same: what share of the corrupted rows has small p-values is then at most
 
     power = (share of small ones - size (1 - contamination)) / contamination
 

@@ -89,9 +89,10 @@ def describe_choice(config: RunConfig) -> Record:
     p_values, utility = (table[name].to_numpy().astype(np.float64) for name in ("corrupted_p", "utility"))
     kept = read_selection(path)["kept"].to_numpy()
     highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
+    if np.isnan(p_values).all():
+        return {}  # every row's second look failed, and `auto` ranked by utility
     calibration = scores.calibration()
-    if calibration is None or np.isnan(p_values).all():
-        return {}
+    assert calibration is not None
     places = split_clean(p_values, evidence(p_values, calibration))
     as_clean = np.zeros(len(p_values), dtype=bool)
     as_clean[places] = True
