@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import fields as dataclass_fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +17,14 @@ from ost_hf.data.anchors import load_anchors
 from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
-from ost_hf.errors import ConfigError, DataError
+from ost_hf.errors import ConfigError, DataError, unknown_key
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.anchor_scores import read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.strategy import DEFAULT_STRATEGY, STRATEGIES
+from ost_hf.scoring.strategy import DEFAULT_STRATEGY, apply_strategy
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import read_selection, select, write_selection
 from ost_hf.training.config import selection_config
@@ -39,7 +42,8 @@ def resolve_selection(
     selection: pa.Table | str | Path | None,
     proxy: ProxyConfig | str | None,
     anchors: Rows | datasets.Dataset | AnchorConfig | None,
-    scoring: ScoringConfig | None,
+    strategy: str | None,
+    scoring: ScoringConfig | Mapping[str, Any] | None,
     encoding: EncodingConfig | None,
     duplicates: DuplicatesConfig | None = None,
 ) -> pa.Table | None:
@@ -62,6 +66,14 @@ def resolve_selection(
         raise ConfigError(f"scoring needs a proxy and anchors; {present} came without {lacking}")
     if duplicates is not None and proxy is None:
         raise ConfigError("duplicates are looked for before scoring: give a proxy and anchors with them")
+    for name, value in (("strategy", strategy), ("scoring", scoring)):
+        if value is not None and proxy is None:
+            raise ConfigError(f"{name} says how a pool is scored here: give a proxy and anchors with it")
+    if strategy is not None and isinstance(scoring, ScoringConfig):
+        raise ConfigError(
+            "a ScoringConfig is taken as it is, with no strategy's fields: leave strategy unset, or give scoring as a "
+            "dict of the fields that are to differ from the strategy's"
+        )
     wanted = selection_config(args)
     if not given:
         if wanted != SelectionConfig() or getattr(args, "sampling", "shuffled") != "shuffled":
@@ -82,8 +94,9 @@ def resolve_selection(
     if proxy is not None:
         assert anchors is not None
         return _score_first(
-            args, wanted, train_dataset, eval_dataset, processing_class, proxy, anchors, scoring, encoding, duplicates
-        )
+            args, wanted, train_dataset, eval_dataset, processing_class, proxy, anchors, strategy, scoring, encoding,
+            duplicates,
+        )  # fmt: skip
     assert scores is not None
     return _select_from(scores, wanted)
 
@@ -106,11 +119,17 @@ def _score_first(
     processing_class: Any,
     proxy: ProxyConfig | str,
     anchors: Rows | datasets.Dataset | AnchorConfig,
-    scoring: ScoringConfig | None,
+    strategy: str | None,
+    scoring: ScoringConfig | Mapping[str, Any] | None,
     encoding: EncodingConfig | None,
     duplicates: DuplicatesConfig | None,
 ) -> pa.Table:
     """Scores into ``output_dir/ost`` and selects."""
+    if not isinstance(scoring, ScoringConfig):
+        sections = apply_strategy(strategy or DEFAULT_STRATEGY, {"scoring": dict(scoring or {})})
+        scoring = _scoring_config(sections["scoring"])
+        wanted = replace(wanted, **sections["selection"])
+        duplicates = duplicates or DuplicatesConfig(**sections.get("duplicates", {}))
     pool = _pool_of(train_dataset, processing_class)
     overlap = anchors.overlap if isinstance(anchors, AnchorConfig) else "error"
     if isinstance(anchors, AnchorConfig):
@@ -119,10 +138,6 @@ def _score_first(
         anchors = rows_of(anchors, processing_class)
     run_dir = Path(args.output_dir) / "ost"
     proxy = ProxyConfig(model=proxy) if isinstance(proxy, str) else proxy
-    if scoring is None:
-        defaults = STRATEGIES[DEFAULT_STRATEGY]
-        scoring = ScoringConfig(**defaults["scoring"])
-        duplicates = duplicates or DuplicatesConfig(**defaults["duplicates"])
     scoring = scoring.near_the_cut(wanted.keep_ratio, wanted.other_cuts)
     duplicates = duplicates or DuplicatesConfig()
     evaluation = _held_out(eval_dataset, pool, processing_class) if duplicates.evaluation != "off" else None
@@ -133,6 +148,14 @@ def _score_first(
         write_selection(select(table.read(), wanted, read_anchor_scores(table)), run_dir / "selection.parquet")
     barrier()
     return read_selection(run_dir)
+
+
+def _scoring_config(fields: Mapping[str, Any]) -> ScoringConfig:
+    known = [each.name for each in dataclass_fields(ScoringConfig)]
+    for name in fields:
+        if name not in known:
+            raise ConfigError(unknown_key("field of scoring", name, known))
+    return ScoringConfig(**fields)
 
 
 def _pool_of(train_dataset: Any, processing_class: Any) -> Rows:

@@ -7,6 +7,7 @@ that logs count kept rows), and ``log``. Given nothing of ours it is a plain ``T
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -96,18 +97,22 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         proxy: A small model's name or its ``ProxyConfig``: score first, into ``output_dir/ost``, free the
             proxy, then train. Needs ``anchors``.
         anchors: The anchor set: ``datasets.Dataset``, ``Rows`` or ``AnchorConfig``.
-        scoring: How to score; by default as strategy ``auto`` does. One's own is taken as it is: with a second look
-            only if it has ``second_look=True``.
+        strategy: How a pool that is scored here is scored and chosen from: ``auto`` (default), ``one_step`` or
+            ``paper``.
+        scoring: Fields of ``ScoringConfig`` that are to differ from the strategy's, as a ``dict``. A
+            ``ScoringConfig`` is taken as it is, in place of a strategy: with a second look only if it has
+            ``second_look=True``.
         encoding: How rows become tokens, for proxy and target.
         duplicates: What is done about rows of the pool that repeat another, an anchor or a row of ``eval_dataset``,
-            when it is scored here; by default copies within the pool, exact and near, are dropped; with a ``scoring``
-            of one's own exact ones are reported. Copies of rows of ``eval_dataset``, in the pool or among the anchors,
-            are refused. A ``DuplicatesConfig`` of one's own is taken as it is: ``within_pool="drop", near=True,
-            anchors="drop"`` are the default's fields.
+            when it is scored here. By ``auto`` copies within the pool, exact and near, are dropped; with another
+            strategy or a ``ScoringConfig`` exact ones are reported. Copies of rows of ``eval_dataset``, in the pool or
+            among the anchors, are refused. A ``DuplicatesConfig`` of one's own is taken as it is:
+            ``within_pool="drop", near=True, anchors="drop"`` are ``auto``'s fields.
         **kwargs: Everything else that ``Trainer`` takes.
 
     Raises:
-        ConfigError: If more than one source of a selection is given, or a proxy without anchors.
+        ConfigError: If more than one source of a selection is given, a proxy without anchors, or both a strategy
+            and a ``ScoringConfig``.
         DataError: If the selection does not fit the training set.
     """
 
@@ -124,7 +129,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         selection: pa.Table | str | Path | None = None,
         proxy: ProxyConfig | str | None = None,
         anchors: Rows | datasets.Dataset | AnchorConfig | None = None,
-        scoring: ScoringConfig | None = None,
+        strategy: str | None = None,
+        scoring: ScoringConfig | Mapping[str, Any] | None = None,
         encoding: EncodingConfig | None = None,
         duplicates: DuplicatesConfig | None = None,
         **kwargs: Any,
@@ -132,8 +138,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         args = OSTConfig() if args is None else args
         table = resolve_selection(
             args, train_dataset, eval_dataset, processing_class,
-            scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
-            duplicates=duplicates,
+            scores=scores, selection=selection, proxy=proxy, anchors=anchors, strategy=strategy, scoring=scoring,
+            encoding=encoding, duplicates=duplicates,
         )  # fmt: skip
         if table is not None:
             order = sampling_order(args)

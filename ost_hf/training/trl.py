@@ -29,7 +29,7 @@ class OSTSFTTrainer(SFTTrainer):
 
     Args:
         *args: As in ``SFTTrainer``.
-        scores, selection, proxy, anchors, scoring, encoding, duplicates: As in ``OSTTrainer``.
+        scores, selection, proxy, anchors, strategy, scoring, encoding, duplicates: As in ``OSTTrainer``.
         **kwargs: As in ``SFTTrainer``; the training set is a ``datasets.Dataset``, or an iterable one whose
             rows have an ``example_id``.
     """
@@ -46,6 +46,7 @@ class OSTSFTTrainer(SFTTrainer):
         selection: Any = None,
         proxy: Any = None,
         anchors: Any = None,
+        strategy: Any = None,
         scoring: Any = None,
         encoding: Any = None,
         duplicates: Any = None,
@@ -58,8 +59,8 @@ class OSTSFTTrainer(SFTTrainer):
             raise DataError(f"OSTSFTTrainer selects from a datasets.Dataset, not from {type(train_dataset).__name__}")
         table = resolve_selection(
             args, train_dataset, eval_dataset, kwargs.get("processing_class"),
-            scores=scores, selection=selection, proxy=proxy, anchors=anchors, scoring=scoring, encoding=encoding,
-            duplicates=duplicates,
+            scores=scores, selection=selection, proxy=proxy, anchors=anchors, strategy=strategy, scoring=scoring,
+            encoding=encoding, duplicates=duplicates,
         )  # fmt: skip
         if table is not None:
             if isinstance(train_dataset, datasets.Dataset):

@@ -265,7 +265,7 @@ def test_proxy_and_anchors_score_first(
 @pytest.mark.parametrize(
     ("settings", "left"),
     [({"scoring": ScoringConfig(), "duplicates": DuplicatesConfig(within_pool="drop")}, 12), ({}, 12),
-     ({"scoring": ScoringConfig()}, 14)],
+     ({"scoring": ScoringConfig()}, 14), ({"strategy": "one_step"}, 14), ({"scoring": {"second_look": False}}, 12)],
 )  # fmt: skip
 def test_copies_are_dropped_where_that_is_asked_for_and_by_default(
     settings: dict, left: int, text_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
