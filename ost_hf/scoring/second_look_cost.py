@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -82,7 +83,7 @@ def planned_passes(config: ScoringConfig) -> int:
 
 
 def _measured(bench: Bench, pool: EncodedDataset, proxy: ProxyConfig) -> tuple[float, float]:
-    """Seconds of a training step, and rows per second of a forward pass."""
+    """Seconds of a training step, and rows per second of a forward pass, of as many models as are asked together."""
     config = bench.scoring
     model, parameters = load_trainable(proxy, config)
     rows = [row.row for row in bench.rows]
@@ -100,9 +101,10 @@ def _measured(bench: Bench, pool: EncodedDataset, proxy: ProxyConfig) -> tuple[f
     )
     if config.second_look_trainable == "all":
         model.to(weights_dtype(proxy))  # as trained proxies are loaded
+    models = [model, *(deepcopy(model) for _ in range(proxies_asked(config.second_look_rounds) - 1))]
     free_memory()
-    scorer = LossScorer(partial(late_loss, [model]), pool.encoder.processing_class, config)
+    scorer = LossScorer(partial(late_loss, models), pool.encoder.processing_class, config)
     fit_memory(scorer, bench.rows)
     _, seconds = timed_pass(scorer, cut_batches(bench.rows, scorer.batch_tokens, scorer.batch_size))
     step_seconds = min(after - before for before, after in pairwise(times))
-    return step_seconds, len(bench.rows) / seconds
+    return step_seconds, len(models) * len(bench.rows) / seconds
