@@ -4,8 +4,8 @@ Columns: ``example_id``, ``row`` (its place in the pool), ``utility`` (higher he
 ``loss`` (nats per token), ``tokens`` (supervised), ``status`` (``ok``, ``truncated``, ``too_long``,
 ``no_labels``, ``bad_image``, ``bad_row``, ``non_finite``, ``out_of_memory``, ``anchor_overlap``,
 ``evaluation_overlap``, ``duplicate``, ``no_score``, ``judge_unparsed``, ``judge_failed``), ``detail``, and what
-else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, the lists ``VECTORS``). In the tables of the second
-look's rounds ``loss`` is the late loss.
+else the scorer gives (``grad_norm``, ``group:NAME``, ``late_loss``, ``corrupted_p``, the lists ``VECTORS``). In the
+tables of the second look's rounds ``loss`` is the late loss.
 Every row of the pool appears exactly once; one without a utility has a status that says why.
 """
 
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
 )
 
 # In the metadata of a table that is read: the number of anchors of the second look.
-CALIBRATION = "calibration"
+P_VALUE_ANCHORS = "corrupted_p_anchors"
 
 # List columns, of fields of a score.
 VECTORS = ("sketch", "anchor_utilities", "anchor_similarities")
@@ -128,7 +128,9 @@ class ScoreTable:
         if not parts:
             raise RunDirectoryError(f"the score table in {self.folder} has no rows yet: run the score stage")
         table = pa.concat_tables(parts, promote_options="default").sort_by("row")
-        table = table.replace_schema_metadata({CALIBRATION: str(count)} if (count := self.calibration()) else None)
+        table = table.replace_schema_metadata(
+            {P_VALUE_ANCHORS: str(count)} if (count := self.p_value_anchors()) else None
+        )
         rows = table["row"].to_pylist()
         if len(set(rows)) != len(rows):
             raise RunDirectoryError(f"rows appear more than once in {self.folder}; remove the folder and score again")
@@ -139,7 +141,7 @@ class ScoreTable:
             )
         return table
 
-    def calibration(self) -> int | None:
+    def p_value_anchors(self) -> int | None:
         """How many anchors the second look's p-values were made with; ``None`` without one."""
         losses = self.manifest().get("second_look", {}).get("anchor_losses")
         return min(map(len, losses)) if losses else None

@@ -49,14 +49,15 @@ from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look_proxy import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
-from ost_hf.utility.conformal import conformal_p, small_p
+from ost_hf.utility.conformal import conformal_p, small_up_to
 from ost_hf.utility.late_loss import late_loss
 from ost_hf.utility.nonconformity import differ, nonconformity
 
 logger = logging.getLogger(__name__)
 
 FOLDS = (0, 1)
-# Where next to nothing looks clean (anchors that are not like the pool), this share of a half is learnt from.
+# Where next to nothing looks clean (anchors that are not like the pool), this share of a half is learnt from all the
+# same: what passed, and the next.
 _LEAST_SHARE = 0.1
 
 
@@ -181,6 +182,7 @@ def _with_p_values(
         weight: Of the utility.
     """
     found = seen.read(complete=False, columns=["row", "example_id", "loss", "status", "detail"])
+    assert found["row"].equals(rows["row"])
     losses, utility, halves = (column.to_numpy() for column in (found["loss"], rows["utility"], rows["half"]))
     p_values = np.full(len(losses), np.nan)
     for k in FOLDS:
@@ -188,7 +190,7 @@ def _with_p_values(
         of_rows, of_anchors = nonconformity(losses[asked], utility[asked], anchor_losses[k], anchor_utility, weight)
         p_values[asked] = conformal_p(of_rows, of_anchors)
     found = found.append_column("p_value", pa.array(p_values, mask=np.isnan(p_values)))
-    return found.append_column("found_corrupted", pa.array(p_values <= small_p(len(anchor_losses[0]))))
+    return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
 
 
 def _anchor_utility(table: ScoreTable) -> np.ndarray | None:
@@ -237,10 +239,11 @@ def best_rows(rows: pa.Table, share: float) -> list[int]:
 
 
 def not_corrupted(rows: pa.Table) -> list[int]:
-    """The rows that a round did not find corrupted; if that is less than a tenth, the tenth of lowest loss.
+    """The rows that a round did not find corrupted, and at least the tenth that is most like clean ones.
 
     Args:
-        rows: ``row``, ``example_id``, ``loss``, ``found_corrupted``; those without a loss are never learnt from.
+        rows: ``row``, ``example_id``, ``loss``, ``p_value``, ``found_corrupted``; those without a loss are never learnt
+            from.
 
     Returns:
         Rows in the order of their ``example_id``: training does not depend on near ties of losses.
@@ -249,7 +252,8 @@ def not_corrupted(rows: pa.Table) -> list[int]:
     clean = seen.filter(pc.invert(seen["found_corrupted"]))
     least = math.ceil(_LEAST_SHARE * len(seen))
     if len(clean) < least:
-        clean = seen.sort_by([("loss", "ascending"), ("example_id", "ascending")]).slice(0, least)
+        order = [("p_value", "descending"), ("loss", "ascending"), ("example_id", "ascending")]
+        clean = seen.sort_by(order).slice(0, least)
     return clean.sort_by("example_id")["row"].to_pylist()
 
 

@@ -26,8 +26,8 @@ class SecondLookOptions:
         default="all",
         metadata={
             "help": "`all` weights, float32 and 16 bytes each while training (mixed precision where the proxy is of "
-            "bfloat16); or an `adapter` like the proxy's, for little memory: it learns less. Of either, the last round "
-            "asks second_look_rounds - 1 whole models at once"
+            "bfloat16); or an `adapter` like the proxy's, for little memory: it learns less. Of either, the last of "
+            "several rounds asks second_look_rounds - 1 whole models at once"
         },
     )
     second_look_share: float = field(

@@ -26,9 +26,9 @@ from ost_hf.files import write_whole
 from ost_hf.selection.aggregation import aggregate
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.strata import rooms, strata_of
-from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, Candidates, Order
+from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, UNKNOWN_ANCHORS, Candidates, Order
 from ost_hf.selection.toxicity import hurts_p, verdicts
-from ost_hf.utility.conformal import smallest_p
+from ost_hf.utility.conformal import least_p
 
 logger = logging.getLogger(__name__)
 
@@ -97,16 +97,30 @@ def _warn_of_less(table: pa.Table, quota: int, config: SelectionConfig) -> None:
 def _check_toxicity(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> None:
     """Raises ``DataError`` where no row could be called toxic, however corrupted."""
     p_values = _numbers(scores, "corrupted_p")
-    if not config.drop_toxic or p_values is None or "anchor_utilities" in scores.column_names:
+    if not config.drop_toxic or p_values is None:
         return
-    count = _calibration(scores, anchors)
-    lowest, rate = smallest_p(count), config.false_discovery_rate
-    if count and lowest > rate:
+    rate, of_utilities = config.false_discovery_rate, _anchors_of_utilities(scores)
+    # In this share of its draws the bootstrap over V anchors takes the one of least utility V times: no p-value of
+    # "hurts the anchors" is below it.
+    if of_utilities**-of_utilities <= rate:
+        return
+    count = _p_value_anchors(scores, anchors)
+    if count is None:
+        raise DataError(UNKNOWN_ANCHORS)
+    lowest = least_p(count)
+    if lowest > rate:
         raise DataError(
             f"selection.drop_toxic could drop nothing: with {count} anchors no p-value of 'corrupted' is below "
             f"{lowest:.2g}, and selection.false_discovery_rate is {rate:g}. Score with {math.ceil(1 / rate - 1)} "
             "anchors at least (several times as many tell more), or leave drop_toxic unset"
         )
+
+
+def _anchors_of_utilities(table: pa.Table) -> int:
+    """How many anchors the column ``anchor_utilities`` is of; 0 without one."""
+    if "anchor_utilities" not in table.column_names:
+        return 0
+    return pc.max(pc.list_value_length(table["anchor_utilities"])).as_py() or 0
 
 
 def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record], bool]:
@@ -124,7 +138,8 @@ def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record
             record["verdict"] = str(verdict[place])
     if config.drop_toxic and verdict is None:
         raise DataError(
-            "selection.drop_toxic needs p-values: score with scoring.second_look, or with scoring.per_anchor"
+            "selection.drop_toxic needs p-values: score with scoring.second_look, or with scoring.per_anchor and two "
+            "anchors at least"
         )
     return records, verdict is not None
 
@@ -229,22 +244,17 @@ def _candidates(
         anchor_sketch=_matrix(anchors, "sketch") if anchors is not None else None,
         diversity_threshold=config.diversity_threshold,
         pool_p=pool_p,
-        calibration=_calibration(scores, anchors),
+        p_value_anchors=_p_value_anchors(scores, anchors),
         seed=config.seed,
     )
 
 
-def _calibration(scores: pa.Table, anchors: pa.Table | None) -> int:
-    """How many anchors p-values were made with, as a score table's metadata says."""
-    said = (scores.schema.metadata or {}).get(b"calibration")
+def _p_value_anchors(scores: pa.Table, anchors: pa.Table | None) -> int | None:
+    """How many anchors p-values were made with, as a score table's metadata says; else as many as are given."""
+    said = (scores.schema.metadata or {}).get(b"corrupted_p_anchors")
     if said is not None:
         return int(said)
-    if anchors is not None:
-        return len(anchors)
-    # Made elsewhere: p-values are whole multiples of 1 / (1 + anchors).
-    pool_p = _numbers(scores, "corrupted_p")
-    finite = pool_p[~np.isnan(pool_p)] if pool_p is not None else np.empty(0)
-    return max(1, round(1 / float(np.diff(np.unique([0.0, *finite])).min()) - 1)) if len(finite) else 0
+    return len(anchors) if anchors is not None else None
 
 
 def _refusal(record: Record, config: SelectionConfig) -> str | None:

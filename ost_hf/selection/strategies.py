@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ost_hf.errors import DataError
 from ost_hf.selection.diversity import DEFAULT_THRESHOLD, diverse_order
 from ost_hf.selection.setwise import greedy
-from ost_hf.utility.evidence import Evidence, evidence
+from ost_hf.utility.contamination import Evidence, contamination_evidence
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -26,14 +26,19 @@ Places = NDArray[np.int64]
 # and easy rows teach little (see `hard_draw`). Chosen on development seeds.
 AS_CLEAN = 0.2
 
+UNKNOWN_ANCHORS = (
+    "the table does not say how many anchors its column corrupted_p was made with: keep the metadata of a score table, "
+    "give select the anchors' table, or say it with table.replace_schema_metadata({'corrupted_p_anchors': '100'})"
+)
+
 
 @dataclass(frozen=True)
 class Candidates:
     """What a strategy may go by.
 
     ``room`` is how many rows each stratum may still give. ``corrupted_p`` and ``late_loss`` are NaN for a row without a
-    second look; ``pool_p`` are the p-values of the whole pool, refused rows included, and ``calibration`` is the number
-    of anchors that they were made with. ``seed`` is of draws.
+    second look; ``pool_p`` are the p-values of the whole pool, refused rows included, and ``p_value_anchors`` is the
+    number of anchors that they were made with, where that is known. ``seed`` is of draws.
     """
 
     utility: Floats
@@ -46,7 +51,7 @@ class Candidates:
     anchor_sketch: NDArray[np.float32] | None = None
     diversity_threshold: float = DEFAULT_THRESHOLD
     pool_p: Floats | None = None
-    calibration: int = 0
+    p_value_anchors: int | None = None
     seed: int = 0
 
 
@@ -120,13 +125,21 @@ def diverse(candidates: Candidates) -> Order:
 
 
 def auto(candidates: Candidates) -> Order:
-    """What can be measured decides: as clean as the anchors first; of too many of them a draw."""
-    p, late = candidates.corrupted_p, candidates.late_loss
-    if p is None or late is None or np.isnan(p).all():
+    """What can be measured decides: as clean as the anchors first; of too many of them a draw.
+
+    Raises:
+        DataError: Where it is not known how many anchors p-values were made with.
+    """
+    p, late, pool_p = candidates.corrupted_p, candidates.late_loss, candidates.pool_p
+    if p is None or late is None or pool_p is None or np.isnan(p).all():
         order = top(candidates)
-        return Order(order.kept, order.others, f"{order.explanation} (there was no second look)")
-    found = evidence(candidates.pool_p if candidates.pool_p is not None else p, candidates.calibration)
-    clean = split_clean(p, found)
+        looked = pool_p is not None and not np.isnan(pool_p).all()
+        why = "none of the rows that may be kept had a second look" if looked else "there was no second look"
+        return Order(order.kept, order.others, f"{order.explanation} ({why})")
+    if candidates.p_value_anchors is None:
+        raise DataError(UNKNOWN_ANCHORS)
+    found = contamination_evidence(pool_p, candidates.p_value_anchors)
+    clean = as_clean_as_anchors(p, found)
     first = _among(candidates, clean, found)
     room = candidates.room - np.bincount(candidates.stratum[first.kept], minlength=len(candidates.room))
     doubtful = np.setdiff1d(np.arange(len(p)), clean)
@@ -138,7 +151,8 @@ def auto(candidates: Candidates) -> Order:
     others = np.concatenate([first.others, more.others])
     # Where all of them have room, their order decides nothing.
     explanation = _in_words(found, len(clean), len(p))
-    explanation += f"; {'all of them are kept' if len(first.kept) == len(clean) else first.explanation}"
+    if len(clean):
+        explanation += f"; {'all of them are kept' if len(first.kept) == len(clean) else first.explanation}"
     if len(more.kept):
         explanation += f"; {len(more.kept)} rows that look less clean fill the quota, the cleanest of them first"
     if np.isnan(p).any():
@@ -146,31 +160,38 @@ def auto(candidates: Candidates) -> Order:
     return Order(np.concatenate([first.kept, more.kept]), others, explanation)
 
 
-def split_clean(p: Floats, found: Evidence) -> Places:
-    """The places of rows as clean as anchors: p-values above ``AS_CLEAN``, or above small ones.
-
-    Where part of the pool is corrupted, corrupted rows have p-values above the small ones too. Where none is found,
-    most rows with small ones are no noise; but few corrupted rows do not show in the evidence, and would be the first
-    that a draw of hard rows takes.
+def as_clean_as_anchors(p: Floats, found: Evidence) -> Places:
+    """The places of rows whose p-values are above what is doubtful.
 
     Args:
         p: P-values of the candidates; NaN where there is none, which is never clean.
         found: Evidence of the whole pool.
     """
-    return np.flatnonzero(p > _doubtful(found))
+    return np.flatnonzero(p > _doubtful_up_to(found))
 
 
-def _doubtful(found: Evidence) -> float:
-    return max(AS_CLEAN, found.level) if found.corrupted else found.level
+def _doubtful_up_to(found: Evidence) -> float:
+    """P-values up to this are not taken for a clean row's.
+
+    Where part of the pool is corrupted, corrupted rows have p-values above the small ones too. Where none is found,
+    most rows with small ones are no noise; but few corrupted rows do not show in the evidence, and would be the first
+    that a draw of hard rows takes. With so few anchors that nothing could be found, a small p-value is a clean row's
+    as often as not: to set those back would take the hard rows of a clean pool away.
+    """
+    if found.says_nothing:
+        return 0.0
+    return AS_CLEAN if found.corrupted else found.level
 
 
 def _in_words(found: Evidence, clean: int, of: int) -> str:
+    if found.says_nothing:
+        return f"one or two anchors cannot show corruption: all {clean} of {of} rows with a p-value come first"
     verdict = "part of it looks corrupted" if found.corrupted else "no corruption was found"
     return (
         f"{found.share:.1%} of the rows have a p-value of at most {found.level:.2g}, chance gives up to "
         f"{found.critical_share:.1%}; the mean p-value is {found.mean:.2f}, chance gives at least "
         f"{found.critical_mean:.2f}: {verdict}, and {clean} of {of} rows as clean as the anchors "
-        f"(p > {_doubtful(found):.2g}) come first"
+        f"(p > {_doubtful_up_to(found):.2g}) come first"
     )
 
 

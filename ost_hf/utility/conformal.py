@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Rows with a p-value up to this look corrupted. Chosen on development seeds: with 0.2 the second look's proxies lose
-# many hard clean rows, and then take such rows for corrupted ones.
+# Rows with a p-value up to this look corrupted: they are not learnt from, their share is evidence of the whole pool,
+# and where that shows no corruption they come last. Chosen on development seeds, for the first of the three: with 0.2
+# the second look's proxies lose many hard clean rows, and then take such rows for corrupted ones.
 _LEVEL = 0.05
 
 
@@ -25,11 +26,11 @@ def conformal_p(scores: ArrayLike, calibration: ArrayLike) -> np.ndarray:
     return (1 + len(ordered) - below) / (len(ordered) + 1)
 
 
-def smallest_p(calibration: int) -> float:
-    """The p-value of a row whose score is above that of all ``calibration`` rows: none is smaller."""
-    return 1 / (1 + calibration)
+def least_p(anchors: int) -> float:
+    """The p-value of a row whose score is above that of all anchors: none is smaller."""
+    return 1 / (1 + anchors)
 
 
-def small_p(calibration: int) -> float:
-    """Up to where a p-value made with ``calibration`` rows counts as small: 0.05, or the smallest there can be."""
-    return max(_LEVEL, smallest_p(calibration))
+def small_up_to(anchors: int) -> float:
+    """Up to where a p-value made with so many anchors counts as small: 0.05, or the smallest there can be."""
+    return max(_LEVEL, least_p(anchors))

@@ -7,11 +7,12 @@ Both hold the pool's N rows against its V anchors. Were all rows as clean, p-val
     contamination = (expected mean - mean) / (expected mean - 1 / (V + 1))
 
 for so many rows, each less like a clean one than all anchors, would move the mean so far. If more are corrupted and
-some look clean, the mean is the same: what share of the corrupted rows has small p-values is then at most
+some look clean, the mean is the same: the share of the corrupted rows that has small p-values is then at most
 
     power = (share of small ones - size (1 - contamination)) / contamination
 
-with size the share of small ones that chance gives. Rows that are a little harder than the anchors, all of them,
+with size the share of small ones that chance gives (at most the pool's share of small ones, should that be less than
+chance gives). Rows that are a little harder than the anchors, all of them,
 cannot be told by p-values from corruption that is hardly told apart.
 """
 
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ost_hf.utility.conformal import small_p, smallest_p
+from ost_hf.utility.conformal import least_p, small_up_to
 
 Floats = NDArray[np.float64]
 
@@ -38,9 +39,10 @@ _HIGH_POWER = 0.6
 class Evidence:
     """What was found; critical values are three standard deviations from what chance gives.
 
-    ``level`` is up to where p-values count as small and ``share`` the share of them that is; ``mean`` is their mean.
-    ``contamination`` is the least share of the pool that is not like the anchors, ``power`` at most the share of it
-    that has small p-values: between 0 and 1, and 1 where there is no contamination.
+    ``level`` is up to where p-values count as small and ``share`` the share of them that is; ``mean`` is their mean and
+    ``least_mean`` the least that so many anchors can give. ``contamination`` is the least share of the pool that is not
+    like the anchors; ``power`` is an upper bound of the share of those that has small p-values: between 0 and 1, and 1
+    where there is no contamination.
     """
 
     level: float
@@ -48,8 +50,14 @@ class Evidence:
     critical_share: float
     mean: float
     critical_mean: float
+    least_mean: float
     contamination: float
     power: float
+
+    @property
+    def says_nothing(self) -> bool:
+        """Whether with so few anchors, two at most, neither test could find anything, whatever the rows are."""
+        return self.critical_share >= 1 and self.critical_mean <= self.least_mean
 
     @property
     def corrupted(self) -> bool:
@@ -62,36 +70,39 @@ class Evidence:
         return self.corrupted and self.power < _HIGH_POWER
 
 
-def evidence(pool_p: Floats, calibration: int) -> Evidence:
+def contamination_evidence(pool_p: Floats, anchors: int) -> Evidence:
     """Evidence of the p-values of a pool.
 
     Args:
         pool_p: ``[N]``, of the whole pool; NaN where a row has none.
-        calibration: V, how many anchors they were made with. With one nothing is ever found.
+        anchors: V, how many they were made with. With two nothing is ever found.
 
     Raises:
         ValueError: Without any p-value, or without anchors.
     """
     seen = pool_p[~np.isnan(pool_p)]
     rows = len(seen)
-    if not rows or calibration < 1:
-        raise ValueError(f"evidence needs p-values of at least one row and one anchor, got {rows} and {calibration}")
-    level = small_p(calibration)
+    if not rows or anchors < 1:
+        raise ValueError(f"evidence needs p-values of at least one row and one anchor, got {rows} and {anchors}")
+    level, least = small_up_to(anchors), least_p(anchors)
     # What share of small ones chance gives: p-values are whole multiples of the smallest. The 1e-9 is for rounding.
-    size = math.floor(level / smallest_p(calibration) + 1e-9) * smallest_p(calibration)
+    size = math.floor(level / least + 1e-9) * least
     share, mean = float((seen <= level).mean()), float(seen.mean())
-    # Anchors and rows are both samples: so many of the former decide where the level lies.
-    critical_share = size + _DEVIATIONS * math.sqrt(size * (1 - size) * (1 / calibration + 1 / rows))
-    expected = (1 + smallest_p(calibration)) / 2
-    variance = calibration * (calibration + rows + 1) / (12 * rows * (calibration + 1) ** 2)
-    contamination = max(0.0, (expected - mean) / (expected - smallest_p(calibration)))
+    # Anchors and rows are both samples. Anchors decide where the level lies: what share of all clean rows is below it
+    # has the Beta distribution of an order statistic; the pool's share is binomial about that.
+    variance_of_share = size * (1 - size) * (rows + anchors + 1) / (rows * (anchors + 2))
+    critical_share = size + _DEVIATIONS * math.sqrt(variance_of_share)
+    expected = (1 + least) / 2
+    variance_of_mean = anchors * (anchors + rows + 1) / (12 * rows * (anchors + 1) ** 2)
+    contamination = max(0.0, (expected - mean) / (expected - least))
     power = (share - size * (1 - contamination)) / contamination if contamination else 1.0
     return Evidence(
         level=level,
         share=share,
         critical_share=critical_share,
         mean=mean,
-        critical_mean=expected - _DEVIATIONS * math.sqrt(variance),
+        critical_mean=expected - _DEVIATIONS * math.sqrt(variance_of_mean),
+        least_mean=least,
         contamination=contamination,
-        power=min(1.0, max(0.0, power)),
+        power=min(1.0, max(share, power)),
     )

@@ -31,7 +31,7 @@ from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look import FOLDS, best_rows, fold, not_corrupted
 from ost_hf.scoring.second_look_cost import planned_passes, planned_trainings
 from ost_hf.scoring.second_look_proxy import load_mature_proxy, train_mature_proxy, training_steps
-from ost_hf.utility.conformal import conformal_p, small_p
+from ost_hf.utility.conformal import conformal_p, small_up_to
 from ost_hf.utility.late_loss import late_loss
 from ost_hf.utility.nonconformity import nonconformity
 
@@ -78,7 +78,7 @@ def test_p_values_are_those_of_the_stored_losses_and_utilities(scored: Path, poo
     whole, second_look = table.read(), table.manifest()["second_look"]
     assert second_look["utility_weight"] == ScoringConfig().second_look_utility_weight == 0.25
     # What a table says of itself where the anchors' own scores are not at hand.
-    assert whole.schema.metadata[b"calibration"] == b"%d" % len(anchor_dataset)
+    assert whole.schema.metadata[b"corrupted_p_anchors"] == b"%d" % len(anchor_dataset)
     expected = p_values(table, whole["late_loss"].to_pylist(), second_look["anchor_losses"], pool_dataset)
     assert whole["corrupted_p"].to_pylist() == pytest.approx(expected)
 
@@ -173,25 +173,29 @@ def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scor
     clean = [0, 0]
     losses = first.read(complete=False)["loss"].to_pylist()
     for row, p in enumerate(p_values(table, losses, anchor_losses, pool_dataset)):
-        clean[fold(hashes[row], seed=0)] += p > small_p(len(anchor_losses[0]))
+        clean[fold(hashes[row], seed=0)] += p > small_up_to(len(anchor_losses[0]))
     rounds = table.manifest()["second_look"]["rounds"]
     assert [record["rows_trained_on"] for record in rounds][1] == clean
 
 
 def test_rows_that_are_not_corrupted_are_learnt_from_and_at_least_a_tenth() -> None:
-    types = [("row", pa.int64()), ("example_id", pa.string()), ("loss", pa.float64()), ("found_corrupted", pa.bool_())]
-    schema = pa.schema(types)
+    types = [("row", pa.int64()), ("example_id", pa.string()), ("loss", pa.float64()), ("p_value", pa.float64())]
+    schema = pa.schema([*types, ("found_corrupted", pa.bool_())])
 
-    def record(row: int, loss: float | None, corrupted: bool) -> dict[str, object]:
-        return {"row": row, "example_id": f"id{row:02}", "loss": loss, "found_corrupted": corrupted}
+    def record(row: int, loss: float | None, p: float | None) -> dict[str, object]:
+        corrupted = p is not None and p <= 0.05
+        return {"row": row, "example_id": f"id{row:02}", "loss": loss, "p_value": p, "found_corrupted": corrupted}
 
     def learnt_from(records: list[dict[str, object]]) -> list[int]:
         return not_corrupted(pa.Table.from_pylist(records, schema=schema))
 
-    records = [record(0, 3.0, True), record(2, 1.0, False), record(1, 2.0, False), record(3, None, False)]
+    records = [record(0, 3.0, 0.01), record(2, 1.0, 0.5), record(1, 2.0, 0.3), record(3, None, None)]
     assert learnt_from(records) == learnt_from(records[::-1]) == [1, 2]
-    assert learnt_from([record(row, 50.0 - row, True) for row in range(25)]) == [22, 23, 24]
-    assert learnt_from([record(0, None, False)]) == []
+    assert learnt_from([record(0, None, None)]) == []
+    # By the loss where p-values are alike; but what passed is among them, though its loss be the highest.
+    corrupted = [record(row, 50.0 - row, 0.01) for row in range(25)]
+    assert learnt_from(corrupted) == [22, 23, 24]
+    assert learnt_from([record(0, 99.0, 0.4), *corrupted[1:]]) == [0, 23, 24]
 
 
 def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
@@ -250,7 +254,7 @@ def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
     def losing(scorer, pool, table, rows, *arguments):
         run_scorer(scorer, pool, table, [row for row in rows if row != 3], *arguments)
         if 3 in rows and table.folder.name == "round-1":
-            record = {"row": 3, "example_id": pool.rows.example_ids[3], "status": "not_finite", "detail": "lost"}
+            record = {"row": 3, "example_id": pool.rows.example_ids[3], "status": "non_finite", "detail": "lost"}
             table.write_part([{**record, "utility": None, "loss": None}])
         elif 3 in rows:
             run_scorer(scorer, pool, table, [3], *arguments)
@@ -295,7 +299,7 @@ def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
     monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting)
     monkeypatch.setattr("ost_hf.scoring.second_look.load_mature_proxy", loading)
     # Nothing is found corrupted: the plan that the doctor's seconds are of.
-    monkeypatch.setattr("ost_hf.scoring.second_look.small_p", lambda anchors: -1.0)
+    monkeypatch.setattr("ost_hf.scoring.second_look.small_up_to", lambda anchors: -1.0)
     config = scoring(second_look_rounds=rounds, second_look_epochs=1.0)
     table = score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
     assert sum(map(len, together)) == len(FOLDS) * planned_passes(config)

@@ -19,8 +19,8 @@ from ost_hf.utility.conformal import conformal_p
 COUNT, ANCHORS = 200, 50
 
 
-def scores(**columns: object) -> pa.Table:
-    """A score table of random utilities with further columns."""
+def scores(anchors: int = ANCHORS, **columns: object) -> pa.Table:
+    """A score table of random utilities with further columns; p-values are said to be made with so many anchors."""
     generator = np.random.default_rng(0)
     table = {
         "example_id": [f"id{row:03d}" for row in range(COUNT)],
@@ -30,7 +30,8 @@ def scores(**columns: object) -> pa.Table:
         "tokens": (np.arange(COUNT) % 40 + 1).tolist(),
         "status": ["ok"] * COUNT,
     }
-    return pa.table({**table, **columns})
+    metadata = {"corrupted_p_anchors": str(anchors)} if "corrupted_p" in columns else None
+    return pa.table({**table, **columns}).replace_schema_metadata(metadata)
 
 
 def second_look(corrupted: np.ndarray) -> dict[str, list[float]]:
@@ -130,7 +131,7 @@ def test_where_corruption_is_hardly_told_apart_the_hardest_are_not_sought() -> N
     """The hardest of what looks clean are the corrupted rows that slipped through."""
     corrupted = np.arange(COUNT) < COUNT // 2
     columns = harder_than_anchors(corrupted)
-    table, late = scores(**columns), np.asarray(columns["late_loss"])
+    table, late = scores(anchors=200, **columns), np.asarray(columns["late_loss"])
     like_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
     tables = [select(table, SelectionConfig(keep_ratio=0.2, seed=seed)) for seed in range(30)]
     assert all("of what is corrupted was told apart" in explanation(each) for each in tables)
@@ -146,7 +147,7 @@ def test_where_corruption_is_hardly_told_apart_the_hardest_are_not_sought() -> N
 def test_in_a_clean_pool_that_is_a_little_harder_than_the_anchors_easy_rows_are_not_sought_either() -> None:
     """P-values cannot tell it from corruption: half of it must not be the easy half, which teaches little."""
     columns = harder_than_anchors(0.4)
-    table, late = scores(**columns), np.asarray(columns["late_loss"])
+    table, late = scores(anchors=200, **columns), np.asarray(columns["late_loss"])
     like_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
     tables = [select(table, SelectionConfig(keep_ratio=0.2, seed=seed)) for seed in range(30)]
     assert all("of what is corrupted was told apart" in explanation(each) for each in tables)
@@ -188,10 +189,43 @@ def test_of_rows_of_one_p_value_those_of_lowest_loss_fill_the_quota() -> None:
 def test_few_anchors_can_find_corruption() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
     p = np.where(corrupted, 1 / 11, np.random.default_rng(0).integers(1, 12, COUNT) / 11)
-    table = select(scores(late_loss=p.tolist(), corrupted_p=p.tolist()))
+    table = select(scores(anchors=10, late_loss=p.tolist(), corrupted_p=p.tolist()))
     assert "part of it looks corrupted" in explanation(table)
     assert "(p > 0.2)" in explanation(table)
     assert corrupted[kept_rows(table)].mean() < 0.2
+
+
+@pytest.mark.parametrize("anchors", [1, 2])
+def test_two_anchors_take_no_hard_rows_of_a_clean_pool_away(anchors: int) -> None:
+    """Nothing could be found corrupted, and half or a third of a clean pool is above all of so few anchors."""
+    late = np.random.default_rng(0).random(COUNT)
+    p = conformal_p(late, np.random.default_rng(1).random(anchors))
+    table = scores(anchors=anchors, late_loss=late.tolist(), corrupted_p=p.tolist())
+    tables = [select(table, SelectionConfig(seed=seed)) for seed in range(10)]
+    assert np.mean([late[kept_rows(each)].mean() for each in tables]) > late.mean() + 0.02
+    assert f"one or two anchors cannot show corruption: all {COUNT} of {COUNT} rows" in explanation(tables[0])
+    assert "drawn from these" in explanation(tables[0])
+
+
+def test_auto_refuses_p_values_of_an_unknown_number_of_anchors() -> None:
+    table = scores(**second_look(np.arange(COUNT) < COUNT // 2))
+    unsaid = table.replace_schema_metadata(None)
+    with pytest.raises(DataError, match="does not say how many anchors"):
+        select(unsaid)
+    anchors = pa.table({"anchor": range(ANCHORS)})
+    assert select(unsaid, None, anchors)["kept"] == select(table)["kept"]
+
+
+def test_it_is_said_where_only_rows_without_a_second_look_may_be_kept() -> None:
+    columns = second_look(np.zeros(COUNT, dtype=bool))
+    table = scores(**columns)
+    utility = np.asarray(table["utility"].to_pylist())
+    best = np.argsort(-utility)[:5]
+    for column in columns.values():
+        for row in best:
+            column[row] = None
+    found = select(scores(**columns), SelectionConfig(min_utility=float(utility[best].min()), keep_count=3))
+    assert explanation(found) == "highest utility first (none of the rows that may be kept had a second look)"
 
 
 def sketches(rows: int, seed: int) -> pa.Array:
@@ -317,14 +351,31 @@ def test_verdicts_stand_beside_the_reasons() -> None:
 
 def test_dropping_toxic_rows_is_refused_where_no_row_could_be_called_toxic() -> None:
     p = np.random.default_rng(0).integers(1, 12, COUNT) / 11
-    table, anchors = scores(late_loss=p.tolist(), corrupted_p=p.tolist()), pa.table({"anchor": range(10)})
-    with pytest.raises(DataError, match=r"with 10 anchors no p-value .* is below 0\.091.* with 19 anchors at least"):
-        select(table, SelectionConfig(drop_toxic=True), anchors)
-    with pytest.raises(DataError, match=r"with 10 anchors no p-value .* is below 0\.091"):
-        select(table, SelectionConfig(drop_toxic=True))  # the p-values themselves tell how many there were
-    said = table.replace_schema_metadata({"calibration": "19"})
-    assert select(said, SelectionConfig(drop_toxic=True)).num_rows == COUNT
-    assert select(table, SelectionConfig(drop_toxic=True, false_discovery_rate=0.1), anchors).num_rows == COUNT
+    columns = {"late_loss": p.tolist(), "corrupted_p": p.tolist()}
+    drop, refusal = SelectionConfig(drop_toxic=True), r"with 10 anchors no p-value .* is below 0\.091"
+    table = scores(anchors=10, **columns)
+    with pytest.raises(DataError, match=rf"{refusal}.* with 19 anchors at least"):
+        select(table, drop)
+    unsaid = table.replace_schema_metadata(None)
+    with pytest.raises(DataError, match=refusal):
+        select(unsaid, drop, pa.table({"anchor": range(10)}))
+    with pytest.raises(DataError, match="does not say how many anchors"):
+        select(unsaid, drop)
+    assert select(scores(anchors=19, **columns), drop).num_rows == COUNT
+    assert select(table, SelectionConfig(drop_toxic=True, false_discovery_rate=0.1)).num_rows == COUNT
+
+
+@pytest.mark.parametrize(("anchors", "refused"), [(1, True), (2, True), (3, False)])
+def test_utilities_of_two_anchors_call_no_row_toxic_either(anchors: int, refused: bool) -> None:
+    p = np.random.default_rng(0).integers(1, anchors + 2, COUNT) / (anchors + 1)
+    utilities = np.random.default_rng(1).normal(-5, 1, size=(COUNT, anchors)).tolist()
+    column = pa.array(utilities, type=pa.list_(pa.float32()))
+    table = scores(anchors=anchors, late_loss=p.tolist(), corrupted_p=p.tolist(), anchor_utilities=column)
+    if refused:
+        with pytest.raises(DataError, match=f"with {anchors} anchors no p-value"):
+            select(table, SelectionConfig(drop_toxic=True))
+    else:
+        assert select(table, SelectionConfig(drop_toxic=True)).num_rows == COUNT
 
 
 def test_less_than_was_asked_for_is_said_with_its_reasons(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ost_hf.utility.conformal import conformal_p, small_p, smallest_p
+from ost_hf.utility.conformal import conformal_p, least_p, small_up_to
 
 
 def test_p_values_of_exchangeable_rows_are_uniform() -> None:
@@ -20,5 +20,5 @@ def test_equal_losses_count_against_being_corrupted() -> None:
 
 
 def test_few_calibration_rows_have_a_larger_small_p() -> None:
-    assert conformal_p([2.0], np.ones(9)).item() == smallest_p(9) == small_p(9) == 0.1
-    assert small_p(100) == 0.05
+    assert conformal_p([2.0], np.ones(9)).item() == least_p(9) == small_up_to(9) == 0.1
+    assert small_up_to(100) == 0.05

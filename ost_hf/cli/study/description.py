@@ -15,12 +15,12 @@ from ost_hf.errors import DataError
 from ost_hf.reporting.statistics import area_under_curve, extra_copies_kept
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.selector import read_selection
-from ost_hf.selection.strategies import split_clean
-from ost_hf.utility.evidence import evidence
+from ost_hf.selection.strategies import as_clean_as_anchors
+from ost_hf.utility.contamination import contamination_evidence
 
 Record = dict[str, Any]
 
-# Beside the utility: columns of a second look that rank rows too, and whether more is better.
+# Beside the utility: columns of either look that rank rows too, and whether more is better.
 _RANKING_COLUMNS = {"loss": -1, "late_loss": -1, "corrupted_p": 1}
 
 
@@ -82,20 +82,19 @@ def describe_choice(config: RunConfig) -> Record:
         ``leans``: the share of the pool with p-values that count as clean, and of what was kept; and the share of the
         kept rows that the highest utilities alone would have kept.
     """
-    scores, path = ScoreTable(config.folder / "scores"), config.folder / "selection.parquet"
-    if config.selection.strategy != "auto" or not config.scoring.second_look or not path.exists():
+    scores = ScoreTable(config.folder / "scores")
+    if config.selection.strategy != "auto" or not config.scoring.second_look:
         return {}
     table = scores.read(columns=["row", "utility", "corrupted_p"])
     p_values, utility = (table[name].to_numpy().astype(np.float64) for name in ("corrupted_p", "utility"))
-    kept = read_selection(path)["kept"].to_numpy()
+    kept = read_selection(config.folder)["kept"].to_numpy()
     highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
     if np.isnan(p_values).all():
         return {}  # every row's second look failed, and `auto` ranked by utility
-    calibration = scores.calibration()
-    assert calibration is not None
-    places = split_clean(p_values, evidence(p_values, calibration))
+    anchors = scores.p_value_anchors()
+    assert anchors is not None
     as_clean = np.zeros(len(p_values), dtype=bool)
-    as_clean[places] = True
+    as_clean[as_clean_as_anchors(p_values, contamination_evidence(p_values, anchors))] = True
     return {
         "leans": {
             "pool_as_clean": float(as_clean.mean()),
