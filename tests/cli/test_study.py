@@ -20,14 +20,16 @@ from tiny_study import Record, write
 from ost_hf.cli.config import RunConfig
 from ost_hf.cli.study.config import load_study
 from ost_hf.cli.study.datamodelling import read_datamodelling
-from ost_hf.cli.study.description import describe_arm, describe_scores
+from ost_hf.cli.study.description import describe_arm, describe_choice, describe_scores
 from ost_hf.cli.study.main import collect
 from ost_hf.cli.study.markers import identity, read_done, write_done
 from ost_hf.cli.study.plan import arms, configuration, groups
 from ost_hf.data.config import DatasetConfig
 from ost_hf.errors import DataError, RunDirectoryError
+from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.selection.selector import write_selection
+from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.selector import read_selection, select, write_selection
 
 
 def study(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -166,6 +168,34 @@ def test_scores_are_described_by_how_they_tell_clean_rows_from_others(tmp_path: 
     config = RunConfig(str(tmp_path), pool=DatasetConfig(path=str(tmp_path / "pool.parquet")))
     auc = describe_scores(config, {"column": "kind", "clean": "clean"})["auc"]
     assert auc == {"utility": 0.75, "loss": 0.75, "late_loss": 1.0, "corrupted_p": 1.0}
+
+
+def test_how_far_a_choice_leans_on_the_second_look(tmp_path: Path) -> None:
+    """Half of a pool has p-values of the smallest; three rows had no second look, and one no score."""
+    count = 80
+    p: list[float | None] = [1 / 101 if row < 40 else (row - 39) / 40 for row in range(count)]
+    p[77:] = [None] * 3
+    utility: list[float | None] = [row / count for row in range(count - 1)]
+    records = [
+        {"row": row, "example_id": f"id{row:02}", "status": "ok", "detail": "", "late_loss": 1.0, "corrupted_p": p[row],
+         "utility": utility[row] if row < 79 else None}
+        for row in range(count)
+    ]  # fmt: skip
+    table = ScoreTable(tmp_path / "scores")
+    table.write_manifest({}, rows=count)
+    table.add_to_manifest(second_look={"anchor_losses": [[1.0] * 100] * 2})
+    table.write_part(records)
+    config = RunConfig(str(tmp_path), scoring=ScoringConfig(second_look=True), selection=SelectionConfig(keep_count=20))
+    write_selection(select(table.read(), config.selection), tmp_path / "selection.parquet")
+    kept = {row["row"] for row in read_selection(tmp_path).to_pylist() if row["kept"]}
+    as_clean = {row for row in range(40, 77) if (row - 39) / 40 > 0.2}
+    leans = describe_choice(config)["leans"]
+    assert leans["pool_as_clean"] == len(as_clean) / count
+    assert kept <= as_clean
+    assert leans["kept_as_clean"] == 1
+    assert leans["kept_by_utility_too"] == len(kept & set(range(59, 79))) / 20
+    assert describe_choice(replace(config, selection=SelectionConfig(strategy="top"))) == {}
+    assert describe_choice(replace(config, scoring=ScoringConfig())) == {}
 
 
 def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp_path: Path) -> None:

@@ -188,7 +188,6 @@ def _in_a_process(study: StudyConfig, group: Group, methods: list[str], free: Si
 def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
     """All results that are there, of whichever seeds, and where they come from."""
     from ost_hf.cli.study.datamodelling import read_datamodelling
-    from ost_hf.cli.study.description import describe_choice
     from ost_hf.cli.study.markers import data_digests, read_done
     from ost_hf.cli.study.provenance import configuration_hash, weights
 
@@ -206,14 +205,13 @@ def collect(study: StudyConfig, config_path: str) -> dict[str, Any]:
                 config = configuration(study, group, method, arm)
                 try:
                     result = read_done(config.folder / "result.json", config)
-                    leans = describe_choice(config) if result is not None else {}
                 except RunDirectoryError as error:
                     others.append(str(error))
                     continue
                 if result is not None:
                     alike = configuration(study, repetition(group), method, arm)
                     made_with = {"weights": weights(config), "data": data_digests(config)}
-                    found.append(result | {"configuration": configuration_hash(alike)} | made_with | leans)
+                    found.append(result | {"configuration": configuration_hash(alike)} | made_with)
     for message in others:
         print(f"left out: {message}", file=sys.stderr)
     command = f"ost-hf study --config {config_path}"

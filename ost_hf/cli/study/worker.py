@@ -28,7 +28,7 @@ from ost_hf.cli.preflight import preflight
 from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
 from ost_hf.cli.study.datamodelling import write_datamodelling
-from ost_hf.cli.study.description import describe_arm, describe_scores
+from ost_hf.cli.study.description import describe_arm, describe_choice, describe_scores
 from ost_hf.cli.study.markers import identity, read_done, write_done, write_json
 from ost_hf.cli.study.plan import Arm, Group, arms, configuration, prepare_command
 from ost_hf.cli.study.provenance import available_cores, machine, version_of_code
@@ -233,6 +233,7 @@ def _run_arm(study: StudyConfig, config: RunConfig, arm: Arm, scored: Record) ->
     seconds["evaluate"] = _timed(config, "evaluate")
     result = (
         describe_arm(config, study.truth, study.count_by, study.copies)
+        | describe_choice(config)
         | describe_scores(config, study.truth)
         | {"seconds": seconds}
     )
