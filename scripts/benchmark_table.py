@@ -54,8 +54,8 @@ def tables(result: Result) -> str:
         [
             f"### {result['description']}",
             "",
-            f"`python scripts/benchmark_scoring.py --preset {result['preset']}`, {result['rounds']} interleaved "
-            f"rounds, {machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}, torch "
+            f"`{_command(result)}`, {result['rounds']} interleaved rounds, "
+            f"{machine['device']}, {machine['threads']} thread{'s' * (machine['threads'] != 1)}, torch "
             f"{machine['torch']}; {sizes['candidates']} candidates, {sizes['anchors']} anchors.",
             "",
             *(_costs(result["figures"]) if any("candidates_per_second" in name for name in result["figures"]) else []),
@@ -66,6 +66,11 @@ def tables(result: Result) -> str:
             "",
         ]
     )
+
+
+def _command(result: Result) -> str:
+    bergson = " --bergson" if any("bergson" in name for name in result["figures"]) else ""
+    return f"python scripts/benchmark_scoring.py --preset {result['preset']} --rounds {result['rounds']}{bergson}"
 
 
 def _costs(figures: Result) -> list[str]:

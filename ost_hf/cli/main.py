@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
 TRAINING_COMMANDS = ("train", "run")
 
 # Where one name gives scoring and selection their defaults.
-STRATEGY_COMMANDS = ("score", "select", "run")
+STRATEGY_COMMANDS = ("score", "doctor", "select", "run")
 _STRATEGY_HELP = (
     "defaults of scoring, selection and duplicates: `auto` (one-step utilities, a second look, copies dropped), "
     "`one_step` (utility alone), `paper` (the paper's method to the letter) [default auto]"

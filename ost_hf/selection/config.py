@@ -31,7 +31,8 @@ class SelectionConfig:
         default="auto",
         metadata={
             "help": "`auto`: after a second look, rows as clean as the anchors first, and of too many of those a "
-            "draw, hard rows more often (the log says what was chosen and why); without one, as `top`; `top`: highest "
+            "draw, hard rows more often unless corruption is hardly told apart (the log says what was chosen and why); "
+            "without one, as `top`; `top`: highest "
             "utility first (the paper's); `setwise`: each row by what it adds to those chosen already (needs sketches: "
             "scoring.sketch_size); `diverse`: highest utility first, leaving out what is near a row taken already "
             "(DEITA's filter, on its embeddings or on sketches)"

@@ -178,7 +178,7 @@ def test_settings_of_what_was_made_before_a_failure_stay(
         (["score", "--strategy", "setwise"], "got 'setwise' (selection.strategy has setwise)"),
         (["score", "--stratgy", "paper"], "'--stratgy' (did you mean '--strategy'?); see `ost-hf score --help`"),
         (["score", "--selection.keep_ratio", "0.5"], "'--selection.keep_ratio'; select, run take it; see "),
-        (["evaluate", "--strategy", "paper"], "'--strategy'; score, select, run take it; see "),
+        (["evaluate", "--strategy", "paper"], "'--strategy'; score, doctor, select, run take it; see "),
         (["score", "--zzz"], "unknown argument of score '--zzz'; see `ost-hf score --help`"),
         (["push", "--run_dir", "nowhere"], "needs the section hub (hub.repo_id)"),
     ],

@@ -12,8 +12,9 @@ ROWS = {
     "everything": "everything",
     "a random half": "random",
     "the half of lowest loss": "low_loss",
-    "the paper's half (`strategy: paper`)": "paper",
-    "the OST half (`strategy: auto`)": "auto",
+    "the paper's half (`strategy: paper`, first order)": "paper",
+    "the half of highest utility (`strategy: one_step`)": "one_step",
+    "the OST half (`strategy: auto`, the default)": "auto",
     "all clean rows and no others": "oracle",
 }
 

@@ -54,7 +54,7 @@ def test_tables_name_machine_command_and_bars(root: Path, result: Path, tmp_path
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "old" not in text
-    assert "`python scripts/benchmark_scoring.py --preset tiny_qwen3_vl`, 1 interleaved rounds" in text
+    assert "`python scripts/benchmark_scoring.py --preset tiny_qwen3_vl --rounds 1`, 1 interleaved rounds" in text
     assert "| `exact_over_reference.all` |" in text
 
 
