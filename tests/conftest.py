@@ -18,7 +18,7 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["TQDM_DISABLE"] = "1"
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "recipes" / "handwritten_arithmetic"))
+sys.path[:0] = [str(ROOT / "recipes" / "handwritten_arithmetic"), str(ROOT / "tests")]
 
 import datasets
 import pytest

@@ -9,12 +9,12 @@ import base64
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from loopback import Loopback, QuietHandler
 
 TOKEN = "hf_test"
 USER = "me"
@@ -62,8 +62,8 @@ class Repository:
         return self.commits[self.resolve(revision)]
 
 
-class HubStandIn:
-    """Serves repositories on a free port of the loopback while the context lasts.
+class HubStandIn(Loopback):
+    """Serves repositories; its ``url`` is the address for ``HF_ENDPOINT``.
 
     Attributes:
         repositories: By full name.
@@ -72,46 +72,26 @@ class HubStandIn:
     """
 
     def __init__(self) -> None:
+        super().__init__(_Handler)
         self.repositories: dict[str, Repository] = {}
         self.objects: dict[str, bytes] = {}
         self.requests: list[str] = []
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("BoundHandler", (_Handler,), {"hub": self}))
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-
-    def __enter__(self) -> HubStandIn:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        """The address for ``HF_ENDPOINT``."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
 
     def files(self, repo_id: str, revision: str = "main") -> Files:
         """The tree at a revision, large files resolved."""
         return self.repositories[repo_id].tree(revision)
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(QuietHandler):
     """One request. A route's function gets its groups from the path and returns what is sent as JSON."""
 
-    protocol_version = "HTTP/1.1"
-    hub: HubStandIn
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: the tests read ``HubStandIn.requests``."""
+    owner: HubStandIn
 
     def handle_request(self) -> None:
         """Finds the route and answers."""
         split = urlsplit(self.path)
         self.query = parse_qs(split.query)
-        self.hub.requests.append(f"{self.command} {split.path}")
+        self.owner.requests.append(f"{self.command} {split.path}")
         self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             # A client that forgets its token must not get through, where the Hub would ask for it.
@@ -143,9 +123,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def repository(self, repo: str) -> Repository:
         """The repository, or the Hub's way to say that there is none."""
-        if repo not in self.hub.repositories:
+        if repo not in self.owner.repositories:
             raise Refusal(404, "Repository not found", "RepoNotFound")
-        return self.hub.repositories[repo]
+        return self.owner.repositories[repo]
 
     def json(self) -> Any:
         """The request's JSON."""
@@ -162,18 +142,18 @@ class _Handler(BaseHTTPRequestHandler):
     def create(self) -> Any:
         """Makes a repository with a first commit, as the Hub does."""
         repo = self.named_repository()
-        url = f"{self.hub.url}/datasets/{repo}"
-        if repo in self.hub.repositories:
+        url = f"{self.owner.url}/datasets/{repo}"
+        if repo in self.owner.repositories:
             raise Refusal(409, "You already created this dataset repo", url=url)
-        self.hub.repositories[repo] = Repository(self.json().get("visibility") == "private")
-        self.hub.repositories[repo].commit("main", {".gitattributes": b"*.parquet filter=lfs\n"}, "initial commit")
+        self.owner.repositories[repo] = Repository(self.json().get("visibility") == "private")
+        self.owner.repositories[repo].commit("main", {".gitattributes": b"*.parquet filter=lfs\n"}, "initial commit")
         return {"url": url, "name": repo, "id": repo}
 
     def delete(self) -> Any:
         """Removes a repository."""
         repo = self.named_repository()
         self.repository(repo)
-        del self.hub.repositories[repo]
+        del self.owner.repositories[repo]
         return {}
 
     def info(self, repo: str, revision: str = "") -> Any:
@@ -230,22 +210,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.repository(repo)
         objects = self.json()["objects"]
         for item in objects:
-            if item["oid"] not in self.hub.objects:
-                place = {"href": f"{self.hub.url}/lfs/{item['oid']}"}
-                item["actions"] = {"upload": place, "verify": {"href": f"{self.hub.url}/verify"}}
+            if item["oid"] not in self.owner.objects:
+                place = {"href": f"{self.owner.url}/lfs/{item['oid']}"}
+                item["actions"] = {"upload": place, "verify": {"href": f"{self.owner.url}/verify"}}
         return {"transfer": "basic", "objects": objects}
 
     def put(self, oid: str) -> Any:
         """Takes a large file's content."""
         if hashlib.sha256(self.body).hexdigest() != oid:
             raise Refusal(400, "the content does not have the promised hash")
-        self.hub.objects[oid] = self.body
+        self.owner.objects[oid] = self.body
         return {}
 
     def verify(self) -> Any:
         """Confirms that a large file has arrived whole."""
         asked = self.json()
-        if len(self.hub.objects.get(asked["oid"], b"")) != asked["size"]:
+        if len(self.owner.objects.get(asked["oid"], b"")) != asked["size"]:
             raise Refusal(404, "no such object")
         return {}
 
@@ -263,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             elif key == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif key == "lfsFile":
-                files[value["path"]] = self.hub.objects[value["oid"]]
+                files[value["path"]] = self.owner.objects[value["oid"]]
             elif key == "deletedFile":
                 del files[value["path"]]
             else:
@@ -271,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
         if header.get("parentCommit", repository.branches[revision]) != repository.branches[revision]:
             raise Refusal(412, "A commit has happened since. Please refresh and try again.")
         sha = repository.commit(revision, files, header["summary"])
-        return {"commitUrl": f"{self.hub.url}/datasets/{repo}/commit/{sha}", "commitOid": sha, "pullRequestUrl": None}
+        return {"commitUrl": f"{self.owner.url}/datasets/{repo}/commit/{sha}", "commitOid": sha, "pullRequestUrl": None}
 
     def resolve(self, repo: str, revision: str, path: str) -> None:
         """A file's content, or a range of it."""

@@ -6,8 +6,9 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from loopback import Loopback, QuietHandler
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.scorers.base import Score, build_scorer
@@ -59,8 +60,8 @@ class Answer:
         return json.dumps(whole).encode()
 
 
-class ChatServer:
-    """Serves on a free port while the context lasts.
+class ChatServer(Loopback):
+    """Answers as a test says.
 
     Attributes:
         calls: Every request, in the order of arrival.
@@ -68,30 +69,18 @@ class ChatServer:
     """
 
     def __init__(self, answer: Callable[[Call], Answer | str]):
+        super().__init__(_Handler)
         self.answer = answer
         self.calls: list[Call] = []
         self.headers_of_probes: list[dict[str, str]] = []
         self.most_at_once = 0
         self._open = 0
         self._lock = threading.Lock()
-        handler = type("BoundHandler", (_Handler,), {"owner": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
-
-    def __enter__(self) -> ChatServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
     @property
     def url(self) -> str:
         """The base URL."""
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"{super().url}/v1"
 
     def handle(self, path: str, body: dict[str, Any], headers: dict[str, str]) -> Answer:
         """Counts the request and asks the test for an answer."""
@@ -109,12 +98,8 @@ class ChatServer:
         return Answer(answer) if isinstance(answer, str) else answer
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(QuietHandler):
     owner: ChatServer
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Says nothing: the tests read ``ChatServer.calls``."""
 
     def do_GET(self) -> None:
         self.owner.headers_of_probes.append(dict(self.headers))
