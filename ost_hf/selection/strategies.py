@@ -185,7 +185,7 @@ def _doubtful_up_to(found: Evidence) -> float:
 
 def _in_words(found: Evidence, clean: int, of: int) -> str:
     if found.says_nothing:
-        return f"one or two anchors cannot show corruption: all {clean} of {of} rows with a p-value come first"
+        return f"so few anchors or rows cannot show corruption: all {clean} of {of} rows that have a p-value come first"
     verdict = "part of it looks corrupted" if found.corrupted else "no corruption was found"
     return (
         f"{found.share:.1%} of the rows have a p-value of at most {found.level:.2g}, chance gives up to "

@@ -59,21 +59,7 @@ def resolve_selection(
     given = [
         name for name, value in (("scores", scores), ("selection", selection), ("proxy", proxy)) if value is not None
     ]
-    if len(given) > 1:
-        raise ConfigError(f"give one of scores, selection and proxy, not {' and '.join(given)}")
-    if (proxy is None) != (anchors is None):
-        lacking, present = ("anchors", "a proxy") if anchors is None else ("a proxy", "anchors")
-        raise ConfigError(f"scoring needs a proxy and anchors; {present} came without {lacking}")
-    if duplicates is not None and proxy is None:
-        raise ConfigError("duplicates are looked for before scoring: give a proxy and anchors with them")
-    for name, value in (("strategy", strategy), ("scoring", scoring)):
-        if value is not None and proxy is None:
-            raise ConfigError(f"{name} says how a pool is scored here: give a proxy and anchors with it")
-    if strategy is not None and isinstance(scoring, ScoringConfig):
-        raise ConfigError(
-            "a ScoringConfig is taken as it is, with no strategy's fields: leave strategy unset, or give scoring as a "
-            "dict of the fields that are to differ from the strategy's"
-        )
+    _refuse_contradictions(given, anchors, strategy, scoring, duplicates)
     wanted = selection_config(args)
     if not given:
         if wanted != SelectionConfig() or getattr(args, "sampling", "shuffled") != "shuffled":
@@ -99,6 +85,32 @@ def resolve_selection(
         )  # fmt: skip
     assert scores is not None
     return _select_from(scores, wanted)
+
+
+def _refuse_contradictions(
+    given: list[str],
+    anchors: Any,
+    strategy: str | None,
+    scoring: ScoringConfig | Mapping[str, Any] | None,
+    duplicates: DuplicatesConfig | None,
+) -> None:
+    """Raises ``ConfigError`` where arguments do not go together; ``given`` names the selection's sources."""
+    if len(given) > 1:
+        raise ConfigError(f"give one of scores, selection and proxy, not {' and '.join(given)}")
+    scores_here = "proxy" in given
+    if scores_here != (anchors is not None):
+        lacking, present = ("anchors", "a proxy") if anchors is None else ("a proxy", "anchors")
+        raise ConfigError(f"scoring needs a proxy and anchors; {present} came without {lacking}")
+    if duplicates is not None and not scores_here:
+        raise ConfigError("duplicates are looked for before scoring: give a proxy and anchors with them")
+    for name, value in (("strategy", strategy), ("scoring", scoring)):
+        if value is not None and not scores_here:
+            raise ConfigError(f"{name} says how a pool is scored here: give a proxy and anchors with it")
+    if strategy is not None and isinstance(scoring, ScoringConfig):
+        raise ConfigError(
+            "a ScoringConfig is taken as it is, with no strategy's fields: leave strategy unset, or give scoring as a "
+            "dict of the fields that are to differ from the strategy's"
+        )
 
 
 def _select_from(scores: ScoreTable | pa.Table | str | Path, wanted: SelectionConfig) -> pa.Table:

@@ -11,9 +11,9 @@ some look clean, the mean is the same: the share of the corrupted rows that has 
 
     power = (share of small ones - size (1 - contamination)) / contamination
 
-with size the share of small ones that chance gives (at most the pool's share of small ones, should that be less than
-chance gives). Rows that are a little harder than the anchors, all of them,
-cannot be told by p-values from corruption that is hardly told apart.
+with size the share of small ones that chance gives; and where the pool's share is below that, at most the pool's share.
+Rows that are a little harder than the anchors, all of them, cannot be told by p-values from corruption that is hardly
+told apart.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Evidence:
 
     @property
     def says_nothing(self) -> bool:
-        """Whether with so few anchors, two at most, neither test could find anything, whatever the rows are."""
+        """Whether neither test could find anything, whatever the rows are: of one or two anchors, or very few rows."""
         return self.critical_share >= 1 and self.critical_mean <= self.least_mean
 
     @property
@@ -75,7 +75,7 @@ def contamination_evidence(pool_p: Floats, anchors: int) -> Evidence:
 
     Args:
         pool_p: ``[N]``, of the whole pool; NaN where a row has none.
-        anchors: V, how many they were made with. With two nothing is ever found.
+        anchors: V, how many they were made with. With one or two nothing is ever found.
 
     Raises:
         ValueError: Without any p-value, or without anchors.

@@ -22,8 +22,9 @@ def test_the_script_selects_and_trains_and_leaves_scores_to_select_from_again(
         rows = enumerate(task.pool_rows(count, seed=1), first)
         lines = [json.dumps({"prompt": f"{n}. {row['question']}", "completion": row["answer"]}) for n, row in rows]
         Path(f"{name}.jsonl").write_text("\n".join(lines))
-    script = next(block for block in re.findall(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL))
-    script = re.sub(r'"Qwen/Qwen3-[\d.]+B"', repr(text_path), script)
+    found = re.search(r"```python\n(.*?)```", (root / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    script = re.sub(r'"Qwen/Qwen3-[\d.]+B"', repr(text_path), found[1])
     script = script.replace("bf16=True", "use_cpu=True, max_steps=2, report_to=[]")
     script = script.replace("anchors=anchors,", f"anchors=anchors, scoring={SHORTER},")
     exec(compile(script, "README.md", "exec"), {})

@@ -203,7 +203,7 @@ def test_two_anchors_take_no_hard_rows_of_a_clean_pool_away(anchors: int) -> Non
     table = scores(anchors=anchors, late_loss=late.tolist(), corrupted_p=p.tolist())
     tables = [select(table, SelectionConfig(seed=seed)) for seed in range(10)]
     assert np.mean([late[kept_rows(each)].mean() for each in tables]) > late.mean() + 0.02
-    assert f"one or two anchors cannot show corruption: all {COUNT} of {COUNT} rows" in explanation(tables[0])
+    assert f"so few anchors or rows cannot show corruption: all {COUNT} of {COUNT} rows" in explanation(tables[0])
     assert "drawn from these" in explanation(tables[0])
 
 

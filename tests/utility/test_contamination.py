@@ -95,6 +95,10 @@ def test_with_two_anchors_nothing_could_be_found(anchors: int, says_nothing: boo
     assert worst.corrupted is not says_nothing
 
 
+def test_one_row_says_nothing_whatever_the_anchors() -> None:
+    assert contamination_evidence(np.array([1 / 6]), 5).says_nothing
+
+
 def test_rows_without_a_p_value_say_nothing_and_no_p_values_are_refused() -> None:
     p = grid(1000, up_to=0.3)
     assert contamination_evidence(np.concatenate([p, np.full(500, np.nan)]), ANCHORS) == contamination_evidence(
