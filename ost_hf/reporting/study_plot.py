@@ -13,14 +13,14 @@ Record = dict[str, Any]
 Arm = tuple[float | None, str]  # keep ratio and protocol
 
 _COLUMNS = 2
-# Okabe and Ito's colours, which people with colour blindness can tell apart, and marks that print in grey. Methods with
-# a role in every study look the same in all of them.
+# Okabe and Ito's colours, which people with colour blindness can tell apart, then dark ones of Tol's for studies with
+# more methods, and marks that print in grey. Methods with a role in every study look the same in all of them.
 _OF_ROLES = {
     "reference": {"color": "#D55E00", "marker": "*"},
     "everything": {"color": "#999999", "marker": "s"},
     "oracle": {"color": "#000000", "marker": "D"},
 }
-_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442")
+_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#F0E442", "#882255", "#332288", "#999933")
 _MARKS = "o^vPX<>p"
 
 
