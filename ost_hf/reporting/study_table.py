@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -66,12 +67,7 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
     for (known, count), methods in known_of_some(here).items():
         which = f"{known} of {count} seeds for {', '.join(methods)}"
         lines += ["", f"Seconds of selection are of {which}; what an interrupted scoring cost is not known."]
-    share = gap_recovered(study, scores)
-    if share is not None:
-        lines += [
-            "",
-            f"Of the way from {study['everything']} to {study['oracle']}, {study['reference']} goes {percent(share)}.",
-        ]
+    lines += _share_of_the_way(study, scores)
     lines += _group_table(study, here, [r for r in results if r["setting"] == setting and r["protocol"] is None])
     lines += _kept_shares(study, here)
     lines += _copies_kept(study, here)
@@ -79,6 +75,18 @@ def _setting_table(study: Record, chosen: Results, results: Results, setting: st
     lines += _aucs_of_second_look(study, here)
     called = _called_toxic([r for r in here if r["method"] == study["reference"]], study.get("truth"))
     return [*lines, "", called] if called else lines
+
+
+def _share_of_the_way(study: Record, scores: dict[str, Scores]) -> list[str]:
+    """How much of what the oracle gains the reference gains; without a certain gain there is no share of it."""
+    share = gap_recovered(study, scores)
+    if share is None:
+        return []
+    reference, below, above = (study[role] for role in ("reference", "everything", "oracle"))
+    if share.low is not None and math.isinf(share.low):
+        room = points(paired_difference(scores[above], scores[below]))
+        return ["", f"{above} is {room} points above {below}: too uncertain to tell {reference}'s share of it."]
+    return ["", f"Of the way from {below} to {above}, {reference} goes {percent(share)}."]
 
 
 def _group_table(study: Record, here: Results, untrained: Results) -> list[str]:
@@ -198,6 +206,8 @@ def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[
         seeds = set.intersection(*(set(values) for values in scores))
         if seeds:
             overall[method] = {seed: sum(v[seed] for v in scores) / len(scores) for seed in seeds}
+    if not overall:
+        return ["No method has a seed that all settings have."]
     reference = overall.get(study["reference"], {})
     lines = [f"| method | mean of settings | {study['reference']} over it |", "|---|---|---|"]
     for method, values in overall.items():

@@ -56,6 +56,24 @@ def test_what_was_found_is_said_where_there_was_something_to_find(study: Record)
     assert "Called toxic by auto: wrong in 25.0% [25.0, 25.0]; found: 75% of junk.\n" in as_markdown(study)
 
 
+def test_a_share_of_the_way_is_told_where_there_is_certainly_a_way(study: Record) -> None:
+    for method, scores in {"everything": (0.0, 0.1, 0.2), "oracle": (0.2, 0.3, 0.4)}.items():
+        study["methods"].append(method)
+        study["results"] += [result(method, seed, score, 1.0) for seed, score in enumerate(scores, start=1)]
+    assert "Of the way from everything to oracle, auto goes 50.0% [50.0, 50.0].\n" in as_markdown(study)
+    next(r for r in study["results"] if r["method"] == "oracle" and r["seed"] == 1)["score"] = 0.0
+    uncertain = "oracle is +13.3 [-15.4, +42.0] points above everything: too uncertain to tell auto's share of it.\n"
+    assert uncertain in as_markdown(study)
+
+
+def test_settings_without_common_seeds_have_no_mean(study: Record) -> None:
+    study["settings"].append("two")
+    study["results"].append(result("random", 4, 0.5, 1.0) | {"setting": "two"})
+    assert "### All settings: keep 50%, Protocol B\n\nNo method has a seed that all settings have.\n" in as_markdown(
+        study
+    )
+
+
 def test_how_a_second_look_tells_rows_apart_is_said_of_the_methods_that_have_both(study: Record) -> None:
     """Older results have no AUC of p-values."""
     for entry in study["results"]:
