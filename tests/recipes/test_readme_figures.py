@@ -1,4 +1,4 @@
-"""README's table holds the figures of the results that it speaks of."""
+"""README's tables hold the figures of the results that it speaks of."""
 
 import json
 import re
@@ -35,3 +35,20 @@ def test_table_of_the_gate_and_of_robustness(root: Path) -> None:
         line = next(line for line in lines if line.replace("*", "").startswith(f"| {label} |"))
         cells = [re.sub(r"[*¹ ]", "", cell) for cell in line.split("|")[2:-1]]
         assert cells == [column.get(method, "") for column in columns], label
+
+
+def test_table_of_single_corruptions(root: Path) -> None:
+    settings = {
+        "junk": "junk",
+        "wrong bare answers": "wrong_bare_answer",
+        "wrong sums": "wrong_arithmetic",
+        "answers of another operation": "wrong_operation",
+        "swapped pictures": "swapped_image",
+        "misread digits": "wrong_perception",
+    }
+    lines = (root / "README.md").read_text().splitlines()
+    assert "  | corruption | everything | low loss | `auto` | all clean rows |" in lines
+    for label, setting in settings.items():
+        found = means(root, "conditions", setting)
+        cells = [found[method].replace("%", " %") for method in ("everything", "low_loss", "auto", "oracle")]
+        assert f"  | {label} | {' | '.join(cells)} |" in lines
