@@ -126,10 +126,11 @@ def test_two_processes_give_the_table_of_one(
         assert np.abs(values[0] - values[1]).max() < 1e-3 * values[0].std()
 
 
-def test_two_processes_take_the_second_look_of_one(
+def test_two_processes_take_the_second_look_of_one_and_end_one_that_was_killed(
     folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch
 ) -> None:
     settings = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "sketch_size": 16}
+    settings["part_size"] = 16
     arguments = {
         "pool.path": folder / "pool.parquet",
         "anchors.path": folder / "anchors.parquet",
@@ -146,10 +147,22 @@ def test_two_processes_take_the_second_look_of_one(
     scoring = ScoringConfig(**settings)
     one = score_pool(folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring)
     assert (table.folder / "anchors.parquet").exists()
-    assert table.read()["example_id"].to_pylist() == one.read()["example_id"].to_pylist()
-    for column in ("utility", "late_loss"):
-        values = [np.array(each.read()[column].to_pylist()) for each in (one, table)]
-        assert np.abs(values[0] - values[1]).max() < 1e-3 * values[0].std()
+
+    def same_as_one() -> None:
+        assert table.read()["example_id"].to_pylist() == one.read()["example_id"].to_pylist()
+        for column in ("utility", "late_loss"):
+            values = [np.array(each.read()[column].to_pylist()) for each in (one, table)]
+            assert np.abs(values[0] - values[1]).max() < 1e-3 * values[0].std()
+
+    same_as_one()
+    # Killed: of the last two rounds a part was not written yet, and none of the whole table.
+    gone = [*table.folder.glob("part-*")]
+    gone += [next((table.folder / "second_look" / f"round-{number}").glob("part-*")) for number in (2, 3)]
+    for part in gone:
+        part.unlink()
+    launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
+    assert all(part.exists() for part in gone)
+    same_as_one()
 
 
 def test_a_run_launches_its_stages_and_evaluates_as_one_process_does(
