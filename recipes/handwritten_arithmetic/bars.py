@@ -2,8 +2,8 @@
 
     python recipes/handwritten_arithmetic/bars.py docs/results > docs/results/bars.md
 
-Reads `gate`, `confirmation` (the gate on seeds that nothing was chosen by), `robustness`, `copies`, `transfer` and
-`calibration.json` in the folder; of one that is not there it says so. A bar is met by its mean, or where it speaks of a
+Reads `gate`, `confirmation` (the gate on seeds that nothing was chosen by), `robustness`, `imbalance`, `copies`,
+`transfer` and `calibration.json` in the folder; of one that is not there it says so. A bar is met by its mean, or where it speaks of a
 bound, by the end of the 95 % interval over seeds.
 """
 
@@ -39,7 +39,14 @@ def main() -> None:
     print(f"# Bars of the studies on handwritten arithmetic\n\nMade by `{command}`.\n")
     print("| bar | measured | |\n|---|---|---|")
     commits: dict[str, str] = {}
-    studies = {"gate": gate, "confirmation": gate, "robustness": robustness, "copies": copies, "transfer": transfer}
+    studies = {
+        "gate": gate,
+        "confirmation": gate,
+        "robustness": robustness,
+        "imbalance": imbalance,
+        "copies": copies,
+        "transfer": transfer,
+    }
     for name, bars in studies.items():
         file = folder / name / "results.json"
         study = json.loads(file.read_text()) if file.exists() else None
@@ -104,22 +111,28 @@ def gate(study: Study, title: str) -> Iterator[Bar]:
 
 
 def robustness(study: Study, title: str) -> Iterator[Bar]:
-    """Nothing lost without noise; every skill kept, and none below random's, under imbalance."""
+    """Nothing lost without noise; imbalance, where the study still has it."""
     scores = of_setting(study, "noise_0")
     found = difference(scores["auto"], scores["random"])
     text = f"{points(found)}, {found.count} seeds"
     if found.high is None:
         raise SystemExit("robustness has one seed: nothing can be called significant")
     yield f"{title}, no noise: nothing significant lost against random", text, verdict(upper(found) >= 0)
+    yield from imbalance(study, title)
+
+
+def imbalance(study: Study, title: str) -> Iterator[Bar]:
+    """Every skill kept, and none below random's."""
     mine = [r for r in study["results"] if r["setting"] == "imbalance"]
-    for group in sorted(mine[0]["by_group"]):
+    name = title if title == "imbalance" else f"{title}, imbalance"
+    for group in sorted({group for result in mine for group in result["by_group"]}):
         auto, random = (
             {r["seed"]: r["by_group"][group] for r in mine if r["method"] == method} for method in ("auto", "random")
         )
         kept = mean_interval([r["kept_share"]["operation"][group] for r in mine if r["method"] == "auto"])
         found = difference(auto, random)
-        met = verdict(found.mean >= 0 and kept.mean > 0)
-        yield f"{title}, imbalance, {group}: kept, and not below random", f"{kept.mean:.0%} kept; {points(found)}", met
+        text = f"{kept.mean:.0%} kept; {points(found)}, {found.count} seeds"
+        yield f"{name}, {group}: kept, and not below random", text, verdict(found.mean >= 0 and kept.mean > 0)
 
 
 def copies(study: Study, title: str) -> Iterator[Bar]:
