@@ -3,8 +3,8 @@
     python recipes/handwritten_arithmetic/bars.py docs/results > docs/results/bars.md
 
 Reads `gate`, `confirmation` (the gate on seeds that nothing was chosen by), `robustness`, `imbalance`, `copies`,
-`transfer` and `calibration.json` in the folder; of one that is not there it says so. A bar is met by its mean, or where it speaks of a
-bound, by the end of the 95 % interval over seeds.
+`transfer` and `calibration.json` in the folder; of one that is not there it says so. A bar is met by its mean, or where
+it speaks of a bound, by the end of the 95 % interval over seeds.
 """
 
 from __future__ import annotations
