@@ -155,6 +155,17 @@ def weights_dtype(config: ModelConfig) -> torch.dtype:
     return dtype
 
 
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """The tensors of a safetensors file, on this process's device."""
+    from safetensors.torch import load_file
+
+    from ost_hf.parallel import state
+
+    device = state().device
+    # To Accelerate the CPU of one of several processes is `cpu:0`, which safetensors does not know.
+    return load_file(path, device="cpu" if device.type == "cpu" else str(device))
+
+
 def _keep_parameter_names(model: Any) -> None:
     """Lets a model loaded under ZeRO-3 be saved under the names that its class gives.
 

@@ -20,12 +20,12 @@ import peft
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.tuners.lora.layer import ParamWrapper
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from ost_hf.errors import ModelError, RunDirectoryError
 from ost_hf.files import write_whole
-from ost_hf.models import load_model, load_processing_class
+from ost_hf.models import load_model, load_processing_class, load_tensors
 from ost_hf.parallel import outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.utility.lora import LoraPair, weights_of
@@ -238,7 +238,7 @@ def _finish(model: Any) -> tuple[Any, list[LoraPair]]:
 
 
 def _load_moments(path: Path, proxy: Proxy) -> AdamState:
-    tensors = load_file(path, device=str(state().device))
+    tensors = load_tensors(path)
     moments: dict[str, dict[str, torch.Tensor]] = {"exp_avg": {}, "exp_avg_sq": {}}
     for key, value in tensors.items():
         kind, _, name = key.partition(".")

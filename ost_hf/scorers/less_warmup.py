@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
 from ost_hf.files import write_whole
-from ost_hf.parallel import barrier, is_main, state
+from ost_hf.models import load_tensors
+from ost_hf.parallel import barrier, is_main
 from ost_hf.proxy.model import Proxy
 from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
 from ost_hf.proxy.warmup import moments_of, warmup_rows
@@ -81,7 +82,7 @@ def _write(folder: Path, checkpoints: Sequence[Checkpoint]) -> None:
 def _read(folder: Path, proxy: Proxy) -> list[Checkpoint]:
     checkpoints = []
     for number, fact in enumerate(json.loads((folder / _COMPLETE).read_text())):
-        tensors = load_file(folder / f"{number}.safetensors", device=str(state().device))
+        tensors = load_tensors(folder / f"{number}.safetensors")
         weights, exp_avg, v = (
             {name: tensors[f"{part}.{name}"] for name in proxy.parameters} for part in ("weight", "exp_avg", "v")
         )

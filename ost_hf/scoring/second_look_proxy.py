@@ -13,7 +13,7 @@ import torch
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
-from ost_hf.models import ModelConfig, load_model, weights_dtype
+from ost_hf.models import ModelConfig, load_model, load_tensors, weights_dtype
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
@@ -98,10 +98,8 @@ def trained_in_bfloat16(proxy: ProxyConfig, config: ScoringConfig) -> bool:
 def load_mature_proxy(folder: Path, proxy: ProxyConfig, config: ScoringConfig) -> Any:
     """What :func:`train_mature_proxy` left in a folder, in the proxy's precision, on this process's device."""
     if config.second_look_trainable == "adapter":
-        from safetensors.torch import load_file
-
         built = build_proxy(proxy)
-        weights = load_file(folder / "adapter_model.safetensors", device=str(state().device))
+        weights = load_tensors(folder / "adapter_model.safetensors")
         for name, parameter in built.parameters.items():
             parameter.data.copy_(weights[name.replace(".default.", ".")])
         return built.model
