@@ -267,7 +267,7 @@ def _case(
 
 PRESETS: dict[str, Preset] = {
     "tiny_qwen3_vl": Preset(
-        "tiny Qwen3-VL, 0.45 M parameters, float32, handwritten arithmetic with images",
+        "tiny Qwen3-VL, 0.46 M parameters, float32, handwritten arithmetic with images",
         Sizes(64, 100, 1000, 4, 64, 100, 1024),
         4,
         tiny_qwen3_vl,
