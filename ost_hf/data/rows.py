@@ -193,7 +193,7 @@ class Rows:
         if self.layout == "messages":
             messages = _as_messages(record[config.messages_column], "user")
         else:
-            first, second = (_as_text(record[name]) for name in _content_columns(self.layout, config))
+            first, second = (as_text(record[name]) for name in _content_columns(self.layout, config))
             templated = not (isinstance(first, str) and isinstance(second, str))
             messages = _as_messages(first, "user") + _as_messages(second, "assistant")
         images = _as_list(record.get(self.images_column)) if self.images_column else []
@@ -251,7 +251,7 @@ def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _as_text(value: Any) -> Any:
+def as_text(value: Any) -> Any:
     """A number as its text: readers of CSV and JSON make numbers of bare answers.
 
     One empty cell turns a CSV's whole numbers into floats: 2.0 was written 2.

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoder
-from ost_hf.data.rows import RowError, Rows
+from ost_hf.data.rows import RowError, Rows, as_text
 from ost_hf.errors import DataError
 from ost_hf.evaluation.answers import extract_answer
 from ost_hf.evaluation.config import EvaluationConfig
@@ -104,7 +104,7 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
             if references is not None and references[row] is None:
                 record |= {"status": "no_labels", "detail": f"{config.reference_column} is empty"}
                 continue
-            record["reference"] = str(references[row]) if references is not None else extract_answer(text)
+            record["reference"] = str(as_text(references[row])) if references is not None else extract_answer(text)
             batch.append(features)
             pending.append(record)
         if batch:

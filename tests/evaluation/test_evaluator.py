@@ -161,6 +161,19 @@ def test_answers_are_compared_as_asked(
     assert metrics["exact_match"] == share
 
 
+def test_whole_numbers_of_a_column_with_an_empty_cell_are_references_as_they_were_written(
+    model: Any, processor: Any, test_dataset: datasets.Dataset, tmp_path: Path
+) -> None:
+    (tmp_path / "answers.csv").write_text("right,n\n7,1\n,2\n12,3\n")
+    column = datasets.load_dataset("csv", data_files=str(tmp_path / "answers.csv"), split="train")["right"][:]
+    assert column == [7.0, None, 12.0]
+    dataset = test_dataset.select(range(3)).add_column("right", column)
+    _, records = evaluate(model, processor, dataset, reference_column="right", match="text", max_new_tokens=2)
+    assert [(record["status"], record.get("reference")) for record in records] == [
+        ("ok", "7"), ("no_labels", None), ("ok", "12")
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
