@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ost_hf.errors import ConfigError, ModelError, require_choice
+from ost_hf.files import feed
 
 if TYPE_CHECKING:
     import torch
@@ -153,6 +156,37 @@ def weights_dtype(config: ModelConfig) -> torch.dtype:
         return torch.bfloat16 if on_accelerator() else torch.float32
     dtype: torch.dtype = getattr(torch, config.dtype)
     return dtype
+
+
+def describe_weights(config: ModelConfig) -> dict[str, str | None]:
+    """What tells a model's weights from others that go by the same name.
+
+    Returns:
+        ``dtype``, which ``auto`` means on this machine, and ``hash`` of a local folder's files or ``commit`` on the Hub.
+
+    Raises:
+        ModelError: If there is no such model.
+    """
+    folder = Path(config.model).expanduser()
+    found = {"dtype": str(weights_dtype(config)).removeprefix("torch.")}
+    if folder.is_dir():
+        return {**found, "hash": hash_of_weights(folder)}
+    return {**found, "commit": getattr(_model_config(config), "_commit_hash", None)}
+
+
+def hash_of_weights(folder: Path) -> str:
+    """A hash of what is in a folder's files of weights."""
+    files = sorted(item for item in folder.rglob("*") if item.suffix in (".safetensors", ".bin"))
+    return _hash_of(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files))
+
+
+@lru_cache
+def _hash_of(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Sizes and times are there for the cache: a model may be made anew in its folder."""
+    digest = hashlib.blake2b(digest_size=8)
+    for file, _, _ in files:
+        feed(digest, file)
+    return digest.hexdigest()
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -21,7 +21,7 @@ from ost_hf.data.duplicates import Evaluation, evaluation_sets
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, RunDirectoryError
-from ost_hf.models import load_processing_class
+from ost_hf.models import describe_weights, load_processing_class
 from ost_hf.parallel import barrier, free_memory, is_main, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, read_origin, save_proxy
@@ -85,7 +85,7 @@ def score_pool(
 
     Raises:
         DataError: If anchors are needed and missing, or cannot be used, or there are duplicates where none may be.
-        RunDirectoryError: If the folder holds scores of another configuration or dataset.
+        RunDirectoryError: If the folder holds scores of another configuration or dataset, or by other weights.
     """
     scoring, encoding = scoring or ScoringConfig(), encoding or EncodingConfig()
     duplicates = duplicates or DuplicatesConfig()
@@ -140,6 +140,7 @@ def _score_rows(
         assert anchor_rows is not None
         uses[ANCHORS] = EncodedDataset(anchor_rows, pool.encoder)
     if PROXY in needs:
+        _hold_weights(table, proxy)
         uses[PROXY] = prepare_proxy(run_dir / "proxy", proxy, pool, exclude)
     build = partial(build_scorer, config.scorer, **uses)
     if config.scorer == "one_step" and config.estimator == "cascade":
@@ -163,6 +164,21 @@ def _open(table: ScoreTable, identity: Record, rows: int) -> None:
         names = ("ost-hf", "torch", "transformers", "accelerate", "peft", "datasets")
         versions = {"python": platform.python_version(), **{name: version(name) for name in names}}
         table.write_manifest(identity, rows=rows, versions=versions)
+    barrier()
+
+
+def _hold_weights(table: ScoreTable, proxy: ProxyConfig) -> None:
+    """Notes in the manifest which weights the rows are scored with; every process raises if others were."""
+    found, noted = describe_weights(proxy), table.manifest().get("weights")
+    barrier()
+    if noted is None and is_main():
+        table.add_to_manifest(weights=found)
+    differences = name_differences(noted, found, "weights") if noted is not None else []
+    if differences:
+        raise RunDirectoryError(
+            f"{table.folder} holds scores by other weights of {proxy.model}: {'; '.join(differences)}. Go on with those, "
+            "choose another run_dir, or remove its folders scores and proxy to score again"
+        )
     barrier()
 
 
@@ -221,12 +237,13 @@ def prepare_proxy(folder: Path, config: ProxyConfig, pool: EncodedDataset, exclu
     """The stored proxy of this run, or a new one, warmed up and stored.
 
     Raises:
-        RunDirectoryError: If the stored one was made of another pool or with other settings.
+        RunDirectoryError: If the stored one was made of another pool, of other weights or with other settings.
     """
     origin = json.loads(
         json.dumps(
             {
                 "proxy": asdict(config),
+                "weights": describe_weights(config),
                 "pool": pool.rows.fingerprint,
                 "encoding": pool.encoder.config.identity(),
                 "excluded_rows": sorted(exclude),

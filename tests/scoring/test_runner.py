@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 import pytest
 import task
 import torch
+from safetensors.torch import load_file, save_file
 
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError, RunDirectoryError
+from ost_hf.models import hash_of_weights
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import Score, build_scorer
@@ -164,6 +166,29 @@ def test_run_directory_of_another_configuration_is_refused(
     with pytest.raises(RunDirectoryError, match=rf"holds scores of another run: .*{message}.*Choose another run_dir"):
         score_pool(folder, **{**identity, **change})
     assert (table.folder / "manifest.json").read_text() == before
+
+
+def test_table_is_finished_with_the_weights_that_it_was_begun_with(
+    vlm_path: str, pool_dataset, anchor_dataset, tmp_path: Path
+) -> None:
+    base = shutil.copytree(vlm_path, tmp_path / "base")
+    pool, anchors, proxy = Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(str(base))
+    run, config = tmp_path / "run", ScoringConfig(part_size=20)
+    table = score_pool(run, pool, anchors, proxy, config)
+    assert table.manifest()["weights"] == {"dtype": "float32", "hash": hash_of_weights(base)}
+    last = max(table.folder.glob("part-*.parquet"))
+    last.unlink()
+    tensors = load_file(base / "model.safetensors")
+    save_file({name: tensor * 1.5 for name, tensor in tensors.items()}, base / "model.safetensors", {"format": "pt"})
+    for kept in ("scores", "proxy"):  # either is enough to tell
+        other = shutil.copytree(run, tmp_path / kept)
+        shutil.rmtree(other / ({"scores", "proxy"} - {kept}).pop())
+        with pytest.raises(RunDirectoryError, match=rf"weights\.hash was '{hash_of_weights(Path(vlm_path))}', now '"):
+            score_pool(other, pool, anchors, proxy, config)
+    with pytest.raises(RunDirectoryError, match=r"by other weights of .*: weights\.hash was .* Go on with those"):
+        score_pool(run, pool, anchors, proxy, config)
+    shutil.copy(Path(vlm_path) / "model.safetensors", base)
+    assert len(score_pool(run, pool, anchors, proxy, config).rows_done()) == 60
 
 
 def test_refused_run_that_stored_no_row_leaves_the_directory_to_the_next(

@@ -15,7 +15,7 @@ from typing import Any
 
 from ost_hf._version import __version__
 from ost_hf.cli.config import RunConfig
-from ost_hf.files import feed
+from ost_hf.models import hash_of_weights
 
 # What tells apart processors of one name: of x86, and of ARM.
 _MODEL = ("cpu family", "model", "CPU implementer", "CPU part")
@@ -81,16 +81,8 @@ def weights(config: RunConfig) -> dict[str, str]:
         source = getattr(config, name)
         folder = None if source is None else Path(source.model).expanduser()
         if folder is not None and folder.is_dir():
-            found[name] = _hash_of_weights(folder)
+            found[name] = hash_of_weights(folder)
     return found
-
-
-@lru_cache
-def _hash_of_weights(folder: Path) -> str:
-    digest = hashlib.blake2b(digest_size=8)
-    for path in sorted(item for item in folder.rglob("*") if item.suffix in (".safetensors", ".bin")):
-        feed(digest, path)
-    return digest.hexdigest()
 
 
 @lru_cache
