@@ -176,8 +176,8 @@ def _hold_weights(table: ScoreTable, proxy: ProxyConfig) -> None:
     differences = name_differences(noted, found, "weights") if noted is not None else []
     if differences:
         raise RunDirectoryError(
-            f"{table.folder} holds scores by other weights of {proxy.model}: {'; '.join(differences)}. Go on with those, "
-            "choose another run_dir, or remove its folders scores and proxy to score again"
+            f"{table.folder} holds scores by other weights of {proxy.model}: {'; '.join(differences)}. Go on with "
+            "those, choose another run_dir, or remove its folders scores and proxy to score again"
         )
     barrier()
 
