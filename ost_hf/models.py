@@ -162,7 +162,7 @@ def describe_weights(config: ModelConfig) -> dict[str, str | None]:
     """What tells a model's weights from others that go by the same name.
 
     Returns:
-        ``dtype``, as ``auto`` is meant on this machine, and ``hash`` of a local folder's files or ``commit`` on the Hub.
+        ``dtype``, as ``auto`` is meant on this machine; ``hash`` of a local folder's files, or ``commit`` on the Hub.
 
     Raises:
         ModelError: If there is no such model.

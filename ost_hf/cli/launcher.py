@@ -14,11 +14,13 @@ from ost_hf.errors import ConfigError, OSTError
 
 # Selecting is sorting a table: one process does.
 LAUNCHED_STAGES = ("score", "train", "evaluate")
+# What ``accelerate launch`` sets for one process without torchrun; any of them by itself may be a user's own setting.
+_OF_ACCELERATE = ("ACCELERATE_MIXED_PRECISION", "ACCELERATE_USE_CPU", "ACCELERATE_DYNAMO_MODE")
 
 
 def is_launched() -> bool:
     """Whether this process was started by ``accelerate launch``, ``torchrun`` or the like."""
-    return "LOCAL_RANK" in os.environ or "ACCELERATE_MIXED_PRECISION" in os.environ
+    return "LOCAL_RANK" in os.environ or all(name in os.environ for name in _OF_ACCELERATE)
 
 
 def wants_launch(config: RunConfig, stage: str) -> bool:

@@ -16,8 +16,8 @@ from ost_hf.errors import ConfigError
 
 
 def test_a_stage_is_launched_where_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("LOCAL_RANK", "ACCELERATE_MIXED_PRECISION"):
-        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")  # a setting that a shell may export
     config = build_config({"run_dir": "r", "accelerate": {"train": "zero3.yaml"}})
     assert [stage for stage in ("score", "select", "train", "evaluate") if launcher.wants_launch(config, stage)] == [
         "train"
@@ -27,6 +27,17 @@ def test_a_stage_is_launched_where_the_configuration_says_so(monkeypatch: pytest
     assert launcher.wants_launch(config, "score")
     monkeypatch.setenv("LOCAL_RANK", "0")
     assert not launcher.wants_launch(config, "score")
+
+
+def test_a_process_that_accelerate_has_launched_is_known(tmp_path: Path) -> None:
+    script = tmp_path / "ask.py"
+    script.write_text("from ost_hf.cli.launcher import is_launched; print(is_launched())")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ACCELERATE", "LOCAL"))}
+    launch = ["-m", "accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    for words, answer in (([], "False"), (launch, "True")):
+        command = [sys.executable, *words, str(script)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert done.stdout.split() == [answer]
 
 
 def test_own_file_of_a_stage_goes_before_the_common_one(tmp_path: Path) -> None:
