@@ -62,10 +62,28 @@ def require_range(
         raise ConfigError(f"{name} must be a number {wanted}, got {value!r}")
 
 
-def require_integer(name: str, value: Any, *, at_least: int, remedy: str = "") -> None:
-    """Raises ``ConfigError`` unless ``value`` is an integer, and as large; ``remedy`` says what to do."""
+def require_integer(name: str, value: Any, *, at_least: int, remedy: str = "", optional: bool = False) -> None:
+    """Raises ``ConfigError`` unless ``value`` is an integer, and as large; ``None`` passes where it is optional.
+
+    Args:
+        name: What the message calls it.
+        value: What was given.
+        at_least: The lowest that is allowed.
+        remedy: What to do about it, in the message.
+        optional: Whether ``None`` stands for a default.
+    """
+    if optional and value is None:
+        return
     if not isinstance(value, int) or isinstance(value, bool) or value < at_least:
         raise ConfigError(f"{name} must be an integer >= {at_least}, got {value!r}{remedy and ': '}{remedy}")
+
+
+def require_known(what: str, given: Iterable[Any], allowed: Iterable[str]) -> None:
+    """Raises ``ConfigError`` for the first of the ``given`` keys that is not among those ``allowed``."""
+    allowed = list(allowed)
+    for key in given:
+        if key not in allowed:
+            raise ConfigError(unknown_key(what, str(key), allowed))
 
 
 def unknown_key(what: str, key: str, allowed: Iterable[str]) -> str:

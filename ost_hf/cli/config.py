@@ -14,7 +14,7 @@ from typing import Any
 
 from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
 from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
-from ost_hf.errors import ConfigError, require_choice, require_range, unknown_key
+from ost_hf.errors import ConfigError, require_choice, require_integer, require_known, unknown_key
 from ost_hf.evaluation.config import EvaluationConfig
 from ost_hf.files import write_whole
 from ost_hf.hub.config import HubConfig
@@ -39,7 +39,7 @@ class AccelerateConfig:
     )
 
     def __post_init__(self) -> None:
-        require_range("accelerate.num_processes", self.num_processes, at_least=1)
+        require_integer("accelerate.num_processes", self.num_processes, at_least=1, optional=True)
 
     def file_for(self, stage: str) -> str | None:
         """The accelerate config of a stage."""
@@ -235,9 +235,7 @@ def _build_section(section: str, values: Any) -> Any:
     cls = SECTIONS[section]
     hints = typing.get_type_hints(cls)
     allowed = {item.name: item for item in fields(cls)}
-    for key in values:
-        if key not in allowed:
-            raise ConfigError(unknown_key(f"field of section {section}", str(key), allowed))
+    require_known(f"field of section {section}", values, allowed)
     for key, item in allowed.items():
         if item.default is MISSING and item.default_factory is MISSING and key not in values:
             raise ConfigError(f"{section}.{key} is not set: {item.metadata['help']}")

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from ost_hf.cli.config import RunConfig
-from ost_hf.errors import ConfigError, RunDirectoryError, unknown_key
+from ost_hf.errors import ConfigError, RunDirectoryError, require_known
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -91,10 +91,7 @@ def training_arguments(config: RunConfig) -> Any:
     from ost_hf.parallel import on_accelerator
     from ost_hf.training.config import OSTConfig
 
-    allowed = [item.name for item in fields(OSTConfig) if item.init]
-    for key in config.training:
-        if key not in allowed:
-            raise ConfigError(unknown_key("field of section training", key, allowed))
+    require_known("field of section training", config.training, [item.name for item in fields(OSTConfig) if item.init])
     hints = typing.get_type_hints(OSTConfig)
     given = {key: _typed(key, value, _kinds(hints[key])) for key, value in config.training.items()}
     # Trainer finds accelerators by itself, but under a DeepSpeed launch it takes one for granted.

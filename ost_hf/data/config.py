@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ost_hf.errors import ConfigError, require_choice, require_range
+from ost_hf.errors import ConfigError, require_choice, require_integer, require_range
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class DatasetConfig:
     def __post_init__(self) -> None:
         if not self.path:
             raise ConfigError("a dataset needs a path: a Hub name, a file or a folder")
-        require_range("limit", self.limit, at_least=1)
+        require_integer("limit", self.limit, at_least=1, optional=True)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class AnchorConfig(DatasetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_range("anchors.size", self.size, at_least=1)
+        require_integer("anchors.size", self.size, at_least=1, optional=True)
         require_choice("anchors.overlap", self.overlap, ["error", "drop"])
         if self.stratify_by and not self.size:
             raise ConfigError("anchors.stratify_by needs anchors.size: how many rows to draw")
@@ -102,8 +102,8 @@ class EncodingConfig:
     )
 
     def __post_init__(self) -> None:
-        require_range("max_length", self.max_length, at_least=2)
-        require_range("encoding.cache_mib", self.cache_mib, at_least=0)
+        require_integer("max_length", self.max_length, at_least=2, optional=True)
+        require_integer("encoding.cache_mib", self.cache_mib, at_least=0)
         require_choice("overflow", self.overflow, ["skip", "truncate"])
 
     def read_chat_template(self) -> str | None:
@@ -192,4 +192,4 @@ class DuplicatesConfig:
             require_choice("duplicates.anchors", self.anchors, actions)
         require_range("duplicates.text_similarity", self.text_similarity, at_least=0.5, at_most=0.95)
         require_range("duplicates.image_similarity", self.image_similarity, at_least=0.5, at_most=0.99)
-        require_range("duplicates.seed", self.seed, at_least=0)
+        require_integer("duplicates.seed", self.seed, at_least=0)

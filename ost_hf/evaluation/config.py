@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.errors import require_choice, require_range
+from ost_hf.errors import require_choice, require_integer
 
 
 @dataclass(frozen=True)
@@ -28,5 +28,5 @@ class EvaluationConfig(DatasetConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_choice("evaluation.match", self.match, ["math", "text"])
-        require_range("evaluation.batch_size", self.batch_size, at_least=1)
-        require_range("evaluation.max_new_tokens", self.max_new_tokens, at_least=1)
+        require_integer("evaluation.batch_size", self.batch_size, at_least=1)
+        require_integer("evaluation.max_new_tokens", self.max_new_tokens, at_least=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from ost_hf.errors import require_range
+from ost_hf.errors import require_integer, require_range
 from ost_hf.models import ModelConfig
 
 
@@ -33,9 +33,9 @@ class ProxyConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require_range("proxy.lora_r", self.lora_r, at_least=1)
+        require_integer("proxy.lora_r", self.lora_r, at_least=1)
         require_range("proxy.lora_alpha", self.lora_alpha, above=0)
         require_range("proxy.warmup_fraction", self.warmup_fraction, at_least=0, at_most=1)
-        require_range("proxy.warmup_min_steps", self.warmup_min_steps, at_least=1)
-        require_range("proxy.warmup_batch_size", self.warmup_batch_size, at_least=1)
+        require_integer("proxy.warmup_min_steps", self.warmup_min_steps, at_least=1)
+        require_integer("proxy.warmup_batch_size", self.warmup_batch_size, at_least=1)
         require_range("proxy.warmup_learning_rate", self.warmup_learning_rate, above=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
 
-from ost_hf.errors import ConfigError, require_choice, require_range
+from ost_hf.errors import ConfigError, require_choice, require_integer, require_range
 from ost_hf.scorers.deita_config import DeitaOptions
 from ost_hf.scorers.judge_config import JudgeOptions
 from ost_hf.scorers.less_config import LessOptions
@@ -123,9 +123,9 @@ class ScorerConfig(DeitaOptions, JudgeOptions, LessOptions):
         require_choice("scoring.update_rule", self.update_rule, ["adamw", "sgd"])
         require_choice("scoring.derivative", self.derivative, ["auto", "central", "forward_mode"])
         require_range("scoring.learning_rate", self.learning_rate, above=0)
-        require_range("scoring.batch_tokens", self.batch_tokens, at_least=1)
-        require_range("scoring.batch_size", self.batch_size, at_least=1)
-        require_range("scoring.sketch_size", self.sketch_size, at_least=0)
+        require_integer("scoring.batch_tokens", self.batch_tokens, at_least=1, optional=True)
+        require_integer("scoring.batch_size", self.batch_size, at_least=1, optional=True)
+        require_integer("scoring.sketch_size", self.sketch_size, at_least=0)
         self.check_less()
         self.check_judge(chosen=self.scorer == "judge")
         self.check_deita(chosen=self.scorer == "deita")

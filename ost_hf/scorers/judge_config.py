@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
-from ost_hf.errors import ConfigError, require_range
+from ost_hf.errors import ConfigError, require_integer, require_range
 
 # A line that says nothing else: "Rating (1-10): 7" or "a rating of 7 would be too high" must not become a number.
 _NUMBER = r"-?\d+(?:\.\d+)?"
@@ -85,10 +85,10 @@ class JudgeOptions:
             )
         require_range("scoring.judge_lowest", self.judge_lowest)
         require_range("scoring.judge_highest", self.judge_highest, above=self.judge_lowest)
-        require_range("scoring.judge_max_tokens", self.judge_max_tokens, at_least=1)
-        require_range("scoring.judge_concurrency", self.judge_concurrency, at_least=1)
+        require_integer("scoring.judge_max_tokens", self.judge_max_tokens, at_least=1)
+        require_integer("scoring.judge_concurrency", self.judge_concurrency, at_least=1)
         require_range("scoring.judge_timeout", self.judge_timeout, above=0)
-        require_range("scoring.judge_retries", self.judge_retries, at_least=0)
+        require_integer("scoring.judge_retries", self.judge_retries, at_least=0)
         self._check_pattern()
         self._check_endpoint()
 

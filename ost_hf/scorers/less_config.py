@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ost_hf.errors import require_range
+from ost_hf.errors import require_integer
 
 
 # Keywords only: a configuration that inherits these keeps its own fields in front.
@@ -28,5 +28,5 @@ class LessOptions:
 
     def check_less(self) -> None:
         """Raises ``ConfigError`` for a value that is not allowed."""
-        require_range("scoring.less_checkpoints", self.less_checkpoints, at_least=1)
-        require_range("scoring.less_projection", self.less_projection, at_least=0)
+        require_integer("scoring.less_checkpoints", self.less_checkpoints, at_least=1)
+        require_integer("scoring.less_projection", self.less_projection, at_least=0)

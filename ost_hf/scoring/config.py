@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from ost_hf.errors import ConfigError, require_range
+from ost_hf.errors import ConfigError, require_integer, require_range
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scoring.second_look_config import SecondLookOptions
 
@@ -48,11 +48,11 @@ class ScoringConfig(SecondLookOptions, ScorerConfig):
                 "scoring.second_look follows a look at one-step utilities: it goes with scorer one_step and estimator "
                 f"reverse, forward or exact, not with {self.scorer} and {self.estimator}"
             )
-        require_range("scoring.part_size", self.part_size, at_least=1)
-        require_range("scoring.num_workers", self.num_workers, at_least=0)
+        require_integer("scoring.part_size", self.part_size, at_least=1)
+        require_integer("scoring.num_workers", self.num_workers, at_least=0, optional=True)
         require_range("scoring.cascade_keep_ratio", self.cascade_keep_ratio, above=0, at_most=1)
         require_range("scoring.cascade_band", self.cascade_band, at_least=0, at_most=1)
-        require_range("scoring.cascade_calibration", self.cascade_calibration, at_least=10)
+        require_integer("scoring.cascade_calibration", self.cascade_calibration, at_least=10)
 
     def near_the_cut(self, keep_ratio: float | None, other_cuts: Sequence[str] = ()) -> ScoringConfig:
         """The same with the cut that cascade's exact steps go to, where it names none.

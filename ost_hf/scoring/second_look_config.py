@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ost_hf.errors import require_choice, require_range
+from ost_hf.errors import require_choice, require_integer, require_range
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class SecondLookOptions:
         """Raises ``ConfigError`` for a value that is not allowed."""
         require_choice("scoring.second_look_trainable", self.second_look_trainable, ["all", "adapter"])
         require_range("scoring.second_look_share", self.second_look_share, above=0, at_most=1)
-        require_range("scoring.second_look_rounds", self.second_look_rounds, at_least=1)
+        require_integer("scoring.second_look_rounds", self.second_look_rounds, at_least=1)
         require_range("scoring.second_look_utility_weight", self.second_look_utility_weight, at_least=0, at_most=1)
         require_range("scoring.second_look_epochs", self.second_look_epochs, above=0)
-        require_range("scoring.second_look_min_steps", self.second_look_min_steps, at_least=1)
-        require_range("scoring.second_look_batch_size", self.second_look_batch_size, at_least=1)
+        require_integer("scoring.second_look_min_steps", self.second_look_min_steps, at_least=1)
+        require_integer("scoring.second_look_batch_size", self.second_look_batch_size, at_least=1)
         require_range("scoring.second_look_learning_rate", self.second_look_learning_rate, above=0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ost_hf.errors import ConfigError, require_choice, require_range
+from ost_hf.errors import ConfigError, require_choice, require_integer, require_range
 
 DEFAULT_KEEP_RATIO = 0.5
 
@@ -81,13 +81,13 @@ class SelectionConfig:
 
     def __post_init__(self) -> None:
         require_range("selection.keep_ratio", self.keep_ratio, above=0, at_most=1)
-        require_range("selection.keep_count", self.keep_count, at_least=1)
+        require_integer("selection.keep_count", self.keep_count, at_least=1, optional=True)
         require_choice("selection.strategy", self.strategy, STRATEGIES)
         require_range("selection.diversity_threshold", self.diversity_threshold, above=0, at_most=2)
         if self.aggregate is not None:
             require_choice("selection.aggregate", self.aggregate, AGGREGATIONS)
         require_choice("selection.aggregate_over", self.aggregate_over, ["groups", "anchors"])
-        require_range("selection.length_strata", self.length_strata, at_least=1)
+        require_integer("selection.length_strata", self.length_strata, at_least=1)
         require_choice("selection.balance", self.balance, ["proportional", "equal"])
         require_range("selection.false_discovery_rate", self.false_discovery_rate, above=0, at_most=0.5)
         if self.keep_ratio is not None and self.keep_count is not None:

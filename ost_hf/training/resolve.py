@@ -17,7 +17,7 @@ from ost_hf.data.anchors import load_anchors
 from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
-from ost_hf.errors import ConfigError, DataError, unknown_key
+from ost_hf.errors import ConfigError, DataError, require_known
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.anchor_scores import read_anchor_scores
@@ -163,10 +163,7 @@ def _score_first(
 
 
 def _scoring_config(fields: Mapping[str, Any]) -> ScoringConfig:
-    known = [each.name for each in dataclass_fields(ScoringConfig)]
-    for name in fields:
-        if name not in known:
-            raise ConfigError(unknown_key("field of scoring", name, known))
+    require_known("field of scoring", fields, [each.name for each in dataclass_fields(ScoringConfig)])
     return ScoringConfig(**fields)
 
 

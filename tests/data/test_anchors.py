@@ -95,7 +95,7 @@ def test_missing_stratum_column_is_named_with_those_there_are(held_out: str) -> 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"size": 0}, r"anchors\.size must be a number >= 1, got 0"),
+        ({"size": 0}, r"anchors\.size must be an integer >= 1, got 0"),
         ({"overlap": "dorp"}, r"anchors\.overlap must be one of 'error', 'drop', got 'dorp' \(did you mean 'drop'"),
         ({"stratify_by": "kind"}, r"anchors\.stratify_by needs anchors\.size"),
     ],

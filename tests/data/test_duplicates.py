@@ -160,7 +160,7 @@ def test_what_is_off_is_not_looked_for() -> None:
         ({"evaluation": "keep"}, r"duplicates\.evaluation must be one of .*, got 'keep'"),
         ({"text_similarity": 1.0}, r"duplicates\.text_similarity must be a number >= 0\.5 and <= 0\.95, got 1\.0"),
         ({"image_similarity": 0.2}, r"duplicates\.image_similarity must be a number >= 0\.5 and <= 0\.99, got 0\.2"),
-        ({"seed": -1}, r"duplicates\.seed must be a number >= 0, got -1"),
+        ({"seed": -1}, r"duplicates\.seed must be an integer >= 0, got -1"),
     ],
 )
 def test_impossible_settings_are_refused(settings: Record, message: str) -> None:

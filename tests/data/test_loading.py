@@ -189,7 +189,7 @@ def test_path_is_required() -> None:
 
 
 def test_limit_must_leave_rows() -> None:
-    with pytest.raises(ConfigError, match="limit must be a number >= 1, got 0"):
+    with pytest.raises(ConfigError, match="limit must be an integer >= 1, got 0"):
         DatasetConfig(path="x", limit=0)
 
 

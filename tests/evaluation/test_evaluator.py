@@ -178,8 +178,8 @@ def test_whole_numbers_of_a_column_with_an_empty_cell_are_references_as_they_wer
     ("settings", "message"),
     [
         ({"match": "maths"}, r"evaluation\.match must be one of 'math', 'text'"),
-        ({"batch_size": 0}, r"evaluation\.batch_size must be a number >= 1, got 0"),
-        ({"max_new_tokens": 0}, r"evaluation\.max_new_tokens must be a number >= 1, got 0"),
+        ({"batch_size": 0}, r"evaluation\.batch_size must be an integer >= 1, got 0"),
+        ({"max_new_tokens": 0}, r"evaluation\.max_new_tokens must be an integer >= 1, got 0"),
         ({"path": ""}, "a dataset needs a path"),
     ],
 )

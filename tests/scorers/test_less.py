@@ -247,7 +247,7 @@ def test_proxy_without_warm_up_rows_is_refused(text: tuple[Proxy, EncodedDataset
 
 @pytest.mark.parametrize(("field", "value", "least"), [("less_checkpoints", 0, 1), ("less_projection", -1, 0)])
 def test_options_are_checked(field: str, value: Any, least: int) -> None:
-    with pytest.raises(ConfigError, match=rf"scoring\.{field} must be a number >= {least}"):
+    with pytest.raises(ConfigError, match=rf"scoring\.{field} must be an integer >= {least}"):
         ScoringConfig(**{field: value})
 
 

@@ -205,8 +205,9 @@ def test_unknown_scorer_names_those_there_are() -> None:
         ({"update_rule": "adam"}, "did you mean 'adamw'"),
         ({"learning_rate": 0.0}, "scoring.learning_rate must be a number > 0, got 0.0"),
         ({"estimator": "exact"}, "goes with utility 'raw' or 'relative'"),
-        ({"batch_size": 0}, "scoring.batch_size must be a number >= 1"),
-        ({"batch_tokens": 0}, "scoring.batch_tokens must be a number >= 1"),
+        ({"batch_size": 0}, "scoring.batch_size must be an integer >= 1"),
+        ({"batch_tokens": 0}, "scoring.batch_tokens must be an integer >= 1"),
+        ({"second_look_rounds": 2.5}, "scoring.second_look_rounds must be an integer >= 1, got 2.5"),
         ({"cascade_keep_ratio": 0}, "scoring.cascade_keep_ratio must be a number > 0"),
     ],
 )

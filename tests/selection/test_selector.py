@@ -100,7 +100,7 @@ def test_ratio_outside_zero_to_one_is_refused(ratio: object) -> None:
 def test_ratio_and_count_together_are_refused() -> None:
     with pytest.raises(ConfigError, match="not both"):
         SelectionConfig(keep_ratio=0.5, keep_count=3)
-    with pytest.raises(ConfigError, match=r"selection\.keep_count must be a number >= 1, got 0"):
+    with pytest.raises(ConfigError, match=r"selection\.keep_count must be an integer >= 1, got 0"):
         SelectionConfig(keep_count=0)
 
 

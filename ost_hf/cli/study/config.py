@@ -2,7 +2,7 @@
 
 A setting, a method and ``common`` are mappings of a run's sections (``pool``, ``proxy``, ``scoring``, ...), laid over
 one another, the method last. ``{seed}``, ``{setting}`` and ``{data}`` in texts are filled in.
-Standard library only.
+Without PyTorch and the like: ``--help`` reads this.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ost_hf.cli.config import SECTIONS
 from ost_hf.cli.yaml_values import parse_yaml
-from ost_hf.errors import ConfigError, require_choice, require_integer, require_range, unknown_key
+from ost_hf.errors import ConfigError, require_choice, require_integer, require_known, require_range, unknown_key
 
 Section = dict[str, Any]
 
@@ -79,7 +79,7 @@ class StudyConfig:
     keep_targets: bool = field(default=False, metadata={"help": "leave the fine-tuned models on disk"})
 
     def __post_init__(self) -> None:
-        require_range("workers", self.workers, at_least=1)
+        require_integer("workers", self.workers, at_least=1)
         for name in ("seeds", "keep_ratios", "protocols", "count_by"):
             if not isinstance(getattr(self, name), list):
                 raise ConfigError(f"{name} must be a list, got {getattr(self, name)!r}")
@@ -132,9 +132,7 @@ def load_study(path: str | Path, changes: Section | None = None) -> StudyConfig:
         raise ConfigError(f"{path} must hold fields such as run_dir, seeds, settings and methods")
     given |= changes or {}
     allowed = {item.name: item for item in fields(StudyConfig)}
-    for key in given:
-        if key not in allowed:
-            raise ConfigError(unknown_key("field of a study", str(key), allowed))
+    require_known("field of a study", given, allowed)
     for name in ("run_dir", "seeds", "methods", "settings"):
         if name not in given:
             raise ConfigError(f"{name} is not set: {allowed[name].metadata['help']}")
