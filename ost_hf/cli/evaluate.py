@@ -6,7 +6,8 @@ import json
 import logging
 
 from ost_hf.cli.config import RunConfig
-from ost_hf.errors import RunDirectoryError
+from ost_hf.cli.train import check_trained
+from ost_hf.files import write_whole
 from ost_hf.models import ModelConfig
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ def run(config: RunConfig) -> None:
     metrics, records = evaluate_model(model, encoder, rows, config.evaluation)
     write_metrics({"model": model_config.model, **metrics}, config.folder / "metrics.json")
     if is_main():
-        lines = (json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        (config.folder / "predictions.jsonl").write_text("".join(lines))
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        write_whole(config.folder / "predictions.jsonl", lambda path: path.write_text(lines))
         logger.info("exact match %.1f %% of %d rows", 100 * metrics["exact_match"], metrics["rows"])
 
 
@@ -41,15 +42,19 @@ def evaluated_model(config: RunConfig) -> ModelConfig:
     """The model that is evaluated: ``evaluation.model``, or what the train stage has written.
 
     Raises:
-        RunDirectoryError: If it has written nothing yet.
+        RunDirectoryError: If it has written nothing yet, or what was trained on another selection.
     """
     name = config.evaluation.model if config.evaluation is not None else None
     if name is None:
         name = str(config.folder / "target")
-        if not (config.folder / "target" / "config.json").exists():
-            raise RunDirectoryError(f"no fine-tuned model in {name}: run the train stage, or set evaluation.model")
+        check_trained(config)
     if config.target is None:
         return ModelConfig(model=name)
     # The target's revision is one of its own repository, not of another model's and not of what was made of it.
     revision = config.target.revision if name == config.target.model else None
-    return ModelConfig(model=name, revision=revision, trust_remote_code=config.target.trust_remote_code)
+    return ModelConfig(
+        model=name,
+        revision=revision,
+        attn_implementation=config.target.attn_implementation,
+        trust_remote_code=config.target.trust_remote_code,
+    )

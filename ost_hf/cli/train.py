@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import types
 import typing
 from dataclasses import asdict, fields
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ost_hf.cli.config import RunConfig
 from ost_hf.errors import ConfigError, RunDirectoryError, require_known
+from ost_hf.files import feed, write_whole
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+# In the target's folder once its training has ended, with a hash of the selection that it was trained on.
+_ENDED = "trained.json"
 
 
 def run(config: RunConfig) -> None:
@@ -22,7 +28,7 @@ def run(config: RunConfig) -> None:
     from ost_hf.data.encoding import EncodedDataset, Encoder
     from ost_hf.data.rows import Rows
     from ost_hf.models import load_model, load_processing_class
-    from ost_hf.parallel import main_process_first
+    from ost_hf.parallel import is_main, main_process_first
     from ost_hf.selection.selector import read_selection
     from ost_hf.training.trainer import OSTTrainer
 
@@ -44,9 +50,41 @@ def run(config: RunConfig) -> None:
         processing_class=processing_class,
         selection=selection,
     )
+    ended = config.folder / "target" / _ENDED
+    if is_main():
+        ended.unlink(missing_ok=True)
     result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
+    if is_main():
+        facts = json.dumps({"selection": _hash_of_selection(config.folder)}) + "\n"
+        write_whole(ended, lambda path: path.write_text(facts))
+
+
+def check_trained(config: RunConfig) -> None:
+    """Raises ``RunDirectoryError`` unless ``run_dir/target`` was trained to its end, on what is selected now."""
+    target = config.folder / "target"
+    ended = target / _ENDED
+    if not ended.exists():
+        raise RunDirectoryError(
+            f"no fine-tuned model in {target}, or one whose training did not end: run the train stage, or set "
+            "evaluation.model"
+        )
+    if json.loads(ended.read_text())["selection"] != _hash_of_selection(config.folder):
+        raise RunDirectoryError(
+            f"{target} was trained on another selection than {config.folder / 'selection.parquet'} holds now: run the "
+            f"train stage again, or set evaluation.model to {target} to evaluate it as it is"
+        )
+
+
+def _hash_of_selection(run_dir: Path) -> str | None:
+    """A hash of the selection table's file; ``None`` where it was removed."""
+    file = run_dir / "selection.parquet"
+    if not file.exists():
+        return None
+    digest = hashlib.blake2b(digest_size=16)
+    feed(digest, file)
+    return digest.hexdigest()
 
 
 def check_devices(visible: int) -> None:

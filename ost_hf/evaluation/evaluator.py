@@ -19,6 +19,7 @@ from ost_hf.errors import DataError
 from ost_hf.evaluation.answers import extract_answer
 from ost_hf.evaluation.config import EvaluationConfig
 from ost_hf.evaluation.metric import load_exact_match
+from ost_hf.files import write_whole
 from ost_hf.parallel import gather_objects, is_main, share, state
 
 Result = dict[str, Any]
@@ -79,8 +80,8 @@ def check_columns(rows: Rows, config: EvaluationConfig) -> None:
 def write_metrics(metrics: Result, path: str | Path) -> None:
     """Writes ``metrics.json``; only the main process does."""
     if is_main():
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(metrics, indent=2) + "\n")
+        text = json.dumps(metrics, indent=2) + "\n"
+        write_whole(Path(path), lambda temporary: temporary.write_text(text))
 
 
 def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig) -> list[Result]:

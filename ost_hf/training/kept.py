@@ -21,6 +21,7 @@ from ost_hf.data.config import DatasetConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
+from ost_hf.files import write_whole
 from ost_hf.parallel import gather_objects, is_main, share
 
 logger = logging.getLogger(__name__)
@@ -174,8 +175,8 @@ def drop_unusable(dataset: EncodedDataset, kept: Kept, report: Path, num_workers
             len(unusable), len(kept.indices), unusable[0]["row"], unusable[0]["status"], unusable[0]["detail"], report,
         )  # fmt: skip
     if is_main() and (unusable or report.exists()):
-        report.parent.mkdir(parents=True, exist_ok=True)
-        report.write_text(json.dumps(unusable, indent=2) + "\n")
+        text = json.dumps(unusable, indent=2) + "\n"
+        write_whole(report, lambda path: path.write_text(text))
     return kept.without({status["row"] for status in unusable}) if unusable else kept
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+import transformers
 import yaml
 
 from ost_hf.cli.main import COMMANDS, main
@@ -113,9 +114,33 @@ def test_stages_run_one_by_one_from_the_run_directory(config: Path, tmp_path: Pa
     assert main(["evaluate", "--run_dir", run_dir]) == 0
     results = json.loads((tmp_path / "run" / "target" / "train_results.json").read_text())
     assert results["train_rows_kept"] == 5
+    capsys.readouterr()
+    assert main(["select", "--run_dir", run_dir, "--selection.keep_count", "7"]) == 0
+    assert main(["evaluate", "--run_dir", run_dir]) == 2
+    assert "was trained on another selection than" in capsys.readouterr().err
+    assert main(["evaluate", "--run_dir", run_dir, "--evaluation.model", f"{run_dir}/target"]) == 0
     # Replayed in another place it gives the same table.
     assert main(["score", "--config", f"{run_dir}/config.yaml", "--run_dir", str(tmp_path / "again")]) == 0
     assert ScoreTable(tmp_path / "again" / "scores").read().equals(before)
+
+
+def test_a_target_whose_training_was_cut_off_is_not_evaluated(config: Path, tmp_path: Path, capsys) -> None:
+    words = ["--config", str(config), "--run_dir", str(tmp_path / "run")]
+    assert main(["score", *words, "--scoring.scorer", "random"]) == 0
+    assert main(["select", *words]) == 0
+    assert main(["train", *words, "--training.max_steps=1"]) == 0
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(transformers.Trainer, "save_metrics", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            main(["train", *words, "--training.max_steps=1"])
+    capsys.readouterr()
+    assert (tmp_path / "run" / "target" / "model.safetensors").exists()
+    assert main(["evaluate", *words]) == 2
+    assert "training did not end: run the train stage, or set evaluation.model" in capsys.readouterr().err
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_what_earlier_flags_still_decide_is_said(config: Path, tmp_path: Path, caplog) -> None:
