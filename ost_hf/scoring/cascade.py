@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.quota import quota_of
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.scorers.base import Scorer
 from ost_hf.scoring.config import ScoringConfig
@@ -146,7 +147,7 @@ def calibration_rows(first_order: Utilities, config: ScoringConfig) -> set[int]:
 def band_rows(first_order: Utilities, pool_size: int, config: ScoringConfig) -> set[int]:
     """The rows ranked around the cut-off, ``cascade_band`` of the pool, half of them on either side."""
     order = _order(first_order)
-    cut = round(config.cascade_share * pool_size)
+    cut = quota_of(config.cascade_share, pool_size)
     half = round(config.cascade_band * pool_size / 2)
     return set(order[max(0, cut - half) : cut + half])
 
@@ -162,7 +163,7 @@ def agree(
 ) -> Agreement:
     """Compares the ranking of first order with the final one."""
     before, after = _order(first_order), _order(final)
-    quota = min(round(keep_ratio * pool_size), len(after))
+    quota = min(quota_of(keep_ratio, pool_size), len(after))
     place = {row: rank for rank, row in enumerate(before)}
     moves = [abs(rank - place[row]) for rank, row in enumerate(after)]
     both = sorted(row for row in calibration if row in exact)

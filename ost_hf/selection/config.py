@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ost_hf.data.quota import quota_of
 from ost_hf.errors import ConfigError, require_choice, require_integer, require_range
 
 DEFAULT_KEEP_RATIO = 0.5
@@ -133,4 +134,4 @@ class SelectionConfig:
         if self.keep_ratio is None and self.min_utility is not None:
             return pool_size
         ratio = DEFAULT_KEEP_RATIO if self.keep_ratio is None else self.keep_ratio
-        return max(1, int(ratio * pool_size + 0.5))
+        return quota_of(ratio, pool_size)
