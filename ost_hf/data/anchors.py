@@ -56,26 +56,20 @@ def stratified_sample(strata: Sequence[Any], size: int, seed: int) -> list[int]:
     return sorted(i for rows, quota in zip(rows_of, quotas, strict=True) for i in generator.sample(rows, quota))
 
 
-def find_overlap(pool: Rows, anchors: Rows, overlap: str) -> set[int]:
-    """Rows of the pool whose content is an anchor's.
+def refuse_overlap(pool: Rows, anchors: Rows) -> None:
+    """Looks for anchors in the pool by their content alone, before any costlier search.
 
     Args:
         pool: The candidates.
         anchors: The anchors.
-        overlap: ``error``, or ``drop`` to get the rows for exclusion.
-
-    Returns:
-        Row numbers of the pool; empty if there is no overlap.
 
     Raises:
-        DataError: If there is overlap and ``overlap`` is ``error``.
+        DataError: If a row of the pool has the content of an anchor.
     """
     known = set(anchors.content_hashes)
-    rows = {row for row, content_hash in enumerate(pool.content_hashes) if content_hash in known}
-    if rows and overlap == "error":
-        first = min(rows)
+    rows = [row for row, content_hash in enumerate(pool.content_hashes) if content_hash in known]
+    if rows:
         raise DataError(
-            f"{len(rows)} rows of the pool are also anchors, such as row {first} ({pool.example_ids[first]}); "
+            f"{len(rows)} rows of the pool are also anchors, such as row {rows[0]} ({pool.example_ids[rows[0]]}); "
             "an anchor would vouch for itself. Hold the anchors out, or set anchors.overlap to drop"
         )
-    return rows

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ost_hf.data.anchors import find_overlap
+from ost_hf.data.anchors import refuse_overlap
 from ost_hf.data.config import DuplicatesConfig
 from ost_hf.data.duplicates import (
     ANCHOR_OVERLAP,
@@ -56,8 +56,8 @@ def exclude_rows(
         DataError: If there are duplicates where the configuration allows none.
     """
     config = replace(config, anchors=config.anchors or overlap)
-    if anchors is not None:
-        find_overlap(pool, anchors, overlap)
+    if anchors is not None and overlap == "error":
+        refuse_overlap(pool, anchors)
     found = find_duplicates(pool, config, anchors, evaluation)
     excluded: Excluded = {}
     report: Record = {"settings": asdict(config), "rows": len(pool), "near_pairs": found.near_pairs}

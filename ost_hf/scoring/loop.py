@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
@@ -62,10 +63,12 @@ def run_scorer(
     stream = _encode([row for part in mine for row in part], pool, exclude, workers)
     fit_memory(scorer, (pool.encode(row) for row in _spread(rows, _PROBED_ROWS) if row not in exclude))
     progress = tqdm(total=len(rows), desc="scoring", unit="row", smoothing=0.1, disable=not is_main())
+    rows_of = {table.part_name(part): len(part) for part in parts} if is_main() else {}
     for part in mine:
         table.write_part(_score_part(scorer, islice(stream, len(part))))
-        # Counting finished files speaks of all processes, without a message between them.
-        progress.update(sum(len(p) for p in parts if (table.folder / table.part_name(p)).exists()) - progress.n)
+        if rows_of:
+            # Counting finished files speaks of all processes, without a message between them.
+            progress.update(sum(rows_of.get(name, 0) for name in os.listdir(table.folder)) - progress.n)
     barrier()
     progress.update(len(rows) - progress.n)
     progress.close()

@@ -46,6 +46,7 @@ from ost_hf.scorers.base import Scorer
 from ost_hf.scorers.perplexity import LossScorer
 from ost_hf.scoring.anchor_scores import read_anchor_scores, score_anchors, score_rows_and_anchors
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.exclusion import Excluded
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.scoring.second_look_proxy import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
@@ -93,7 +94,7 @@ def run_second_look(
     anchors: EncodedDataset,
     proxy: ProxyConfig,
     table: ScoreTable,
-    exclude: Any,
+    exclude: Excluded,
     config: ScoringConfig,
 ) -> None:
     """Scores the whole pool twice into ``table``, and what leads there into tables beside its parts.
@@ -262,7 +263,7 @@ def _first_look(
     pool: EncodedDataset,
     anchors: EncodedDataset,
     table: ScoreTable,
-    exclude: Any,
+    exclude: Excluded,
     config: ScoringConfig,
 ) -> ScoreTable:
     """The one-step scores of every row, beside those of the anchors."""
@@ -285,7 +286,7 @@ def _look(
     pool: EncodedDataset,
     anchors: EncodedDataset,
     proxy: ProxyConfig,
-    exclude: Any,
+    exclude: Excluded,
     config: ScoringConfig,
 ) -> list[float]:
     """Trains the last of some proxies and asks them all about the rows ``others`` and the anchors, where missing.

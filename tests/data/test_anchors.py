@@ -9,8 +9,9 @@ from typing import Any
 import datasets
 import pytest
 
-from ost_hf.data.anchors import find_overlap, load_anchors, stratified_sample
-from ost_hf.data.config import AnchorConfig, DatasetConfig
+from ost_hf.data.anchors import load_anchors, refuse_overlap, stratified_sample
+from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig
+from ost_hf.data.duplicates import find_duplicates
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 
@@ -105,9 +106,19 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
         AnchorConfig(path="x", **settings)
 
 
-@pytest.mark.parametrize("overlap", ["error", "drop"])
-def test_disjoint_anchors_overlap_nowhere(overlap: str) -> None:
-    assert find_overlap(make_rows(1, 2, 3), make_rows(4, 5), overlap) == set()
+def found_in(pool: Rows, anchors: Rows) -> set[int]:
+    """Rows of the pool that are anchors too; one way of looking refuses what the other finds."""
+    found = set(find_duplicates(pool, DuplicatesConfig(), anchors).anchors)
+    if found:
+        with pytest.raises(DataError, match=rf"^{len(found)} rows of the pool are also anchors"):
+            refuse_overlap(pool, anchors)
+    else:
+        refuse_overlap(pool, anchors)
+    return found
+
+
+def test_disjoint_anchors_overlap_nowhere() -> None:
+    assert found_in(make_rows(1, 2, 3), make_rows(4, 5)) == set()
 
 
 def test_anchors_in_the_pool_are_an_error_that_names_count_and_row() -> None:
@@ -115,11 +126,11 @@ def test_anchors_in_the_pool_are_an_error_that_names_count_and_row() -> None:
     with pytest.raises(
         DataError, match=rf"2 rows of the pool are also anchors, such as row 1 \({pool.example_ids[1]}\)"
     ):
-        find_overlap(pool, make_rows(7, 2), "error")
+        refuse_overlap(pool, make_rows(7, 2))
 
 
-def test_every_copy_of_an_anchor_is_dropped() -> None:
-    assert find_overlap(make_rows(1, 2, 3, 2), make_rows(2, 3, 9), "drop") == {1, 2, 3}
+def test_every_copy_of_an_anchor_is_found() -> None:
+    assert found_in(make_rows(1, 2, 3, 2), make_rows(2, 3, 9)) == {1, 2, 3}
 
 
 def test_overlap_is_found_across_layouts_columns_and_ids() -> None:
@@ -127,11 +138,11 @@ def test_overlap_is_found_across_layouts_columns_and_ids() -> None:
     pool = Rows(
         datasets.Dataset.from_list([{"messages": chat, "name": "x"}]), DatasetConfig(path="x", id_column="name")
     )
-    assert find_overlap(pool, make_rows(1, 2), "drop") == {0}
+    assert found_in(pool, make_rows(1, 2)) == {0}
 
 
 def test_same_words_under_another_picture_are_no_overlap(pool_dataset: datasets.Dataset) -> None:
     first, second = pool_dataset[0], pool_dataset[1]
     swapped = datasets.Dataset.from_list([{**first, "image": second["image"]}])
-    assert find_overlap(Rows(pool_dataset.select([0])), Rows(swapped), "drop") == set()
-    assert find_overlap(Rows(pool_dataset.select([0])), Rows(pool_dataset.select([1, 0])), "drop") == {0}
+    assert found_in(Rows(pool_dataset.select([0])), Rows(swapped)) == set()
+    assert found_in(Rows(pool_dataset.select([0])), Rows(pool_dataset.select([1, 0]))) == {0}
