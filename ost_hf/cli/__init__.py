@@ -1,1 +1,1 @@
-"""The command line: one YAML, six commands, every field a flag."""
+"""The command line: one YAML, eight commands, every field a flag."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ost_hf.data.encoding import IGNORE_INDEX
 from ost_hf.data.rows import Example, Message
 
 RUN_LENGTH = 3
@@ -30,7 +31,6 @@ SHORT_TURN_WORDS = 20
 PERMUTATIONS = 128
 # A missed pair is lost, a false candidate only costs a comparison.
 _WEIGHTS = (0.1, 0.9)
-_MASKED = -100
 
 # Scripts written without spaces (Thai to Khmer, Chinese, Japanese): each character counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -153,7 +153,7 @@ def _token_turns(tokens: dict[str, list[int]]) -> list[tuple[str, list[str]]]:
     """Token ids as words; a turn ends where the labels begin or end."""
     turns: list[tuple[str, list[str]]] = []
     for token, label in zip(tokens["input_ids"], tokens["labels"], strict=True):
-        role = "prompt" if label == _MASKED else "answer"
+        role = "prompt" if label == IGNORE_INDEX else "answer"
         if not turns or turns[-1][0] != role:
             turns.append((role, []))
         turns[-1][1].append(str(token))

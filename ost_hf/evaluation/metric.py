@@ -8,9 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ost_hf.data.encoding import IGNORE_INDEX
 from ost_hf.errors import ConfigError
-
-IGNORE_INDEX = -100
 
 
 def exact_match_path() -> str:

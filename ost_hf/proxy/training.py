@@ -41,7 +41,7 @@ def train(
     Args:
         model: The model; its mode is left as it is.
         parameters: What is trained. They must not require gradients before; they do not afterwards.
-        rows: Encoded rows.
+        rows: The dataset; every row of ``batches`` must be one that can be encoded.
         batches: Row numbers of each step.
         learning_rates: One for each step.
         micro_batch_tokens: Tokens per forward and backward pass in one process, padding included; by default 2,048 on a
@@ -53,6 +53,9 @@ def train(
 
     Returns:
         The optimizer with its state, and the mean loss of each step.
+
+    Raises:
+        torch.OutOfMemoryError: If a single row does not fit into the device's memory.
     """
     for parameter in (parameters := list(parameters)):
         parameter.requires_grad_(True)

@@ -85,7 +85,7 @@ class Estimator(Protocol):
     """Estimates the utilities of a batch of candidates."""
 
     def __call__(self, batch: Batch) -> Estimates:
-        """Scores model inputs with labels."""
+        """Scores model inputs with labels ``[B, T]``: estimates of B candidates, on the CPU."""
         ...
 
 

@@ -16,6 +16,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, ModelError
 from ost_hf.parallel import free_memory, on_accelerator, state
 from ost_hf.scorers.config import ScorerConfig
+from ost_hf.utility.loss import per_sample_loss
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +86,27 @@ def anchor_groups(anchors: EncodedDataset, column: str | None) -> tuple[list[str
     values = [str(value) for value in anchors.rows.dataset[column]]
     names = sorted(set(values))
     return names, [names.index(value) for value in values]
+
+
+def mean_anchor_loss(model: Any, anchors: EncodedDataset) -> float:
+    """The mean over the anchors of a model's loss, in nats per supervised token.
+
+    Args:
+        model: The model in evaluation mode, on this process's device.
+        anchors: Encoded for that model.
+
+    Raises:
+        DataError: If an anchor cannot be encoded.
+        ModelError: If a single anchor does not fit into the device's memory.
+    """
+    to_device = ToDevice(anchors.encoder.processing_class)
+
+    def losses(batch: list[Encoded]) -> Tensor:
+        with torch.inference_mode():
+            return per_sample_loss(model, to_device(batch))
+
+    of_batches = over_anchors(losses, encode_anchors(anchors), default_batch_tokens())
+    return sum(float(losses_B.sum()) for _, losses_B in of_batches) / len(anchors)
 
 
 def over_anchors(

@@ -8,6 +8,8 @@ from ost_hf.data.quota import quota_of
 from ost_hf.errors import ConfigError, require_choice, require_integer, require_range
 
 DEFAULT_KEEP_RATIO = 0.5
+# DEITA takes rows whose similarity to the nearest chosen one is below 0.9.
+DEITA_THRESHOLD = 0.1
 
 STRATEGIES = ("auto", "top", "setwise", "diverse")
 AGGREGATIONS = ("mean", "min", "max", "vote", "round_robin")
@@ -40,7 +42,8 @@ class SelectionConfig:
         },
     )
     diversity_threshold: float = field(
-        default=0.1, metadata={"help": "`diverse`: least cosine distance to the nearest row taken (DEITA's)"}
+        default=DEITA_THRESHOLD,
+        metadata={"help": "`diverse`: least cosine distance to the nearest row taken (DEITA's)"},
     )
     aggregate: str | None = field(
         default=None,

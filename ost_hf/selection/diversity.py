@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from ost_hf.errors import DataError, require_range
+from ost_hf.selection.config import DEITA_THRESHOLD
 
-# The paper takes rows whose similarity to the nearest chosen one is below 0.9.
-DEFAULT_THRESHOLD = 0.1
 # Rows compared at once: two blocks' similarities and copies are all the memory that is needed beside the embeddings.
 _BLOCK = 1024
 
@@ -28,7 +27,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def diverse_order(
     utility: Sequence[float],
     embeddings: Array,
-    threshold: float = DEFAULT_THRESHOLD,
+    threshold: float = DEITA_THRESHOLD,
     keys: Sequence[str] | None = None,
     count: int | None = None,
 ) -> list[int]:

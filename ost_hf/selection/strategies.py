@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ost_hf.errors import DataError
-from ost_hf.selection.diversity import DEFAULT_THRESHOLD, diverse_order
+from ost_hf.selection.config import DEITA_THRESHOLD
+from ost_hf.selection.diversity import diverse_order
 from ost_hf.selection.setwise import greedy
 from ost_hf.utility.contamination import Evidence, contamination_evidence
 
@@ -49,7 +50,7 @@ class Candidates:
     late_loss: Floats | None = None
     sketch: NDArray[np.float32] | None = None
     anchor_sketch: NDArray[np.float32] | None = None
-    diversity_threshold: float = DEFAULT_THRESHOLD
+    diversity_threshold: float = DEITA_THRESHOLD
     pool_p: Floats | None = None
     p_value_anchors: int | None = None
     seed: int = 0

@@ -147,6 +147,9 @@ def choose_step(model: Any, pairs: Sequence[LoraPair], direction: Direction, sam
         pairs: Its adapted layers.
         direction: ``w``.
         samples: A few batches; anchors, so that the step does not depend on the pool.
+
+    Returns:
+        The step of least root mean square error, and every step's error in units of the slopes' spread.
     """
     true = torch.cat([slopes_by_backward(model, pairs, direction, batch) for batch in samples]).double()
     spread = float(true.std()) if len(true) > 1 else float(true.abs())

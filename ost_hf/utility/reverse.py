@@ -157,7 +157,16 @@ def anchor_directions(
         utility: ``raw`` or ``mean_cosine``.
         column_of: The column of each anchor, in order: groups, or ``range(V)`` for a column each (V times
             the adapter's memory). One column of all by default.
+
+    Returns:
+        The directions, K columns.
+
+    Raises:
+        ValueError: For another utility, or a ``column_of`` of another length than V.
+        RuntimeError: As :func:`per_sample_gradients` does.
     """
+    if utility not in ("raw", "mean_cosine"):
+        raise ValueError(f"utility must be raw or mean_cosine, got {utility!r}; others are a raw one, divided")
     count = sum(len(batch["labels"]) for batch in anchors)
     numbers = torch.zeros(count, dtype=torch.long) if column_of is None else torch.as_tensor(column_of)
     if len(numbers) != count:
@@ -241,6 +250,12 @@ def first_order_utilities(
         directions: From :func:`anchor_directions`.
         rule: The same update rule.
         sketch: Also sketch the preconditioned gradients, for set-wise selection.
+
+    Returns:
+        Utilities ``[B, K]``, losses, norms and sketches, on the model's device.
+
+    Raises:
+        RuntimeError: As :func:`per_sample_gradients` does.
     """
     cosine = directions.utility == "mean_cosine"
     dots: list[Tensor] = []

@@ -98,6 +98,9 @@ class UpdateRule:
         Args:
             name: The parameter's name in the state.
             parameter: For shape and type.
+
+        Returns:
+            c, of the parameter's shape.
         """
         if self.name == "sgd":
             return torch.full_like(parameter, self.learning_rate)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-# Name of a figure, or of several of which the best counts; kind; bar.
+# Name of a figure, kind, bar.
 BARS: list[tuple[str, str, float]] = [
     ("exact_over_reference.all", "at_least", 1.8),
     ("exact_over_reference.quarter", "at_least", 4.0),

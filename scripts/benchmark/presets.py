@@ -56,16 +56,12 @@ SMOKE = Sizes(8, 6, 12, 2, 8, 6, 512)
 
 @dataclass(frozen=True)
 class Case:
-    """A proxy with rows for it.
-
-    ``decoder_layers`` is how many layers the model has; ``only_layers`` those that are adapted.
-    """
+    """A proxy with rows for it."""
 
     proxy: Proxy
     candidates: list[Row]
     anchors: list[Row]
     collate: Callable[[list[Row]], Row]
-    only_layers: tuple[int, ...] | None = None
 
     def batches(self, rows: list[Row], max_tokens: int) -> list[Row]:
         """Rows of like length in batches of at most so many padded tokens, on the device."""

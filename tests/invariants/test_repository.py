@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import ost_hf
+from ost_hf.data import encoding
 from ost_hf.models import ModelConfig
+from ost_hf.utility import loss
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("ost_hf", "recipes", "scripts") for path in (ROOT / folder).rglob("*.py"))
@@ -28,6 +30,11 @@ def test_no_pickle_is_read_or_written() -> None:
 def test_remote_code_is_never_on_by_default() -> None:
     assert ModelConfig("x").trust_remote_code is False
     assert not [path for path in SOURCES if "trust_remote_code=True" in path.read_text()]
+
+
+def test_the_mathematics_masks_the_tokens_that_rows_do() -> None:
+    # `utility` and `data` do not know one another, so each names the number.
+    assert loss.IGNORE_INDEX == encoding.IGNORE_INDEX
 
 
 def test_public_names_are_sorted_and_there() -> None:

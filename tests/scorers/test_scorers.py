@@ -17,6 +17,7 @@ from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.scorers import config as scorer_config
 from ost_hf.scorers.base import SCORERS, Score, build_scorer, register
 from ost_hf.scorers.estimators import ESTIMATORS
+from ost_hf.scorers.inputs import mean_anchor_loss
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 
@@ -103,6 +104,13 @@ def test_anchors_are_taken_fewer_at_a_time_when_memory_is_short(
     scorer = one_step(warm_proxy, anchors, **settings)
     assert scorer.batch_tokens == 128
     assert scorer.score([pool.encode(0)])[0].utility == pytest.approx(expected, rel=1e-3)
+
+
+def test_mean_anchor_loss_is_the_mean_of_each_anchors_loss(warm_proxy: Proxy, anchors: EncodedDataset) -> None:
+    batch = [anchors.encode(row) for row in range(len(anchors))]
+    scorer = build_scorer("perplexity", config=ScoringConfig("perplexity"), proxy=warm_proxy)
+    losses = [score.loss for score in scorer.score(batch)]
+    assert mean_anchor_loss(warm_proxy.model, anchors) == pytest.approx(np.mean(losses), rel=1e-5)
 
 
 def test_sketches_have_the_size_asked_for(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> None:

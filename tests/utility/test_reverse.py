@@ -99,6 +99,11 @@ def test_every_anchor_needs_a_column(case) -> None:
         anchor_directions(case.model, case.pairs, case.anchors, rule, column_of=[0, 0, 1])
 
 
+def test_utility_that_has_no_direction_of_its_own_is_refused(case) -> None:
+    with pytest.raises(ValueError, match="must be raw or mean_cosine, got 'relative'"):
+        anchor_directions(case.model, case.pairs, case.anchors, UpdateRule("sgd", 1e-3), "relative")
+
+
 def test_gradient_norm_is_that_of_the_plain_gradient(case) -> None:
     rule = UpdateRule("sgd", 1e-3)
     directions = anchor_directions(case.model, case.pairs, case.anchors, rule)

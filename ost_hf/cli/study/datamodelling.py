@@ -121,30 +121,17 @@ def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
 
 def anchor_loss(config: RunConfig) -> float:
     """The mean over the anchors of the fine-tuned target's loss, in nats per supervised token."""
-    import torch
-
     from ost_hf.data.anchors import load_anchors
-    from ost_hf.data.batching import cut_batches
-    from ost_hf.data.collator import Collator
     from ost_hf.data.encoding import EncodedDataset, Encoder
     from ost_hf.models import load_model, load_processing_class
     from ost_hf.parallel import state
-    from ost_hf.scorers.inputs import default_batch_tokens
-    from ost_hf.utility.loss import per_sample_loss
+    from ost_hf.scorers.inputs import mean_anchor_loss
 
     assert config.target is not None and config.anchors is not None
     target = replace(config.target, model=str(config.folder / "target"), revision=None)
-    processing_class = load_processing_class(config.target)
-    anchors = EncodedDataset(load_anchors(config.anchors), Encoder(processing_class, config.encoding))
-    model = load_model(target).to(state().device).eval()
-    collate = Collator.of(processing_class)
-    total = 0.0
-    with torch.inference_mode():
-        for batch in cut_batches(map(anchors.encode, range(len(anchors))), default_batch_tokens()):
-            features = collate([row.inputs() for row in batch])
-            inputs = {key: value.to(state().device) for key, value in features.items()}
-            total += float(per_sample_loss(model, inputs).sum())
-    return total / len(anchors)
+    encoder = Encoder(load_processing_class(config.target), config.encoding)
+    anchors = EncodedDataset(load_anchors(config.anchors), encoder)
+    return mean_anchor_loss(load_model(target).to(state().device).eval(), anchors)
 
 
 def _predictors(config: RunConfig) -> dict[str, np.ndarray]:

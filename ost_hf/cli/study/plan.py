@@ -12,7 +12,7 @@ from ost_hf.cli.config import RunConfig, build_config
 from ost_hf.cli.study.config import Section, StudyConfig, overlaid
 from ost_hf.errors import ConfigError, require_integer
 
-# Every seed of a run; a repetition repeats all that is random.
+# The sections whose seed is the repetition's: all that is random but the search for near copies.
 _SEEDED = ("proxy", "scoring", "selection", "training")
 
 # With one of these a method says by itself how much it keeps.
