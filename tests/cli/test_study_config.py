@@ -45,23 +45,47 @@ def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tm
     assert filled(["{setting}-{seed}", 3, None], group) == ["tiny-6", 3, None]
 
 
-def test_studies_share_sections_of_a_file(given: Record, tmp_path: Path) -> None:
+def test_studies_share_fields_of_a_file(given: Record, tmp_path: Path) -> None:
     whole = load_study(write(given, tmp_path))
-    common = given["common"]
-    (tmp_path / "shared.yaml").write_text(dump_yaml({**common, "scoring": {"batch_size": 1, "part_size": 2}}))
-    given["common"] = {"include": "shared.yaml", "scoring": {"batch_size": 5}}
-    shared = load_study(write(given, tmp_path))
-    assert shared.common == {**whole.common, "scoring": {"batch_size": 5, "part_size": 2}}
-    for text, message in (
-        ("include: other.yaml", "include no other"),
-        ("- 1", "must hold sections"),
-        ("scoring: x", "section scoring must hold fields, got 'x'"),
+    shared = {name: given[name] for name in ("common", "methods", "settings", "keep_ratios", "protocols", "truth")}
+    shared["common"] = {**given["common"], "scoring": {"batch_size": 1, "part_size": 2}}
+    file = tmp_path / "shared.yaml"
+    file.write_text(dump_yaml(shared))
+    own = {name: value for name, value in given.items() if name not in shared}
+    own |= {"include": "shared.yaml", "protocols": ["B"], "common": {"scoring": {"batch_size": 5}}}
+    own["methods"] = {"random": {"scoring": {"scorer": "length"}}, "one_step": None, "plain": {}}
+    found = load_study(write(own | {"reference": "one_step"}, tmp_path))
+    assert found.common == {**whole.common, "scoring": {"batch_size": 5, "part_size": 2}}
+    methods = {"random": {"scoring": {"scorer": "length"}}, "one_step": whole.methods["one_step"], "plain": {}}
+    assert found.methods == methods
+    assert list(found.methods) == list(methods)
+    assert (found.settings, found.keep_ratios, found.protocols) == (whole.settings, whole.keep_ratios, ["B"])
+    own["methods"] = {"one_stpe": None}
+    with pytest.raises(
+        ConfigError, match=r"unknown name in the included methods 'one_stpe' \(did you mean 'one_step'.*{}"
     ):
+        load_study(write(own, tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("include: other.yaml", "include no other"),
+        ("- 1", "must hold fields of a study"),
+        ("common: {scoring: x}", "section scoring must hold fields, got 'x'"),
+        ("common: 3", "common must hold sections, got 3"),
+        ("methods: {x: }", r"unknown field of a study 'nothing'"),
+        (None, r"there is no .*shared\.yaml \(a path is read from the folder of"),
+    ],
+)
+def test_a_shared_file_that_is_none_is_refused(given: Record, tmp_path: Path, text: str | None, message: str) -> None:
+    if text is not None:
         (tmp_path / "shared.yaml").write_text(text)
-        with pytest.raises(ConfigError, match=message):
-            load_study(write(given, tmp_path))
-    given["common"] = {"include": "none.yaml"}
-    with pytest.raises(ConfigError, match=r"there is no .*none\.yaml"):
+    given |= {"include": "shared.yaml"}
+    given["common"]["scoring"] = {"batch_size": 5}
+    if text == "methods: {x: }":
+        given["nothing"] = 1
+    with pytest.raises(ConfigError, match=message):
         load_study(write(given, tmp_path))
 
 

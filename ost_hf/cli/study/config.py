@@ -1,7 +1,8 @@
 """``StudyConfig``: the YAML of a study.
 
 A setting, a method and ``common`` are mappings of a run's sections (``pool``, ``proxy``, ``scoring``, ...), laid over
-one another, the method last. ``{seed}``, ``{setting}`` and ``{data}`` in texts are filled in.
+one another, the method last. ``{seed}``, ``{setting}`` and ``{data}`` in texts are filled in. ``include`` names a file
+of fields that several studies share.
 Without PyTorch and the like: ``--help`` reads this.
 """
 
@@ -35,12 +36,7 @@ class StudyConfig:
             "`prepare_options`: more words for the command of `common`"
         }
     )
-    common: Section = field(
-        default_factory=dict,
-        metadata={
-            "help": "sections of all arms; `include`: a YAML of sections below these, by its path from the study"
-        },
-    )
+    common: Section = field(default_factory=dict, metadata={"help": "sections of all arms"})
     keep_ratios: list[float] = field(default_factory=lambda: [0.5], metadata={"help": "shares of the pool to keep"})
     protocols: list[str] = field(
         default_factory=lambda: ["B"],
@@ -130,6 +126,8 @@ def load_study(path: str | Path, changes: Section | None = None) -> StudyConfig:
     given = parse_yaml(file.read_text(), str(path))
     if not isinstance(given, dict):
         raise ConfigError(f"{path} must hold fields such as run_dir, seeds, settings and methods")
+    if "include" in given:
+        given = _over_included(given, file)
     given |= changes or {}
     allowed = {item.name: item for item in fields(StudyConfig)}
     require_known("field of a study", given, allowed)
@@ -140,7 +138,7 @@ def load_study(path: str | Path, changes: Section | None = None) -> StudyConfig:
         if not isinstance(given[name], dict):
             raise ConfigError(f"{name} must hold names and their sections, got {given[name]!r}")
         given[name] = {str(key): value or {} for key, value in given[name].items()}
-    given["common"] = _with_included(given.get("common") or {}, file)
+    given["common"] = _common_of(given)
     return StudyConfig(**given)
 
 
@@ -166,15 +164,34 @@ def _check_datamodelling(given: Any) -> None:
     require_integer("datamodelling.max_steps", given["max_steps"], at_least=1)
 
 
-def _with_included(common: Any, study: Path) -> Section:
+def _common_of(given: Section) -> Section:
+    common = given.get("common") or {}
     if not isinstance(common, dict):
         raise ConfigError(f"common must hold sections, got {common!r}")
-    if "include" not in common:
-        return common
-    file = study.parent / str(common["include"])
+    return common
+
+
+def _over_included(given: Section, study: Path) -> Section:
+    """A study's fields over those of the file that it includes, and what it names there without sections of its own."""
+    file = study.parent / str(given["include"])
     if not file.is_file():
-        raise ConfigError(f"common.include: there is no {file} (a path is read from the folder of {study})")
+        raise ConfigError(f"include: there is no {file} (a path is read from the folder of {study})")
     below = parse_yaml(file.read_text(), str(file))
     if not isinstance(below, dict) or "include" in below:
-        raise ConfigError(f"common.include: {file} must hold sections such as pool and training, and include no other")
-    return overlaid(below, {key: value for key, value in common.items() if key != "include"})
+        raise ConfigError(f"include: {file} must hold fields of a study, and include no other")
+    result = {**below, **{key: value for key, value in given.items() if key != "include"}}
+    result["common"] = overlaid(_common_of(below), _common_of(given))
+    for name in ("methods", "settings"):
+        named, known = result.get(name), below.get(name) or {}
+        if isinstance(named, dict):
+            result[name] = {key: _own_or_known(name, key, sections, known) for key, sections in named.items()}
+    return result
+
+
+def _own_or_known(kind: str, name: Any, sections: Any, known: Section) -> Any:
+    if sections is not None:
+        return sections
+    if name not in known:
+        wrong = unknown_key(f"name in the included {kind}", str(name), known)
+        raise ConfigError(f"{wrong}. Give it sections of its own, or {{}} for what every arm has")
+    return known[name]
