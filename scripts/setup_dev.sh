@@ -15,7 +15,13 @@ if ! command -v g++ >/dev/null; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get update -qq && apt-get install -qq -y g++; else exit 1; fi
 fi
 
-[ -x .venv/bin/python ] || "${PYTHON:-python3}" -m venv .venv
+python=${PYTHON:-python3}
+# The pinned versions' own need; the package runs on 3.10 too.
+if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+  echo "setup: $("$python" --version) is too old for the pinned versions; name a Python 3.11 or newer: PYTHON=python3.12 make setup" >&2
+  exit 1
+fi
+[ -x .venv/bin/python ] || "$python" -m venv .venv
 pip=(.venv/bin/python -m pip install --quiet --disable-pip-version-check)
 "${pip[@]}" "$(grep '^torch==' scripts/dev-constraints.txt)"
 "${pip[@]}" --constraint scripts/dev-constraints.txt --editable '.[all]'

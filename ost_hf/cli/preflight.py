@@ -20,8 +20,8 @@ def preflight(config: RunConfig) -> None:
     Data sets and models' configurations are loaded, no weights. Called on every process of a run.
 
     Raises:
-        ConfigError: If a stage lacks its accelerate config, training refuses a field or a value, or the selection needs
-            what is not scored.
+        ConfigError: If a stage lacks its accelerate config, training refuses a field or a value, the selection needs
+            what is not scored, or a library is not installed that evaluating takes.
         DataError: If rows cannot be loaded, or lack a column that is named.
         ModelError: If a model cannot be found or is none that can be trained.
     """
@@ -32,6 +32,10 @@ def preflight(config: RunConfig) -> None:
     _check_training(config)
     _check_models(config)
     _check_columns(config)
+    if config.evaluation is not None:
+        from ost_hf.evaluation.metric import check_installed
+
+        check_installed(config.evaluation.match)
 
 
 def _check_selection(config: RunConfig) -> None:

@@ -16,7 +16,7 @@ def run(config: RunConfig) -> None:
     Raises:
         OSTError: If the Hub cannot be reached or refuses.
     """
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import errors
 
     from ost_hf.data.rows import Rows
     from ost_hf.hub.push import push_curated
@@ -30,11 +30,15 @@ def run(config: RunConfig) -> None:
     scores, selection = table.read(), read_selection(config.folder)
     if is_main():
         pool = Rows.load(config.pool)
+        # Of whose client a lost connection's error is depends on the Hub library's release; its own are derived of it.
+        network = errors.HfHubHTTPError.__bases__[0]
         try:
             name = push_curated(pool, scores, selection, table.manifest(), config.hub)
-        except (HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled) as error:
+        except errors.HFValidationError as error:
+            raise OSTError(f"hub.repo_id {config.hub.repo_id!r} is no name on the Hub: {error}") from error
+        except (network, errors.LocalTokenNotFoundError, errors.OfflineModeIsEnabled) as error:
             raise OSTError(
-                f"the push to {config.hub.repo_id} failed: {error}. Is there a token that may write?"
+                f"the push to {config.hub.repo_id} failed: {error}. Is the Hub in reach, and a token that may write?"
             ) from error
         logger.info("pushed %d kept rows and %d scores to %s", sum(selection["kept"].to_pylist()), len(scores), name)
     barrier()

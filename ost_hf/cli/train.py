@@ -39,6 +39,7 @@ def run(config: RunConfig) -> None:
     # Before the model: under ZeRO-3 these arguments are what makes it load in parts.
     args = training_arguments(config)
     check_devices(args.n_gpu)
+    checkpoint = _checkpoint(args, config.folder / "target")
     with main_process_first():
         pool = Rows.load(config.pool)
     processing_class = load_processing_class(config.target)
@@ -53,12 +54,33 @@ def run(config: RunConfig) -> None:
     ended = config.folder / "target" / _ENDED
     if is_main():
         ended.unlink(missing_ok=True)
-    result = trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
     if is_main():
         facts = json.dumps({"selection": _hash_of_selection(config.folder)}) + "\n"
         write_whole(ended, lambda path: path.write_text(facts))
+
+
+def _checkpoint(args: Any, target: Path) -> str | None:
+    """The checkpoint to go on from, if that is asked for.
+
+    Raises:
+        RunDirectoryError: If there is none.
+    """
+    from transformers.trainer_utils import get_last_checkpoint
+
+    asked = args.resume_from_checkpoint
+    if asked is None or asked is False:
+        return None
+    found = get_last_checkpoint(str(target)) if asked is True and target.is_dir() else asked
+    if found is True or found is None or not Path(found).is_dir():
+        where = target if asked is True else found
+        raise RunDirectoryError(
+            f"training.resume_from_checkpoint is {asked!r}, but there is no checkpoint in {where}: one is written when "
+            "training.save_strategy says; start again without resuming"
+        )
+    return str(found)
 
 
 def check_trained(config: RunConfig) -> None:
@@ -127,19 +149,26 @@ def training_arguments(config: RunConfig) -> Any:
         ConfigError: If ``TrainingArguments`` knows no such field, or a value is of another type or refused.
     """
     from ost_hf.parallel import on_accelerator
-    from ost_hf.training.config import OSTConfig
+    from ost_hf.training.config import OSTConfig, sampling_order
 
     require_known("field of section training", config.training, [item.name for item in fields(OSTConfig) if item.init])
     hints = typing.get_type_hints(OSTConfig)
     given = {key: _typed(key, value, _kinds(hints[key])) for key, value in config.training.items()}
+    if given.get("eval_strategy", "no") != "no":
+        raise ConfigError(
+            f"training.eval_strategy is {given['eval_strategy']!r}, but the train stage has no evaluation set: leave "
+            "it at 'no'; the evaluate stage measures the target afterwards"
+        )
     # Trainer finds accelerators by itself, but under a DeepSpeed launch it takes one for granted.
     given.setdefault("use_cpu", not on_accelerator())
     # Rows arrive encoded: there is no column to remove.
     given.setdefault("remove_unused_columns", False)
     try:
-        return OSTConfig(output_dir=str(config.folder / "target"), **given)
+        args = OSTConfig(output_dir=str(config.folder / "target"), **given)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"section training: {error}") from error
+    sampling_order(args)
+    return args
 
 
 def _kinds(hint: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """One shape for all rows: the accepted column layouts become ``Example``, and each gets a stable id.
 
-Four layouts are accepted, told apart by their columns in this order:
+Four layouts are accepted, told apart by their columns in this order, but that one whose columns the configuration
+names comes first:
 
 * ``input_ids`` and ``labels`` (already tokenised),
 * ``messages`` with string or typed content, with ``images`` or ``image``,
@@ -31,6 +32,14 @@ from ost_hf.parallel import gather_objects, share, state
 Message = dict[str, Any]
 
 _MASK = "attention_mask"
+
+# The options that name a layout's columns, and their defaults.
+_LAYOUTS = {
+    "messages": ("messages_column",),
+    "prompt_completion": ("prompt_column", "completion_column"),
+    "question_answer": ("question_column", "answer_column"),
+}
+_NAMES = {option: getattr(DatasetConfig, option) for options in _LAYOUTS.values() for option in options}
 
 
 class RowError(Exception):
@@ -129,11 +138,11 @@ class Rows:
         return [self._hash(self._content[row], row) for row in range(len(self))]
 
     def hash_together(self) -> None:
-        """Computes ``content_hashes`` with every process hashing its share of the rows.
+        """Computes ``content_hashes`` now, with every process hashing its share of the rows.
 
         Called on all processes of a run, or on none: images are read once, not once in each process.
         """
-        if state().num_processes > 1:
+        if state().num_processes > 1 or "content_hashes" not in self.__dict__:
             mine = [(row, self._hash(self._content[row], row)) for row in share(list(range(len(self))))]
             self.__dict__["content_hashes"] = [content_hash for _, content_hash in sorted(gather_objects(mine))]
 
@@ -149,7 +158,7 @@ class Rows:
                 seen[content_hash] += 1
             return ids
         _require_columns([column], self.dataset.column_names, "id_column")
-        ids = [str(value) for value in self.dataset[column]]
+        ids = [str(value) for value in self.dataset.with_format(None)[column]]
         twice = [name for name, count in Counter(ids).items() if count > 1]
         if twice:
             raise DataError(
@@ -212,9 +221,14 @@ def _tokens_of(record: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def _find_layout(columns: list[str], config: DatasetConfig) -> str:
-    for layout in ("tokenized", "messages", "prompt_completion", "question_answer"):
+    named = [option for option, default in _NAMES.items() if getattr(config, option) != default]
+    # What is named is meant: a set may have `messages` beside the columns that are asked for.
+    meant = [layout for layout in _LAYOUTS if set(_LAYOUTS[layout]) & set(named)]
+    for layout in meant or ("tokenized", *_LAYOUTS):
         if set(_content_columns(layout, config)) <= set(columns):
             return layout
+    for option in _LAYOUTS[meant[0]] if meant else ():
+        _require_columns([getattr(config, option)], columns, option)
     raise DataError(
         f"no accepted layout fits the columns {', '.join(columns)}. Needed: {config.messages_column!r}; or "
         f"{config.prompt_column!r} and {config.completion_column!r}; or {config.question_column!r} and "
@@ -224,12 +238,9 @@ def _find_layout(columns: list[str], config: DatasetConfig) -> str:
 
 
 def _content_columns(layout: str, config: DatasetConfig) -> tuple[str, ...]:
-    return {
-        "tokenized": ("input_ids", "labels"),
-        "messages": (config.messages_column,),
-        "prompt_completion": (config.prompt_column, config.completion_column),
-        "question_answer": (config.question_column, config.answer_column),
-    }[layout]
+    if layout == "tokenized":
+        return ("input_ids", "labels")
+    return tuple(getattr(config, option) for option in _LAYOUTS[layout])
 
 
 def _find_images_column(columns: list[str], config: DatasetConfig) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from typing import Any
 
 from ost_hf.errors import ConfigError, require_choice
 
@@ -54,15 +55,25 @@ def answers_match(prediction: str, reference: str, how: str = "math") -> bool:
     # As mathematics the letters of a word would be factors, and "cat" equal to "act"; "xy" may be a product.
     if _WORD.fullmatch(prediction.strip()) or _WORD.fullmatch(reference.strip()):
         return False
-    try:
-        from math_verify import parse, verify
-    except ImportError as error:
-        raise ConfigError("comparing answers as mathematics needs math-verify: pip install 'ost-hf[eval]'") from error
+    parse, verify = load_math_verify()
     # math-verify's time limits use signals, which only a main thread can receive.
     seconds = 5 if threading.current_thread() is threading.main_thread() else None
     gold = parse(_as_latex(reference), parsing_timeout=seconds)
     guess = parse(_as_latex(prediction), parsing_timeout=seconds)
     return bool(gold) and bool(guess) and bool(verify(gold, guess, timeout_seconds=seconds))
+
+
+def load_math_verify() -> tuple[Any, Any]:
+    """Its ``parse`` and ``verify``.
+
+    Raises:
+        ConfigError: If math-verify is not installed.
+    """
+    try:
+        from math_verify import parse, verify
+    except ImportError as error:
+        raise ConfigError("comparing answers as mathematics needs math-verify: pip install 'ost-hf[eval]'") from error
+    return parse, verify
 
 
 def _last_boxed(text: str) -> str | None:

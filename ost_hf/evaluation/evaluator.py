@@ -18,7 +18,7 @@ from ost_hf.data.rows import RowError, Rows, as_text
 from ost_hf.errors import DataError
 from ost_hf.evaluation.answers import extract_answer
 from ost_hf.evaluation.config import EvaluationConfig
-from ost_hf.evaluation.metric import load_exact_match
+from ost_hf.evaluation.metric import check_installed, load_exact_match
 from ost_hf.files import write_whole
 from ost_hf.parallel import gather_objects, is_main, share, state
 
@@ -39,9 +39,11 @@ def evaluate_model(model: Any, encoder: Encoder, rows: Rows, config: EvaluationC
         prediction, reference and match, in the order of the rows. The same on every process.
 
     Raises:
+        ConfigError: If a library is not installed that comparing answers takes.
         DataError: If a column does not exist or no row can be evaluated.
     """
     check_columns(rows, config)
+    check_installed(config.match)
     with _in_evaluation_mode(model):
         mine = _generate(model, encoder, rows, config)
     records = sorted(gather_objects(mine), key=lambda record: record["row"])

@@ -10,6 +10,7 @@ import numpy as np
 
 from ost_hf.data.encoding import IGNORE_INDEX
 from ost_hf.errors import ConfigError
+from ost_hf.evaluation.answers import load_math_verify
 
 
 def exact_match_path() -> str:
@@ -28,6 +29,13 @@ def load_exact_match() -> Any:
     except ImportError as error:
         raise ConfigError("evaluation needs the evaluate library: pip install 'ost-hf[eval]'") from error
     return evaluate.load(exact_match_path())
+
+
+def check_installed(match: str) -> None:
+    """Raises ``ConfigError`` if a library is missing that comparing answers takes, before any is generated."""
+    load_exact_match()
+    if match == "math":
+        load_math_verify()
 
 
 def make_compute_metrics(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import transformers
 
-from ost_hf.errors import ConfigError, require_choice
+from ost_hf.errors import ConfigError, require_choice, require_known
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.training.sampler import SAMPLING_ORDERS
 
@@ -54,6 +57,13 @@ class OSTConfig(SelectionArguments, transformers.TrainingArguments):
     def __post_init__(self) -> None:
         require_choice("sampling", self.sampling, SAMPLING_ORDERS)
         super().__post_init__()
+
+
+def refuse_unknown(trainer: type, given: Mapping[str, Any]) -> None:
+    """Raises ``ConfigError`` for a keyword argument that a trainer does not take."""
+    taken = inspect.signature(trainer.__init__).parameters  # type: ignore[misc]
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        require_known(f"argument of {trainer.__name__}", given, set(taken) - {"self"})
 
 
 def selection_config(args: transformers.TrainingArguments) -> SelectionConfig:

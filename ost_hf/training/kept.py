@@ -15,14 +15,14 @@ from typing import Any
 
 import datasets
 import pyarrow as pa
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, get_worker_info
 
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.files import write_whole
-from ost_hf.parallel import gather_objects, is_main, share
+from ost_hf.parallel import gather_objects, is_main, share, state
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +111,8 @@ def filter_stream(dataset: Any, selection: pa.Table) -> Any:
     """The kept rows of an iterable dataset, in its own order.
 
     Raises:
-        DataError: While iterating, if a row has no ``example_id``, or the first thousand none that it knows.
+        DataError: While iterating, if a row has no ``example_id``, or the first thousand none that it knows (where one
+            reader has all rows: of several a shard may hold none).
     """
     kept = {str(record[ID_COLUMN]) for record in kept_records(selection)}
     is_kept = _IsKept(kept, set(map(str, selection[ID_COLUMN].to_pylist())))
@@ -155,10 +156,15 @@ class _IsKept:
         if self._strangers is not None:
             self._strangers = None if example_id in self.known else self._strangers + 1
             if self._strangers == min(_STRANGERS, len(self.known)):
-                raise DataError(
+                found = (
                     f"the first {self._strangers} rows of the training set have ids that the selection does not know, "
                     f"such as {example_id}: it was made of another dataset, or without the id_column that these are of"
                 )
+                worker = get_worker_info()
+                if state().num_processes == 1 and (worker is None or worker.num_workers == 1):
+                    raise DataError(found)
+                logger.warning("a reader's share of a stream: %s", found)
+                self._strangers = None
         return example_id in self.kept
 
 
@@ -239,7 +245,7 @@ def _ids_of(dataset: Any, known: set[str]) -> list[str] | None:
     if not isinstance(dataset, datasets.Dataset):
         return None
     if ID_COLUMN in dataset.column_names:
-        return [str(value) for value in dataset[ID_COLUMN]]
+        return [str(value) for value in dataset.with_format(None)[ID_COLUMN]]
     try:
         rows = Rows(dataset, DatasetConfig(path="in memory"))
     except DataError:  # columns of the user's own: there is nothing to make an id of

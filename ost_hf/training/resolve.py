@@ -137,6 +137,15 @@ def _score_first(
     duplicates: DuplicatesConfig | None,
 ) -> pa.Table:
     """Scores into ``output_dir/ost`` and selects."""
+    if not isinstance(proxy, (str, Path, ProxyConfig)):
+        raise ConfigError(
+            f"proxy must be a model's name, its folder or a ProxyConfig, got a {type(proxy).__name__}: it is loaded "
+            "here, and freed before the training"
+        )
+    if not isinstance(anchors, (Rows, datasets.Dataset, AnchorConfig, EncodedDataset)):
+        raise DataError(
+            f"anchors must be a datasets.Dataset, Rows or AnchorConfig(path=...), got a {type(anchors).__name__}"
+        )
     if not isinstance(scoring, ScoringConfig):
         sections = apply_strategy(strategy or DEFAULT_STRATEGY, {"scoring": dict(scoring or {})})
         scoring = _scoring_config(sections["scoring"])
@@ -146,10 +155,10 @@ def _score_first(
     overlap = anchors.overlap if isinstance(anchors, AnchorConfig) else "error"
     if isinstance(anchors, AnchorConfig):
         anchors = load_anchors(anchors)
-    elif isinstance(anchors, datasets.Dataset):
-        anchors = rows_of(anchors, processing_class)
+    elif not isinstance(anchors, Rows):
+        anchors = _pool_of(anchors, processing_class)
     run_dir = Path(args.output_dir) / "ost"
-    proxy = ProxyConfig(model=proxy) if isinstance(proxy, str) else proxy
+    proxy = proxy if isinstance(proxy, ProxyConfig) else ProxyConfig(model=str(proxy))
     scoring = scoring.near_the_cut(wanted.keep_ratio, wanted.other_cuts)
     duplicates = duplicates or DuplicatesConfig()
     evaluation = _held_out(eval_dataset, pool, processing_class) if duplicates.evaluation != "off" else None

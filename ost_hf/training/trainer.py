@@ -25,7 +25,7 @@ from ost_hf.errors import ConfigError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.training.config import OSTConfig, sampling_order
+from ost_hf.training.config import OSTConfig, refuse_unknown, sampling_order
 from ost_hf.training.kept import Kept, drop_unusable, filter_stream, find_kept, usable_part
 from ost_hf.training.resolve import resolve_selection, rows_of
 from ost_hf.training.sampler import OSTSampler
@@ -85,10 +85,11 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
     Args:
         model: As in ``Trainer``.
         args: ``OSTConfig``, or plain ``TrainingArguments`` for the default selection.
-        data_collator: As in ``Trainer``. Without one, a ``datasets.Dataset`` in one of the accepted layouts
-            is encoded with ``processing_class`` (labels on the answers only) and collated here.
+        data_collator: As in ``Trainer``. Without one, a ``datasets.Dataset`` of text in one of the accepted layouts
+            is encoded with ``processing_class`` (labels on the answers only) and collated here, and one of tokens with
+            labels is padded.
         train_dataset: The pool: ``datasets.Dataset``, ``Rows``, ``EncodedDataset``, any dataset with a length, or an
-            iterable one whose rows have an ``example_id``.
+            iterable one of model inputs whose rows have an ``example_id``.
         eval_dataset: As in ``Trainer``; encoded as the training set is. When the pool is scored here, it is held
             against these rows, or against each of several sets.
         processing_class: The target's tokenizer or processor.
@@ -111,8 +112,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         **kwargs: Everything else that ``Trainer`` takes.
 
     Raises:
-        ConfigError: If more than one source of a selection is given, a proxy without anchors, or both a strategy
-            and a ``ScoringConfig``.
+        ConfigError: If more than one source of a selection is given, a proxy without anchors, both a strategy
+            and a ``ScoringConfig``, or what could not be trained with: said before anything is scored.
         DataError: If the selection does not fit the training set.
     """
 
@@ -136,13 +137,16 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         **kwargs: Any,
     ):
         args = OSTConfig() if args is None else args
+        if any(source is not None for source in (scores, selection, proxy)):
+            # Before hours of scoring.
+            refuse_unknown(transformers.Trainer, kwargs)
+            _check(args, train_dataset, eval_dataset, processing_class, data_collator)
         table = resolve_selection(
             args, train_dataset, eval_dataset, processing_class,
             scores=scores, selection=selection, proxy=proxy, anchors=anchors, strategy=strategy, scoring=scoring,
             encoding=encoding, duplicates=duplicates,
         )  # fmt: skip
         if table is not None:
-            order = sampling_order(args)
             if data_collator is None and processing_class is not None:
                 encoder = Encoder(processing_class, encoding)
                 train_dataset = _encoded(train_dataset, encoder)
@@ -151,16 +155,11 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
                     data_collator = Collator.of(processing_class)
                     # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
                     args.remove_unused_columns = False
-            if isinstance(train_dataset, Rows):
-                raise ConfigError(
-                    "Rows are encoded by OSTTrainer: give processing_class and no data_collator with them"
-                )
+                elif isinstance(train_dataset, datasets.Dataset) and "labels" in train_dataset.column_names:
+                    # Trainer's own choice pads no labels.
+                    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+                    data_collator = transformers.DataCollatorForSeq2Seq(tokenizer)
             if isinstance(train_dataset, IterableDataset):
-                if order != "shuffled":
-                    raise ConfigError(
-                        f"sampling {order!r} needs rows in any order, but an iterable training set is read in its "
-                        "own: give a datasets.Dataset, or leave sampling unset"
-                    )
                 train_dataset = filter_stream(train_dataset, table)
             else:
                 self._kept = _find_usable(train_dataset, table, args)
@@ -175,13 +174,35 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         )
 
 
+def _check(
+    args: transformers.TrainingArguments, train_dataset: Any, eval_dataset: Any, processing_class: Any, collator: Any
+) -> None:
+    """Raises ``ConfigError`` for what would end the training after the pool was scored."""
+    order = sampling_order(args)
+    if args.eval_strategy != "no" and eval_dataset is None:
+        raise ConfigError(f"eval_strategy is {args.eval_strategy!r}, but there is no eval_dataset to evaluate on")
+    if isinstance(train_dataset, Rows) and (processing_class is None or collator is not None):
+        raise ConfigError("Rows are encoded by OSTTrainer: give processing_class and no data_collator with them")
+    names: list[str] = getattr(train_dataset, "column_names", None) or []  # of a stream they may not be known
+    is_text = bool(names) and "input_ids" not in names and collator is None
+    if isinstance(train_dataset, datasets.Dataset) and is_text and processing_class is None:
+        raise ConfigError("text is encoded by OSTTrainer: give processing_class, or rows that are tokenised already")
+    if isinstance(train_dataset, IterableDataset):
+        if order != "shuffled":
+            raise ConfigError(
+                f"sampling {order!r} needs rows in any order, but an iterable training set is read in its "
+                "own: give a datasets.Dataset, or leave sampling unset"
+            )
+        if is_text:
+            raise ConfigError(
+                f"a stream is not encoded by OSTTrainer, and this one has the columns {', '.join(names)}: map a "
+                "tokenizer over it, give a data_collator that encodes, or a datasets.Dataset"
+            )
+
+
 def _find_usable(dataset: Any, table: pa.Table, args: transformers.TrainingArguments) -> Kept:
     """The kept rows of a training set that can be encoded."""
-    # Ids are hashes where there is no column of them, and the cache of encoded rows knows rows by hashes.
-    if isinstance(dataset, EncodedDataset) and (
-        dataset.rows.config.id_column is None or dataset.encoder.config.cache_mib
-    ):
-        dataset.rows.hash_together()
+    _hash(dataset)
     kept = find_kept(dataset, table)
     if getattr(args, "check_rows", True) and isinstance(dataset, EncodedDataset):
         report = Path(args.output_dir) / "rows_not_used.json"
@@ -190,12 +211,22 @@ def _find_usable(dataset: Any, table: pa.Table, args: transformers.TrainingArgum
     return kept
 
 
+def _hash(dataset: Any) -> None:
+    """Hashes rows here once, where hashes are needed at all: a loader's workers would each do it again."""
+    # Ids are hashes where there is no column of them, and the cache of encoded rows knows rows by hashes.
+    if isinstance(dataset, EncodedDataset) and (
+        dataset.rows.config.id_column is None or dataset.encoder.config.cache_mib
+    ):
+        dataset.rows.hash_together()
+
+
 def _usable(dataset: Any, args: transformers.TrainingArguments, name: str = "eval_dataset") -> Any:
     """Without rows that cannot be encoded, where the dataset is encoded here and ``check_rows`` is left on."""
     if isinstance(dataset, dict):
         return {key: _usable(one, args, f"eval_dataset {key!r}") for key, one in dataset.items()}
     if not isinstance(dataset, EncodedDataset) or not getattr(args, "check_rows", True):
         return dataset
+    _hash(dataset)
     return usable_part(dataset, name, args.dataloader_num_workers)
 
 

@@ -137,6 +137,11 @@ def test_a_target_whose_training_was_cut_off_is_not_evaluated(config: Path, tmp_
     assert (tmp_path / "run" / "target" / "model.safetensors").exists()
     assert main(["evaluate", *words]) == 2
     assert "training did not end: run the train stage, or set evaluation.model" in capsys.readouterr().err
+    assert main(["train", *words, "--training.max_steps=1"]) == 0
+    # Nothing to go on from: what was trained before stays finished.
+    assert main(["train", *words, "--training.max_steps=1", "--training.resume_from_checkpoint=true"]) == 2
+    assert "there is no checkpoint in" in capsys.readouterr().err
+    assert main(["evaluate", *words]) == 0
 
 
 def interrupt(*_: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ def changed(given: Record, changes: Record) -> RunConfig:
         ({"training": {"max_steps": "many"}}, "training.max_steps must be int, got 'many'"),
         ({"training": {"bf16": "yes"}}, "training.bf16 must be bool, got 'yes'"),
         ({"training": {"lr_scheduler_type": "zigzag"}}, "section training: .*zigzag"),
+        (
+            {"training": {"eval_strategy": "steps"}},
+            "eval_strategy is 'steps', but the train stage has no evaluation set",
+        ),
+        ({"training": {"train_sampling_strategy": "group_by_length"}}, "OSTSampler decides the order of the rows"),
         ({"target": {"model": "org/none"}}, "target.model 'org/none': not a local folder, and the Hub has none of"),
         ({"proxy": {"model": "./none/at/all"}}, "proxy.model './none/at/all': not a local folder, and the Hub has"),
         ({"evaluation": {"model": "org/none"}}, "model 'org/none': not a local folder"),
@@ -107,6 +113,15 @@ def test_what_could_run_is_let_through_and_nothing_is_left_behind(given: Record,
     preflight(config)
     assert dict(os.environ) == before
     assert not config.folder.exists()
+
+
+@pytest.mark.parametrize(("library", "extra"), [("math_verify", "math-verify"), ("evaluate", "the evaluate library")])
+def test_a_library_that_evaluating_takes_is_asked_for_before_scoring(
+    given: Record, monkeypatch: pytest.MonkeyPatch, library: str, extra: str
+) -> None:
+    monkeypatch.setitem(sys.modules, library, None)  # as where it is not installed
+    with pytest.raises(ConfigError, match=rf"needs {extra}: pip install 'ost-hf\[eval\]'"):
+        preflight(changed(given, {}))
 
 
 @pytest.mark.parametrize(

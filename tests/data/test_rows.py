@@ -218,6 +218,18 @@ def test_missing_columns_are_named_with_those_there_are() -> None:
         make_rows([{"text": "a", "label": 1}])
 
 
+def test_columns_that_are_named_are_meant_whatever_others_there_are() -> None:
+    row = {"messages": [turn("user", "a"), turn("assistant", "b")], "prompt": "c", "completion": "d"}
+    row |= {"problem": "e", "solution": "f", "answer": "g"}
+    assert make_rows([row]).layout == "messages"
+    named = make_rows([row], question_column="problem", answer_column="solution")
+    assert named.layout == "question_answer"
+    assert [message["content"][0]["text"] for message in named[0].messages] == ["e", "f"]
+    assert make_rows([row], question_column="problem").layout == "question_answer"
+    with pytest.raises(DataError, match="question_column: there is no column 'problm'; there are: messages, prompt"):
+        make_rows([row], question_column="problm")
+
+
 def test_missing_images_column_is_named_with_those_there_are() -> None:
     with pytest.raises(DataError, match=r"images_column: there is no column 'nope'; there are: question, answer, n"):
         Rows(numbered(2), DatasetConfig(path="in memory", images_column="nope"))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -302,3 +304,17 @@ def test_columns_of_an_earlier_selection_are_replaced(workplace: Workplace) -> N
     assert kept.to_dict() == kept_dataset(pool, selection).to_dict()
     assert kept.features["ost_rank"] == datasets.Value("int64")
     assert kept["ost_rank"][:] == [record["rank"] for record in selection.to_pylist() if record["kept"]]
+
+
+def test_a_hub_out_of_reach_or_a_name_that_is_none_is_said_in_a_line(workplace: Workplace) -> None:
+    pool = ("--pool.path", str(workplace.pool_path))
+    done = workplace.push(*pool, "--hub.repo_id", "me/my pool")
+    assert done.returncode == 2
+    assert "hub.repo_id 'me/my pool' is no name on the Hub: " in done.stderr
+    with socket.socket() as unheard:
+        unheard.bind(("127.0.0.1", 0))  # nobody listens there
+        lost: Any = SimpleNamespace(url=f"http://127.0.0.1:{unheard.getsockname()[1]}")
+        done = Workplace(workplace.folder, lost).push(*pool, "--hub.repo_id", "me/lost")
+    assert done.returncode == 2
+    assert "the push to me/lost failed: " in done.stderr
+    assert "Is the Hub in reach, and a token that may write?" in done.stderr

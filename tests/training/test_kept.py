@@ -115,6 +115,15 @@ def test_stream_without_ids_is_an_error(selection: pa.Table) -> None:
         list(filter_stream(Stream(), selection))
 
 
+def test_shard_of_a_stream_may_hold_no_row_that_is_known(selection: pa.Table) -> None:
+    ids = [*selection["example_id"].to_pylist(), *(f"later {number}" for number in range(12))]
+    rows = datasets.Dataset.from_dict({"example_id": ids, "x": list(range(len(ids)))})
+    kept = [row["x"] for row in filter_stream(rows.to_iterable_dataset(), selection)]
+    shards = filter_stream(rows.to_iterable_dataset(num_shards=3), selection)
+    loader = DataLoader(shards, batch_size=None, num_workers=3)
+    assert sorted(row["x"] for row in loader) == kept == [1, 3, 4]
+
+
 def test_stream_of_other_ids_is_an_error(selection: pa.Table) -> None:
     rows = [{"example_id": f"mine {number}", "x": number} for number in range(6)]
 

@@ -377,6 +377,57 @@ def test_contradictions_are_refused(model, pool, scores, tmp_path, settings, giv
         OSTTrainer(model, config(tmp_path, **settings), train_dataset=pool, **given)
 
 
+@pytest.mark.parametrize(
+    ("settings", "given", "error", "message"),
+    [
+        ({"train_sampling_strategy": "group_by_length"}, {}, ConfigError, "OSTSampler decides the order"),
+        ({"eval_strategy": "steps"}, {}, ConfigError, "eval_strategy is .*, but there is no eval_dataset"),
+        ({}, {"tokenizer": 1}, ConfigError, "unknown argument of Trainer 'tokenizer'"),
+        ({}, {"processing_class": None}, ConfigError, "text is encoded by OSTTrainer: give processing_class"),
+        (
+            {},
+            {"train_dataset": "stream"},
+            ConfigError,
+            "a stream is not encoded by OSTTrainer, and this one has the col",
+        ),
+        (
+            {},
+            {"anchors": "anchors.jsonl"},
+            DataError,
+            "anchors must be a datasets.Dataset, Rows or AnchorConfig.* a str",
+        ),
+        ({}, {"proxy": torch.nn.Linear(1, 1)}, ConfigError, "proxy must be a model's name, .* got a Linear"),
+    ],
+)
+def test_what_could_not_be_trained_is_said_before_the_pool_is_scored(
+    model, processor, pool_dataset, anchor_dataset, vlm_path, tmp_path, settings, given, error, message
+) -> None:
+    arguments = {
+        "train_dataset": pool_dataset, "processing_class": processor, "proxy": vlm_path, "anchors": anchor_dataset
+    } | given  # fmt: skip
+    if arguments["train_dataset"] == "stream":
+        arguments["train_dataset"] = pool_dataset.to_iterable_dataset()
+    with pytest.raises(error, match=message):
+        OSTTrainer(model, config(tmp_path / "out", **settings), **arguments)
+    assert not (tmp_path / "out" / "ost").exists()
+
+
+def test_tokens_with_labels_are_padded_without_a_collator(text_path: str, tmp_path: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(text_path)
+    texts = [tokenizer(f"row {'and ' * number}").input_ids for number in range(8)]
+    rows = datasets.Dataset.from_dict({"example_id": list(range(8)), "input_ids": texts, "labels": texts})
+    table = pa.table({"example_id": list(map(str, range(8))), "kept": [True] * 6 + [False] * 2, "rank": list(range(8))})
+    trainer = OSTTrainer(
+        load_model(ModelConfig(text_path)),
+        config(tmp_path),
+        train_dataset=rows.with_format("torch"),
+        processing_class=tokenizer,
+        selection=table,
+    )
+    assert sum(len(batch["labels"]) for batch in trainer.get_train_dataloader()) == 6
+    assert trainer.train().metrics["train_loss"] > 0
+
+
 def test_rows_of_a_file_find_their_images_beside_it(
     model, processor, pool_dataset, anchor_dataset, vlm_path, tmp_path: Path
 ) -> None:

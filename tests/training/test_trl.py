@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 import transformers
 
 from ost_hf.data.rows import Rows
-from ost_hf.errors import DataError
+from ost_hf.errors import DataError, OSTError
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
@@ -18,7 +20,7 @@ from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import select
-from ost_hf.training.trl import OSTSFTConfig, OSTSFTTrainer
+from ost_hf.training.trl import OSTSFTConfig, OSTSFTTrainer, _check_rows
 
 
 def config(folder: Path, **settings) -> OSTSFTConfig:
@@ -76,6 +78,52 @@ def test_sft_trainer_refuses_a_pool_with_rows_of_its_evaluation_set(text_path: s
             anchors=rows.select([20, 21]),
             scoring=ScoringConfig(),
         )
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {},
+            "rows of messages, prompt and completion, text or input_ids, and these have question, answer",
+        ),
+        ({"tokenizer": 1}, "unknown argument of SFTTrainer 'tokenizer'"),
+    ],
+)
+def test_what_sft_trainer_cannot_take_is_said_before_the_pool_is_scored(
+    text_path: str, tmp_path: Path, given: dict[str, Any], message: str
+) -> None:
+    rows = datasets.Dataset.from_list([{"question": f"question {i} ", "answer": f"answer {i}"} for i in range(8)])
+    with pytest.raises(OSTError, match=message):
+        OSTSFTTrainer(
+            load_model(ModelConfig(text_path)),
+            config(tmp_path / "out", keep_count=2),
+            train_dataset=rows.select(range(4)),
+            proxy=text_path,
+            anchors=rows.select([4, 5]),
+            **given,
+        )
+    assert not (tmp_path / "out" / "ost").exists()
+
+
+def test_messages_that_sft_trainer_will_learn_whole_are_warned_of(
+    text_path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+    rows = datasets.Dataset.from_list([{"messages": turns, "example_id": i} for i in range(4)])
+    table = pa.table({"example_id": list("0123"), "kept": [True, True, False, False], "rank": [0, 1, 2, 3]})
+    for only, warnings in ((False, 1), (True, 0)):
+        caplog.clear()
+        _check_rows(config(tmp_path, assistant_only_loss=only), rows, None)
+        assert sum("assistant_only_loss=True" in record.getMessage() for record in caplog.records) == warnings
+    trainer = OSTSFTTrainer(
+        load_model(ModelConfig(text_path)),
+        config(tmp_path),
+        train_dataset=rows,
+        processing_class=transformers.AutoTokenizer.from_pretrained(text_path),
+        selection=table,
+    )
+    assert len(trainer.train_dataset) == 2
 
 
 def test_sft_trainer_trains_the_vision_language_model(
