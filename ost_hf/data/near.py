@@ -58,7 +58,10 @@ class NearFinder:
         self._signs = self._sign_all([(number, row) for number, rows in enumerate(chosen) for row in rows])
 
     def candidates(self, left: int, right: int) -> Iterator[tuple[int, int]]:
-        """Pairs worth comparing, each once; their order does not depend on the rows' places in a set.
+        """Pairs worth comparing; their order does not depend on the rows' places in a set.
+
+        Each comes once, but those of rows that have more look-alikes than are compared may come again: a pair that was
+        beyond the window in one band can be within it in another.
 
         Args:
             left: The number of one set.
@@ -66,6 +69,7 @@ class NearFinder:
         """
         signs, missed = self._signs, 0
         pictures = signs["images"] > 0
+        overflowed = np.zeros((len(pictures), signs["bands"].shape[1], signs["parts"].shape[1]), dtype=bool)
         members = (signs["set"] == left) | (signs["set"] == right)
         for band in range(signs["bands"].shape[1]):
             for part in range(_PARTS if pictures.any() else 1):
@@ -77,8 +81,9 @@ class NearFinder:
                 for first, second, is_beyond in self._neighbours(key, np.flatnonzero(active)):
                     if is_beyond:
                         missed += len(first)
+                        overflowed[first, band, part] = True
                         continue
-                    keep = self._is_likely(first, second, band, part)
+                    keep = self._is_likely(first, second, band, part, overflowed)
                     if left != right:
                         keep &= signs["set"][first] != signs["set"][second]
                     yield from zip(first[keep].tolist(), second[keep].tolist(), strict=True)
@@ -116,12 +121,24 @@ class NearFinder:
                 return
             yield rows[left], rows[left + offset], offset > WINDOW
 
-    def _is_likely(self, first: np.ndarray, second: np.ndarray, band: int, part: int) -> np.ndarray:
-        """Which pairs have signatures near enough, and were not shown by an earlier band or part."""
+    def _is_likely(
+        self, first: np.ndarray, second: np.ndarray, band: int, part: int, overflowed: np.ndarray
+    ) -> np.ndarray:
+        """Which pairs have signatures near enough, and were not shown by an earlier band or part.
+
+        Args:
+            first: Rows ``[P]`` that come first in every bucket that they share with ``second``.
+            second: Rows ``[P]``.
+            band: Of the bucket.
+            part: Of the bucket.
+            overflowed: ``[N, bands, parts]``: rows that had more look-alikes behind them in a bucket than were shown.
+        """
         signs = self._signs
         likely = _different_bits(signs["bits"][first], signs["bits"][second]) <= near_images.HASH_BITS
-        likely &= ~(signs["bands"][first, :band] == signs["bands"][second, :band]).any(axis=1)
-        likely &= ~(signs["parts"][first, :part] == signs["parts"][second, :part]).any(axis=1)
+        same_bands = signs["bands"][first, :band] == signs["bands"][second, :band]
+        same_parts = signs["parts"][first, :part] == signs["parts"][second, :part]
+        likely &= ~(same_bands & ~overflowed[first, :band, part]).any(axis=1)
+        likely &= ~(same_parts & ~overflowed[first, band, :part]).any(axis=1)
         least = self._config.text_similarity - _SLACK
         for start in range(0, len(first), _PAIRS_AT_ONCE):
             pairs = np.flatnonzero(likely[start : start + _PAIRS_AT_ONCE]) + start

@@ -15,7 +15,8 @@ _MARKS = [
     re.compile(r"(?s:.*)\banswer\s*(?:is\b|:|=)\s*:?\s*(\S.*)", re.IGNORECASE),
 ]
 
-_WORD = re.compile(r"[^\W\d_]{3,}")
+# One word, or several: two letters alone may be a product.
+_WORDS = re.compile(r"[^\W\d_]{3,}|[^\W\d_]{2,}(?:[\s-]+[^\W\d_]{2,})+")
 
 
 def extract_answer(text: str) -> str:
@@ -42,7 +43,8 @@ def answers_match(prediction: str, reference: str, how: str = "math") -> bool:
         prediction: The model's answer.
         reference: The right one.
         how: ``text`` compares text without case and outer white space; ``math`` also accepts what
-            math-verify proves equal, such as ``1/2`` and ``0.5``.
+            math-verify proves equal, such as ``1/2`` and ``0.5``. To it units are nothing, lists are sets, and a date
+            is a difference: such answers want ``text``.
 
     Raises:
         ConfigError: If ``math`` is asked for and math-verify is not installed.
@@ -53,7 +55,7 @@ def answers_match(prediction: str, reference: str, how: str = "math") -> bool:
     if how == "text" or not prediction.strip() or not reference.strip():
         return False
     # As mathematics the letters of a word would be factors, and "cat" equal to "act"; "xy" may be a product.
-    if _WORD.fullmatch(prediction.strip()) or _WORD.fullmatch(reference.strip()):
+    if _WORDS.fullmatch(prediction.strip()) or _WORDS.fullmatch(reference.strip()):
         return False
     parse, verify = load_math_verify()
     # math-verify's time limits use signals, which only a main thread can receive.

@@ -20,7 +20,11 @@ class EvaluationConfig(DatasetConfig):
     )
     group_by: str | None = field(default=None, metadata={"help": "also report exact match for each value of a column"})
     match: str = field(
-        default="math", metadata={"help": "`math`: equal as mathematics (math-verify); `text`: equal as text"}
+        default="math",
+        metadata={
+            "help": "`math`: equal as mathematics (math-verify), for which units are nothing, lists are sets and dates "
+            "are differences; `text`: equal as text, but for case and space"
+        },
     )
     batch_size: int = field(default=16, metadata={"help": "rows generated at a time in each process"})
     max_new_tokens: int = field(default=512, metadata={"help": "longest generated answer"})

@@ -104,10 +104,13 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
             except RowError as error:
                 record |= {"status": error.status, "detail": error.detail}
                 continue
-            if references is not None and references[row] is None:
-                record |= {"status": "no_labels", "detail": f"{config.reference_column} is empty"}
+            given = extract_answer(text) if references is None else references[row]
+            reference = "" if given is None else str(as_text(given))
+            if not reference.strip():
+                where = "the last turn" if references is None else config.reference_column
+                record |= {"status": "no_labels", "detail": f"{where} is empty"}
                 continue
-            record["reference"] = str(as_text(references[row])) if references is not None else extract_answer(text)
+            record["reference"] = reference
             batch.append(features)
             pending.append(record)
         if batch:

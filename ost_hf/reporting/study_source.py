@@ -31,13 +31,25 @@ def not_to_the_letter(given: Record) -> list[str]:
 
 def source(study: Record) -> str:
     """Seeds, command, commits, machines, and settings whose models were made more than once."""
-    seeds = sorted({result["seed"] for result in study["results"]})
     return (
         f"Means and 95 % intervals over seeds; differences in points, paired by seed. "
-        f"Seeds {', '.join(map(str, seeds))}. {'; '.join(f'`{command}`' for command in study['commands'])} "
+        f"{_seeds(study)}. {'; '.join(f'`{command}`' for command in study['commands'])} "
         f"at {_commits(study)}; "
         f"{'; '.join(map(_machine, study['machines'])) or 'machine not known'}.{_made_anew(study)}"
     )
+
+
+def _seeds(study: Record) -> str:
+    """All seeds, or where settings differ those of each."""
+    settings: dict[tuple[int, ...], list[str]] = {}
+    for setting in study["settings"]:
+        seeds = sorted({result["seed"] for result in study["results"] if result["setting"] == setting})
+        if seeds:
+            settings.setdefault(tuple(seeds), []).append(setting)
+    listed = {", ".join(map(str, seeds)): names for seeds, names in settings.items()}
+    if len(listed) < 2:
+        return f"Seeds {''.join(listed)}"
+    return "Seeds " + "; ".join(f"{seeds} of {', '.join(names)}" for seeds, names in listed.items())
 
 
 def commits_of(results: Iterable[Record]) -> list[str]:

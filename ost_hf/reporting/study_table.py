@@ -213,6 +213,9 @@ def _overall_table(study: Record, chosen: Results, settings: list[str]) -> list[
     for method, values in overall.items():
         difference = None if method == study["reference"] else paired_difference(reference, values)
         lines.append(f"| {method} | {percent(_mean(values))} | {points(difference)} |")
+    common = min(map(len, overall.values()))
+    if any(len(values) > common for scores in by_setting.values() for values in scores.values()):
+        lines += ["", f"Over the {common} seeds that all settings have."]
     return [*lines, *_overall_share(study, {name: by_setting[name] for name in settings})]
 
 

@@ -27,7 +27,7 @@ from ost_hf.selection.aggregation import aggregate
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, UNKNOWN_ANCHORS, Candidates, Order
-from ost_hf.selection.toxicity import hurts_p, verdicts
+from ost_hf.selection.toxicity import hurts_p, least_hurts_p, verdicts
 from ost_hf.utility.conformal import least_p
 
 logger = logging.getLogger(__name__)
@@ -96,13 +96,17 @@ def _warn_of_less(table: pa.Table, quota: int, config: SelectionConfig) -> None:
 
 def _check_toxicity(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> None:
     """Raises ``DataError`` where no row could be called toxic, however corrupted."""
-    p_values = _numbers(scores, "corrupted_p")
-    if not config.drop_toxic or p_values is None:
-        return
     rate, of_utilities = config.false_discovery_rate, _anchors_of_utilities(scores)
-    # In this share of its draws the bootstrap over V anchors takes the one of least utility V times: no p-value of
-    # "hurts the anchors" is below it.
-    if of_utilities**-of_utilities <= rate:
+    if not config.drop_toxic or (of_utilities and least_hurts_p(of_utilities) <= rate):
+        return
+    if _numbers(scores, "corrupted_p") is None:
+        if of_utilities:
+            lowest = least_hurts_p(of_utilities)
+            raise DataError(
+                f"selection.drop_toxic could drop nothing: with {of_utilities} anchors no p-value of 'hurts the "
+                f"anchors' is below {lowest:.2g}, and selection.false_discovery_rate is {rate:g}. Score with more "
+                "anchors, ask a higher rate, or leave drop_toxic unset"
+            )
         return
     count = _p_value_anchors(scores, anchors)
     if count is None:

@@ -181,7 +181,8 @@ def _doubtful_up_to(found: Evidence) -> float:
     """
     if found.says_nothing:
         return 0.0
-    return AS_CLEAN if found.corrupted else found.level
+    # With three anchors the smallest p-value there is lies above the usual 0.2.
+    return max(AS_CLEAN, found.level) if found.corrupted else found.level
 
 
 def _in_words(found: Evidence, clean: int, of: int) -> str:
@@ -202,9 +203,12 @@ def best_first(values: Floats) -> Places:
 
 
 def _among(candidates: Candidates, places: Places, found: Evidence) -> Order:
-    """Rows that look clean and do not all have room: a draw, hard rows more often unless many only look clean."""
+    """Rows that look clean and do not all have room: a draw, hard rows more often unless many may only look clean."""
     assert candidates.late_loss is not None
-    if found.hardly_told_apart:
+    if found.says_nothing:
+        order = np.random.default_rng(candidates.seed).permutation(places)
+        explanation = "drawn from these, all alike: nothing tells whether the hardest of them are hard or corrupted"
+    elif found.hardly_told_apart:
         order = np.random.default_rng(candidates.seed).permutation(places)
         explanation = (
             f"drawn from these, all alike: at most {found.power:.0%} of what is corrupted was told apart, and the "

@@ -20,9 +20,18 @@ Array = NDArray[np.float64]
 
 # Candidates whose bootstrap exists at a time.
 _BLOCK = 4096
+RESAMPLES = 2000
 
 
-def hurts_p(utility_NV: Array, resamples: int = 2000, seed: int = 0) -> Array:
+def least_hurts_p(anchors: int) -> float:
+    """The smallest p-value that :func:`hurts_p` gives with so many anchors, about.
+
+    In this share of its draws the bootstrap takes the anchor of least utility every time.
+    """
+    return max(float(anchors) ** -anchors, 1 / (1 + RESAMPLES))
+
+
+def hurts_p(utility_NV: Array, resamples: int = RESAMPLES, seed: int = 0) -> Array:
     """P-values of "stepping on this candidate does not hurt the task that the anchors stand for".
 
     The bootstrap of the studentised mean (Hall 1988): anchors are drawn with replacement, all candidates with the
@@ -75,7 +84,8 @@ def benjamini_hochberg(p: Array, rate: float) -> NDArray[np.bool_]:
         ``[N]``; with p sorted, the largest k with ``p_(k) <= k rate / N`` are rejected.
     """
     order = np.argsort(p, kind="stable")
-    below = p[order] <= rate * np.arange(1, len(p) + 1) / max(1, len(p))
+    # A little more, for rounding: conformal p-values are whole multiples of the smallest, and may be equal to a bound.
+    below = p[order] * len(p) <= rate * np.arange(1, len(p) + 1) * (1 + 1e-12)
     rejected = np.zeros(len(p), dtype=bool)
     if below.any():
         rejected[order[: np.flatnonzero(below)[-1] + 1]] = True

@@ -13,6 +13,8 @@ def ranks(values: ArrayLike) -> NDArray[np.float64]:
 
 
 def spearman(one: list[float], other: list[float]) -> float:
-    """Spearman's rank correlation; equal values share their mean rank. NaN for a constant list."""
+    """Spearman's rank correlation; equal values share their mean rank. NaN for a list that is constant or has a NaN."""
+    if np.isnan(one).any() or np.isnan(other).any():
+        return float("nan")
     with np.errstate(invalid="ignore"):
         return float(np.corrcoef(ranks(one), ranks(other))[0, 1]) if len(one) > 1 else float("nan")

@@ -134,6 +134,18 @@ def test_every_copy_of_a_near_row_overlaps() -> None:
     assert sorted(find_duplicates(pool, NEAR, text_rows(("Tell.", replaced(text, 9)))).anchors) == [0, 2]
 
 
+def test_copies_among_many_look_alikes_are_found_in_smaller_buckets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(near, "WINDOW", 4)  # as with 256 among thousands of rows
+    generator = random.Random(2)
+    words = ["".join(generator.choices("abcdefghijklmnop", k=6)) for _ in range(4000)]
+    template = generator.choices(words, k=53)
+    texts = [[*template[:26], *generator.choices(words, k=7), *template[26:]] for _ in range(80)]
+    copied = [[*text[:5], "changed", *text[6:]] for text in texts[:20]]
+    rows = [{"prompt": " ".join(text), "completion": "yes"} for text in (*texts, *copied)]
+    found = find_duplicates(Rows(datasets.Dataset.from_list(rows)), DuplicatesConfig(near=True))
+    assert found.groups == [[row, 80 + row] for row in range(20)]
+
+
 def test_configured_system_prompt_hides_no_overlap() -> None:
     records = [{"question": "Tell.", "answer": story(1)}]
     pool = Rows(datasets.Dataset.from_list(records), DatasetConfig(path="x", system_prompt="Be brief."))

@@ -144,6 +144,8 @@ def test_unknown_comparison_is_refused_with_those_there_are() -> None:
         answers_match("7", "7", "maths")
 
 
-@pytest.mark.parametrize(("prediction", "reference"), [("cat", "act"), ("left", "felt"), ("Paris", "3")])
+@pytest.mark.parametrize(
+    ("prediction", "reference"), [("cat", "act"), ("left", "felt"), ("Paris", "3"), ("New York", "York New")]
+)
 def test_words_are_not_products_of_letters(prediction: str, reference: str) -> None:
     assert not answers_match(prediction, reference, "math")

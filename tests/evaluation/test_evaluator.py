@@ -174,6 +174,13 @@ def test_whole_numbers_of_a_column_with_an_empty_cell_are_references_as_they_wer
     ]  # fmt: skip
 
 
+def test_an_empty_reference_is_no_wrong_answer(model: Any, processor: Any, test_dataset: datasets.Dataset) -> None:
+    dataset = test_dataset.select(range(3)).add_column("right", ["7", " ", ""])
+    metrics, records = evaluate(model, processor, dataset, reference_column="right", max_new_tokens=2)
+    assert (metrics["rows"], metrics["not_evaluated"]) == (1, 2)
+    assert [record["detail"] for record in records[1:]] == ["right is empty"] * 2
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ost_hf.selection.toxicity import benjamini_hochberg, hurts_p, verdicts
+from ost_hf.selection.toxicity import benjamini_hochberg, hurts_p, least_hurts_p, verdicts
 
 
 def benjamini_hochberg_reference(p: list[float], rate: float) -> set[int]:
@@ -20,6 +20,17 @@ def test_rejections_are_those_of_the_definition(seed: int) -> None:
     generator = np.random.default_rng(seed)
     p = np.concatenate([generator.random(40), generator.random(20) ** 6])
     assert set(np.flatnonzero(benjamini_hochberg(p, 0.1))) == benjamini_hochberg_reference(p.tolist(), 0.1)
+
+
+@pytest.mark.parametrize("count", [1, 20, 43, 81, 86, 91, 999])
+def test_p_values_equal_to_the_bound_are_rejected(count: int) -> None:
+    assert benjamini_hochberg(np.full(count, 1 / 20), 0.05).all()
+
+
+@pytest.mark.parametrize("anchors", [2, 3, 5])
+def test_no_p_value_of_hurting_is_below_the_least(anchors: int) -> None:
+    utility = np.random.default_rng(0).normal(-100, 1, size=(200, anchors))
+    assert hurts_p(utility).min() >= 0.8 * least_hurts_p(anchors)
 
 
 def test_nothing_is_rejected_among_uniform_p_values_as_a_rule() -> None:

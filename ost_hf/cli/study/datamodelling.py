@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from ost_hf.cli.run import run_stage
 from ost_hf.cli.study.config import StudyConfig
 from ost_hf.cli.study.markers import identity, read_done, write_done, write_json
 from ost_hf.cli.study.plan import Group, configuration
-from ost_hf.errors import RunDirectoryError
+from ost_hf.errors import ModelError, RunDirectoryError
 from ost_hf.utility.rank_correlation import spearman
 
 Record = dict[str, Any]
@@ -112,7 +113,10 @@ def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
     config.write()
     for stage in ("score", "select", "train"):
         run_stage(config, stage)
-    outcome = {"rows": _kept_rows(config), "loss": anchor_loss(config)}
+    loss = anchor_loss(config)
+    if not math.isfinite(loss):
+        raise ModelError(f"the anchors' loss after training on subset {number} is {loss}: lower training.learning_rate")
+    outcome = {"rows": _kept_rows(config), "loss": loss}
     shutil.rmtree(folder)
     folder.mkdir()
     write_done(marker, config, made_with, outcome)
