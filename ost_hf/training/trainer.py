@@ -22,6 +22,7 @@ from ost_hf.data.config import AnchorConfig, DuplicatesConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError
+from ost_hf.parallel import is_main
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.score_table import ScoreTable
@@ -31,6 +32,8 @@ from ost_hf.training.resolve import resolve_selection, rows_of
 from ost_hf.training.sampler import OSTSampler
 
 logger = logging.getLogger(__name__)
+
+_LOSSY = (torch.bfloat16, torch.float16)
 
 
 class SelectionMixin:
@@ -172,6 +175,19 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             processing_class=processing_class,
             **kwargs,
         )
+        if table is not None and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            _warn_of_lost_steps(self.model)
+
+
+def _warn_of_lost_steps(model: torch.nn.Module) -> None:
+    """Says so where weights are trained in a precision in which most small steps change nothing."""
+    lossy = [name for name, weight in model.named_parameters() if weight.requires_grad and weight.dtype in _LOSSY]
+    if lossy and is_main():
+        logger.warning(
+            "%d tensors, such as %s, are trained in %s, in which a step below a few thousandths of a weight is lost: "
+            "load the model in float32 and set bf16=True for mixed precision (DeepSpeed keeps float32 ones itself)",
+            len(lossy), lossy[0], str(model.get_parameter(lossy[0]).dtype).removeprefix("torch."),
+        )  # fmt: skip
 
 
 def _check(

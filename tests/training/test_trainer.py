@@ -412,6 +412,16 @@ def test_what_could_not_be_trained_is_said_before_the_pool_is_scored(
     assert not (tmp_path / "out" / "ost").exists()
 
 
+def test_weights_in_which_small_steps_are_lost_are_warned_of(
+    model, processor, pool, selection, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"data_collator": Collator.of(processor), "train_dataset": pool, "selection": selection}
+    OSTTrainer(model, config(tmp_path), **given)
+    assert "mixed precision" not in caplog.text
+    OSTTrainer(model.to(torch.bfloat16), config(tmp_path), **given)
+    assert "are trained in bfloat16, in which a step below a few thousandths of a weight is lost" in caplog.text
+
+
 def test_tokens_with_labels_are_padded_without_a_collator(text_path: str, tmp_path: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(text_path)
     texts = [tokenizer(f"row {'and ' * number}").input_ids for number in range(8)]
