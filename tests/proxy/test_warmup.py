@@ -85,5 +85,5 @@ def test_pool_without_a_usable_row_is_an_error_that_names_the_statuses(processor
     ("field", "value"), [("lora_r", 0), ("warmup_fraction", 1.5), ("warmup_batch_size", 0), ("warmup_learning_rate", 0)]
 )
 def test_configuration_is_checked(field: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"proxy.{field} must be a number"):
+    with pytest.raises(ConfigError, match=rf"proxy\.{field} must be (a number|an integer)"):
         ProxyConfig("x", **{field: value})
