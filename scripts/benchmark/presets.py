@@ -111,7 +111,7 @@ def tiny_qwen3_vl(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
     anchors = _encoded(task.as_dataset(task.clean_rows(sizes.many_anchors, "anchors", seed=42)), processor)
     proxy = build_proxy(ProxyConfig(TINY_VLM, lora_target_modules=layer_pattern(layers), dtype="float32"))
     warm_up(proxy, pool, exclude=set())
-    return _case(proxy, pool, anchors, sizes, layers)
+    return _case(proxy, pool, anchors, sizes)
 
 
 def smollm2(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
@@ -133,7 +133,7 @@ def smollm2(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
     )
     proxy = build_proxy(config)
     warm_up(proxy, pool, exclude=set(range(32, len(pool))))
-    return _case(proxy, pool, anchors, sizes, layers)
+    return _case(proxy, pool, anchors, sizes)
 
 
 def worded_sums(count: int, seed: int) -> list[dict[str, str]]:
@@ -229,7 +229,7 @@ def _random_case(config: Any, sizes: Sizes, layers: tuple[int, ...] | None, imag
     rows = [_random_row(config, length, images, generator) for _ in range(sizes.candidates + sizes.many_anchors)]
     # Padding and nothing else is asked of the processing class, and the rows are of one length.
     proxy = Proxy(model, pairs, None, settings, adam)
-    return Case(proxy, rows[: sizes.candidates], rows[sizes.candidates :], Collator(0), layers)
+    return Case(proxy, rows[: sizes.candidates], rows[sizes.candidates :], Collator(0))
 
 
 def _random_row(config: Any, length: int, images: bool, generator: torch.Generator) -> Row:
@@ -253,12 +253,10 @@ def _encoded(dataset: datasets.Dataset, processing_class: Any) -> EncodedDataset
     return EncodedDataset(Rows(dataset), Encoder(processing_class))
 
 
-def _case(
-    proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, sizes: Sizes, layers: tuple[int, ...] | None
-) -> Case:
+def _case(proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, sizes: Sizes) -> Case:
     candidates = [pool[row] for row in range(sizes.candidates)]
     collate = Collator.of(proxy.processing_class)
-    return Case(proxy, candidates, [anchors[row] for row in range(len(anchors))], collate, layers)
+    return Case(proxy, candidates, [anchors[row] for row in range(len(anchors))], collate)
 
 
 PRESETS: dict[str, Preset] = {

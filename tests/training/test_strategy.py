@@ -37,7 +37,13 @@ def test_strategy_that_cannot_be_is_refused_before_scoring(
 ) -> None:
     args = OSTConfig(str(tmp_path), use_cpu=True)
     with pytest.raises(ConfigError, match=message):
-        OSTTrainer(load_model(ModelConfig(text_path)), args, train_dataset=pool_dataset, **settings)
+        OSTTrainer(
+            load_model(ModelConfig(text_path)),
+            args,
+            train_dataset=pool_dataset,
+            processing_class=transformers.AutoTokenizer.from_pretrained(text_path),
+            **settings,
+        )
     assert not (tmp_path / "ost").exists()
 
 
