@@ -76,17 +76,23 @@ def train(
         for parameter in parameters:
             parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
         sum_over_processes([total, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
-        if max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(parameters, max_grad_norm)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        optimizer.step()
+        _step(optimizer, parameters, rate, max_grad_norm)
         losses.append(float(total))
         if after_step is not None:
             after_step(optimizer)
     for parameter in parameters:
         parameter.requires_grad_(False).grad = None
     return optimizer, losses
+
+
+def _step(
+    optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter], rate: float, max_grad_norm: float | None
+) -> None:
+    if max_grad_norm is not None:
+        nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
 
 
 def _accumulate(
