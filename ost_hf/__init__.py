@@ -13,13 +13,15 @@ from ost_hf._version import __version__
 if TYPE_CHECKING:
     from ost_hf.data.anchors import load_anchors
     from ost_hf.data.collator import Collator
-    from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
+    from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
     from ost_hf.data.encoding import EncodedDataset, Encoder
     from ost_hf.data.rows import Rows
+    from ost_hf.duplicates.config import DuplicatesConfig
     from ost_hf.errors import ConfigError, DataError, ModelError, OSTError, RunDirectoryError
     from ost_hf.evaluation.config import EvaluationConfig
     from ost_hf.evaluation.evaluator import evaluate_model
     from ost_hf.evaluation.metric import exact_match_path, load_exact_match, make_compute_metrics
+    from ost_hf.functional.step import AdamState, UpdateRule
     from ost_hf.hub.config import HubConfig
     from ost_hf.hub.push import push_curated
     from ost_hf.models import ModelConfig, TargetConfig, load_model, load_processing_class
@@ -29,23 +31,22 @@ if TYPE_CHECKING:
     from ost_hf.scorers.base import SCORERS, Score, Scorer, register
     from ost_hf.scoring.config import ScoringConfig
     from ost_hf.scoring.runner import score_pool
-    from ost_hf.scoring.score_table import ScoreTable
     from ost_hf.selection.config import SelectionConfig
     from ost_hf.selection.selector import read_selection, select, write_selection
+    from ost_hf.tables.score_table import ScoreTable
     from ost_hf.training.config import OSTConfig
     from ost_hf.training.sampler import OSTSampler
     from ost_hf.training.trainer import OSTTrainer
     from ost_hf.training.trl import OSTSFTConfig, OSTSFTTrainer
-    from ost_hf.utility.step import AdamState, UpdateRule
 
 _HOMES = {
-    "AdamState": "utility.step",
+    "AdamState": "functional.step",
     "AnchorConfig": "data.config",
     "Collator": "data.collator",
     "ConfigError": "errors",
     "DataError": "errors",
     "DatasetConfig": "data.config",
-    "DuplicatesConfig": "data.config",
+    "DuplicatesConfig": "duplicates.config",
     "EncodedDataset": "data.encoding",
     "Encoder": "data.encoding",
     "EncodingConfig": "data.config",
@@ -65,12 +66,12 @@ _HOMES = {
     "RunDirectoryError": "errors",
     "SCORERS": "scorers.base",
     "Score": "scorers.base",
-    "ScoreTable": "scoring.score_table",
+    "ScoreTable": "tables.score_table",
     "Scorer": "scorers.base",
     "ScoringConfig": "scoring.config",
     "SelectionConfig": "selection.config",
     "TargetConfig": "models",
-    "UpdateRule": "utility.step",
+    "UpdateRule": "functional.step",
     "build_proxy": "proxy.model",
     "evaluate_model": "evaluation.evaluator",
     "exact_match_path": "evaluation.metric",

@@ -27,9 +27,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "handwritten_arit
 
 import task
 
-from ost_hf.data.config import DatasetConfig, DuplicatesConfig
-from ost_hf.data.duplicates import find_duplicates
+from ost_hf.data.config import DatasetConfig
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
+from ost_hf.duplicates.find import find_duplicates
 
 Row = dict[str, Any]
 Change = Callable[[Any, random.Random], Any]

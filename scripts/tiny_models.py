@@ -10,7 +10,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import EncodedDataset
-from ost_hf.utility.loss import per_sample_loss
+from ost_hf.functional.loss import per_sample_loss
 
 
 def make_tokenizer(

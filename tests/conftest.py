@@ -25,6 +25,7 @@ import pytest
 import task
 import torch
 import transformers
+from float64_case import case  # noqa: F401  a fixture of functional and evidence
 
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows

@@ -7,10 +7,10 @@ import textwrap
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from ost_hf.cli.config import RunConfig
+from ost_hf.runs.config import RunConfig
 
 if TYPE_CHECKING:
-    from ost_hf.scoring.diagnosis import Diagnosis, Figures, Measurement, SecondLookCost
+    from ost_hf.doctor.diagnosis import Diagnosis, Figures, Measurement, SecondLookCost
 
 _WIDTH = 110
 _HEAD = ("", "|u|", "signal", "noise", "snr", "vs f32", "Spearman", "rows/s", "tokens/s", "pool in", "GiB")
@@ -23,10 +23,10 @@ _LEGEND = (
 
 def run(config: RunConfig) -> None:
     """Examines the proxy of a run directory, prints what was found and writes ``run_dir/doctor.json``."""
-    from ost_hf.cli.score import evaluation_rows
     from ost_hf.data.anchors import load_anchors
     from ost_hf.data.rows import Rows
-    from ost_hf.scoring.doctor import diagnose
+    from ost_hf.doctor.examine import diagnose
+    from ost_hf.runs.score import evaluation_rows
 
     config.require("pool", "anchors", "proxy")
     assert config.pool is not None and config.anchors is not None and config.proxy is not None

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ost_hf._version import __version__
-from ost_hf.cli.config import RunConfig, held_values, load_config, section_fields
 from ost_hf.errors import ConfigError, OSTError
+from ost_hf.runs.config import RunConfig, held_values, load_config, section_fields
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +110,7 @@ def build_parser(training_help: bool = False) -> argparse.ArgumentParser:
 
 def _study(argv: list[str]) -> int:
     """A study has a YAML of its own: many runs, not one."""
-    from ost_hf.cli.study.main import main as study
+    from ost_hf.study.main import main as study
 
     try:
         study(argv)
@@ -214,7 +214,7 @@ def _made(folder: Path) -> dict[Path, int]:
 
 
 def _start(command: str, config: RunConfig, held: str | None) -> None:
-    from ost_hf.cli import launcher
+    from ost_hf.runs import launcher
 
     if launcher.wants_launch(config, command):
         _set_up_logging(logging.INFO, held)
@@ -229,7 +229,7 @@ def _start(command: str, config: RunConfig, held: str | None) -> None:
     # The doctor only looks: settings that it tries must not replace those that tables in the folder were made with.
     if is_main() and not (command == "doctor" and (config.folder / "config.yaml").exists()):
         config.write()
-    importlib.import_module(f"ost_hf.cli.{command}").run(config)
+    importlib.import_module(f"ost_hf.{'cli' if command == 'doctor' else 'runs'}.{command}").run(config)
 
 
 def _set_up_logging(level: int, held: str | None) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from ost_hf.data.config import AnchorConfig
 from ost_hf.data.rows import Rows
-from ost_hf.data.shares import largest_remainders
 from ost_hf.errors import DataError
+from ost_hf.shares import largest_remainders
 
 
 def load_anchors(config: AnchorConfig) -> Rows:

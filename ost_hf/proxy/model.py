@@ -25,12 +25,12 @@ from torch import nn
 
 from ost_hf.errors import ModelError, RunDirectoryError
 from ost_hf.files import write_whole
+from ost_hf.functional.lora import LoraPair, weights_of
+from ost_hf.functional.reverse import per_sample_gradients
+from ost_hf.functional.step import AdamState
 from ost_hf.models import load_model, load_processing_class, load_tensors
 from ost_hf.parallel import outside_deepspeed, state
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.utility.lora import LoraPair, weights_of
-from ost_hf.utility.reverse import per_sample_gradients
-from ost_hf.utility.step import AdamState
 
 _ADAPTER = "default"
 

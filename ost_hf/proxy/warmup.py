@@ -12,9 +12,9 @@ import torch
 
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import DataError
+from ost_hf.functional.step import AdamState
 from ost_hf.proxy.model import Proxy
 from ost_hf.proxy.training import shuffled_batches, train
-from ost_hf.utility.step import AdamState
 
 logger = logging.getLogger(__name__)
 

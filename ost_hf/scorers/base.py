@@ -102,18 +102,7 @@ def find_scorer(name: str) -> Registered:
         ConfigError: If there is none of that name.
     """
     # The built-in scorers register themselves when they are imported.
-    from ost_hf.scorers import (  # noqa: F401
-        column,
-        deita,
-        ifd,
-        judge,
-        length,
-        less,
-        one_step,
-        perplexity,
-        random,
-        rds,
-    )
+    from ost_hf.scorers import column, ifd, length, perplexity, random, rds  # noqa: F401
 
     if name not in SCORERS:
         raise ConfigError(unknown_key("scorer", name, SCORERS))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 
 from ost_hf.errors import ConfigError, require_choice, require_integer, require_range
-from ost_hf.scorers.deita_config import DeitaOptions
-from ost_hf.scorers.judge_config import JudgeOptions
-from ost_hf.scorers.less_config import LessOptions
+from ost_hf.scorers.deita.options import DeitaOptions
+from ost_hf.scorers.judge.options import JudgeOptions
+from ost_hf.scorers.less.options import LessOptions
 
 # Chosen on development seeds of the handwritten arithmetic recipe and on the tests' proxy: the median |utility| of
 # `exact` is thousands of times the change that other padding makes, and first order still ranks alike (Spearman

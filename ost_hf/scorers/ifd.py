@@ -24,11 +24,11 @@ import torch
 
 from ost_hf.data.encoding import IGNORE_INDEX, Encoded, Features
 from ost_hf.errors import ModelError
+from ost_hf.functional.loss import per_sample_loss
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import PROXY, Score, register
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.inputs import ToDevice, forward_batch_tokens
-from ost_hf.utility.loss import per_sample_loss
 
 
 @register("ifd", needs=(PROXY,))

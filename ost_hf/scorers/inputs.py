@@ -14,9 +14,9 @@ from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset, Features
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, ModelError
+from ost_hf.functional.loss import per_sample_loss
 from ost_hf.parallel import free_memory, on_accelerator, state
 from ost_hf.scorers.config import ScorerConfig
-from ost_hf.utility.loss import per_sample_loss
 
 logger = logging.getLogger(__name__)
 

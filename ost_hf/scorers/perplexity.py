@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from ost_hf.data.encoding import Encoded, Features
+from ost_hf.functional.loss import per_sample_loss
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import PROXY, Score, register
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.inputs import ToDevice, forward_batch_tokens
-from ost_hf.utility.loss import per_sample_loss
 
 
 class LossScorer:

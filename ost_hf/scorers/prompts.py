@@ -23,10 +23,10 @@ _VARIABLES = {"system", "turns", "question", "answer"}
 _SCALE = {"lowest", "highest"}
 # The options of each scorer that name a prompt file, and our own file.
 _PROMPTS = {
-    "judge": {"judge_prompt_file": "judge_prompt.jinja"},
+    "judge": {"judge_prompt_file": "judge/prompt.jinja"},
     "deita": {
-        "deita_complexity_prompt_file": "deita_complexity_prompt.jinja",
-        "deita_quality_prompt_file": "deita_quality_prompt.jinja",
+        "deita_complexity_prompt_file": "deita/complexity_prompt.jinja",
+        "deita_quality_prompt_file": "deita/quality_prompt.jinja",
     },
 }
 
@@ -133,7 +133,7 @@ def prompt_digests(config: ScorerConfig) -> dict[str, str]:
 
 def _read(config: ScorerConfig, option: str) -> str:
     named: Any = getattr(config, option)
-    path = Path(named).expanduser() if named else Path(__file__).with_name(_own_file(option))
+    path = Path(named).expanduser() if named else Path(__file__).parent / _own_file(option)
     if not path.is_file():
         raise ConfigError(f"scoring.{option}: there is no file {named}")
     return path.read_text(encoding="utf-8")

@@ -25,11 +25,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ost_hf.data.encoding import Encoded, EncodedDataset, Features
+from ost_hf.functional.lora import LoraPair, replaced_forward
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import ANCHORS, PROXY, Score, register
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, encode_anchors, forward_batch_tokens, over_anchors
-from ost_hf.utility.lora import LoraPair, replaced_forward
 
 
 @register("rds", needs=(PROXY, ANCHORS))

@@ -22,7 +22,7 @@ from ost_hf.scorers.base import Score, Scorer
 from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import limits, run_scorer, score_within_memory
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.tables.score_table import ScoreTable
 
 _SCHEMA = pa.schema(
     [("row", pa.int64()), ("loss", pa.float64()), ("utility", pa.float64()), ("sketch", pa.list_(pa.float32()))]

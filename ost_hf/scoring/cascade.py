@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ost_hf.data.encoding import EncodedDataset
-from ost_hf.data.quota import quota_of
+from ost_hf.evidence.rank_correlation import spearman
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.scorers.base import Scorer
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
-from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.utility.rank_correlation import spearman
+from ost_hf.shares import quota_of
+from ost_hf.tables.score_table import ScoreTable
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from ost_hf.errors import ConfigError, require_integer, require_range
 from ost_hf.scorers.config import ScorerConfig
-from ost_hf.scoring.second_look_config import SecondLookOptions
+from ost_hf.scoring.second_look.options import SecondLookOptions
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.parallel import barrier, free_memory, is_main, share, state
 from ost_hf.scorers.base import NO_LIMIT, Score, Scorer
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.score_table import VECTORS, ScoreTable
+from ost_hf.tables.score_table import VECTORS, ScoreTable
 
 logger = logging.getLogger(__name__)
 

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.config import DuplicatesConfig, EncodingConfig
-from ost_hf.data.duplicates import Evaluation, evaluation_sets
+from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
+from ost_hf.duplicates.find import Evaluation, evaluation_sets
+from ost_hf.duplicates.policy import Excluded, exclude_rows, write_report
 from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.models import describe_weights, load_processing_class
 from ost_hf.parallel import barrier, free_memory, is_main, state
@@ -32,10 +34,9 @@ from ost_hf.scorers.prompts import prompt_digests
 from ost_hf.scoring.anchor_scores import anchor_file, score_rows_and_anchors
 from ost_hf.scoring.cascade import run_cascade
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.exclusion import Excluded, exclude_rows, write_report
-from ost_hf.scoring.score_table import ScoreTable, name_differences
-from ost_hf.scoring.second_look import run_second_look
-from ost_hf.scoring.second_look_proxy import check_trainable
+from ost_hf.scoring.second_look.proxies import check_trainable
+from ost_hf.scoring.second_look.rounds import run_second_look
+from ost_hf.tables.score_table import ScoreTable, name_differences
 
 logger = logging.getLogger(__name__)
 

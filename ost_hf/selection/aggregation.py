@@ -20,7 +20,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ost_hf.utility.rank_correlation import ranks
+from ost_hf.evidence.rank_correlation import ranks
 
 Array = NDArray[np.float64]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ost_hf.data.quota import quota_of
 from ost_hf.errors import ConfigError, require_choice, require_integer, require_range
+from ost_hf.shares import quota_of
 
 DEFAULT_KEEP_RATIO = 0.5
 # DEITA takes rows whose similarity to the nearest chosen one is below 0.9.

@@ -20,15 +20,15 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from ost_hf.data.duplicates import COPY_STATUSES
+from ost_hf.duplicates.find import COPY_STATUSES
 from ost_hf.errors import DataError, RunDirectoryError
+from ost_hf.evidence.conformal import least_p
+from ost_hf.evidence.toxicity import hurts_p, least_hurts_p, verdicts
 from ost_hf.files import write_whole
 from ost_hf.selection.aggregation import aggregate
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, UNKNOWN_ANCHORS, Candidates, Order
-from ost_hf.selection.toxicity import hurts_p, least_hurts_p, verdicts
-from ost_hf.utility.conformal import least_p
 
 logger = logging.getLogger(__name__)
 

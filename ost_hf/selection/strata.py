@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ost_hf.data.shares import largest_remainders
+from ost_hf.shares import largest_remainders
 
 Places = NDArray[np.int64]
 

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ost_hf.errors import DataError
+from ost_hf.evidence.contamination import Evidence, contamination_evidence
 from ost_hf.selection.config import DEITA_THRESHOLD
 from ost_hf.selection.diversity import diverse_order
 from ost_hf.selection.setwise import greedy
-from ost_hf.utility.contamination import Evidence, contamination_evidence
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]

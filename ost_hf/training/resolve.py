@@ -14,19 +14,20 @@ import pyarrow as pa
 import transformers
 
 from ost_hf.data.anchors import load_anchors
-from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
+from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import ConfigError, DataError, require_known
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.anchor_scores import read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.strategy import DEFAULT_STRATEGY, apply_strategy
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import read_selection, select, write_selection
+from ost_hf.strategy import DEFAULT_STRATEGY, apply_strategy
+from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training.config import selection_config
 
 logger = logging.getLogger(__name__)

@@ -18,14 +18,15 @@ import transformers
 from torch.utils.data import DataLoader, IterableDataset
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.config import AnchorConfig, DuplicatesConfig, EncodingConfig
+from ost_hf.data.config import AnchorConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import ConfigError
 from ost_hf.parallel import is_main
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training.config import OSTConfig, refuse_unknown, sampling_order
 from ost_hf.training.kept import Kept, drop_unusable, filter_stream, find_kept, usable_part
 from ost_hf.training.resolve import resolve_selection, rows_of

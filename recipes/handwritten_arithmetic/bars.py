@@ -17,9 +17,9 @@ from typing import Any
 
 from calibration import false_discoveries
 
-from ost_hf.reporting.statistics import Interval, mean_interval, mean_recovered, paired_difference
-from ost_hf.reporting.study_source import commits_of
-from ost_hf.reporting.study_table import called_wrongly, gap_recovered, percent, points, scores_by_method
+from ost_hf.study.source import commits_of
+from ost_hf.study.statistics import Interval, mean_interval, mean_recovered, paired_difference
+from ost_hf.study.table import called_wrongly, gap_recovered, percent, points, scores_by_method
 
 Bar = tuple[str, str, str]  # what, measured, verdict
 Study = dict[str, Any]

@@ -25,13 +25,13 @@ import numpy as np
 import study_data
 import task
 
-from ost_hf.cli import score
-from ost_hf.cli.config import build_config
-from ost_hf.cli.study.provenance import machine, version_of_code
-from ost_hf.reporting.statistics import mean_interval
-from ost_hf.reporting.study_table import percent
-from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.selection.toxicity import benjamini_hochberg, hurts_p
+from ost_hf.evidence.toxicity import benjamini_hochberg, hurts_p
+from ost_hf.runs import score
+from ost_hf.runs.config import build_config
+from ost_hf.study.provenance import machine, version_of_code
+from ost_hf.study.statistics import mean_interval
+from ost_hf.study.table import percent
+from ost_hf.tables.score_table import ScoreTable
 
 
 def main() -> None:

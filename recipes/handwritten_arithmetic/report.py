@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ost_hf.reporting.statistics import mean_interval
+from ost_hf.study.statistics import mean_interval
 
 RAW = ("auc_raw_adamw", "auc_raw_sgd")
 ARMS = {"base": "base model", "full": "trained on everything", "random": "random half", "ost": "OST half"}

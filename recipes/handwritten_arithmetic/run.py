@@ -25,16 +25,16 @@ from report import as_table, mean_and_interval
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
-from ost_hf.cli import evaluate, run, score
-from ost_hf.cli.config import RunConfig, build_config
-from ost_hf.cli.yaml_values import parse_yaml
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.proxy.model import load_proxy
+from ost_hf.runs import evaluate, run, score
+from ost_hf.runs.config import RunConfig, build_config
+from ost_hf.runs.yaml_values import parse_yaml
 from ost_hf.scorers.base import build_scorer
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.selector import read_selection
+from ost_hf.tables.score_table import ScoreTable
 
 HERE = Path(__file__).parent
 TEST_SEED = 99

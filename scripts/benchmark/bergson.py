@@ -26,7 +26,7 @@ import numpy as np
 from benchmark.contestants import Lineup, in_order
 from benchmark.measuring import seconds
 from benchmark.presets import PRESETS, ROOT, Case, Row
-from ost_hf.utility.rank_correlation import spearman
+from ost_hf.evidence.rank_correlation import spearman
 
 FOLDER = ROOT / "runs" / "benchmark" / "bergson"
 BATCH_TOKENS = 512

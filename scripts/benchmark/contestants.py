@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from benchmark.presets import Case, Row, Sizes
-from ost_hf.utility.batched import BatchedExact
-from ost_hf.utility.exact import exact_utilities, losses_without_candidate
-from ost_hf.utility.forward import CentralDifference, anchor_direction, choose_step, slopes_by_backward
-from ost_hf.utility.loss import per_sample_loss
-from ost_hf.utility.reverse import AnchorDirections, anchor_directions, first_order_utilities
-from ost_hf.utility.step import UpdateRule
+from ost_hf.functional.batched import BatchedExact
+from ost_hf.functional.exact import exact_utilities, losses_without_candidate
+from ost_hf.functional.forward import CentralDifference, anchor_direction, choose_step, slopes_by_backward
+from ost_hf.functional.loss import per_sample_loss
+from ost_hf.functional.reverse import AnchorDirections, anchor_directions, first_order_utilities
+from ost_hf.functional.step import UpdateRule
 
 LEARNING_RATE = 1e-4
 

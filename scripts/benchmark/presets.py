@@ -19,12 +19,12 @@ from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.functional.lora import weights_of
+from ost_hf.functional.step import AdamState
 from ost_hf.parallel import state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, adapt, build_proxy
 from ost_hf.proxy.warmup import warm_up
-from ost_hf.utility.lora import weights_of
-from ost_hf.utility.step import AdamState
 
 ROOT = Path(__file__).parents[2]
 TINY_VLM = str(ROOT / "ost_hf" / "checkpoints" / "tiny_qwen3_vl")

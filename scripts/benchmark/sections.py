@@ -12,9 +12,9 @@ import torch
 from benchmark.contestants import Lineup
 from benchmark.measuring import flops, flops_by_module, interleaved, matmul_peak, peak_bytes, ratio, seconds
 from benchmark.presets import Case, Preset, Sizes
-from ost_hf.utility.forward import anchor_direction
-from ost_hf.utility.frozen import anatomy_of
-from ost_hf.utility.rank_correlation import spearman
+from ost_hf.evidence.rank_correlation import spearman
+from ost_hf.functional.forward import anchor_direction
+from ost_hf.functional.frozen import anatomy_of
 
 Figures = dict[str, Any]
 
@@ -72,7 +72,7 @@ def _share_above(quarter: Lineup) -> Figures:
 
 
 def _loss(lineup: Lineup, batch: Any) -> None:
-    from ost_hf.utility.loss import per_sample_loss
+    from ost_hf.functional.loss import per_sample_loss
 
     with torch.no_grad():
         per_sample_loss(lineup.model, batch)

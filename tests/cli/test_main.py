@@ -15,9 +15,9 @@ import transformers
 import yaml
 
 from ost_hf.cli.main import COMMANDS, main
-from ost_hf.cli.run import STAGES
 from ost_hf.errors import OSTError
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.runs.run import STAGES
+from ost_hf.tables.score_table import ScoreTable
 
 
 def ost_hf(*words: str) -> subprocess.CompletedProcess[str]:

@@ -10,9 +10,10 @@ import datasets
 import pytest
 
 from ost_hf.data.anchors import load_anchors, refuse_overlap, stratified_sample
-from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig
-from ost_hf.data.duplicates import find_duplicates
+from ost_hf.data.config import AnchorConfig, DatasetConfig
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
+from ost_hf.duplicates.find import find_duplicates
 from ost_hf.errors import ConfigError, DataError
 
 STRATA = ["sum"] * 50 + ["product"] * 30 + ["maximum"] * 20

@@ -9,12 +9,13 @@ import datasets
 import numpy as np
 from PIL import Image
 
-from ost_hf.data.config import DatasetConfig, DuplicatesConfig
+from ost_hf.data.config import DatasetConfig
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.tables.score_table import ScoreTable
 
 
 def test_two_processes_find_the_duplicates_of_one(

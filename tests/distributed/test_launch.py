@@ -12,15 +12,15 @@ import torch
 from safetensors.torch import load_file
 
 from ost_hf.cli.main import main
-from ost_hf.cli.yaml_values import dump_yaml
 from ost_hf.data.rows import Rows
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
+from ost_hf.runs.yaml_values import dump_yaml
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import read_selection, select, write_selection
+from ost_hf.tables.score_table import ScoreTable
 
 WORKER = str(Path(__file__).with_name("train_worker.py"))
 WAITING_WORKER = str(Path(__file__).with_name("waiting_worker.py"))

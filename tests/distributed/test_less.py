@@ -10,7 +10,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.tables.score_table import ScoreTable
 
 
 def test_two_processes_give_the_table_of_one(

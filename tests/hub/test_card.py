@@ -17,9 +17,9 @@ from ost_hf.scorers.base import PROXY, SCORERS, find_scorer
 from ost_hf.scorers.config import UTILITIES
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.config import DEFAULT_KEEP_RATIO, SelectionConfig
 from ost_hf.selection.selector import select
+from ost_hf.tables.score_table import ScoreTable
 
 POOL_ROWS, KEPT_ROWS = 20, 6
 

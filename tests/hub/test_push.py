@@ -28,9 +28,9 @@ from ost_hf.hub.push import _with_images, kept_dataset, push_curated
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import read_selection, select, write_selection
+from ost_hf.tables.score_table import ScoreTable
 
 POOL_ROWS, BROKEN_ROW, KEPT_ROWS = 20, 7, 6
 

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.base import build_scorer
-from ost_hf.scorers.estimators import AnchorSet, Exact
+from ost_hf.scorers.one_step.estimators import AnchorSet, Exact
 from ost_hf.scoring.config import ScoringConfig
 
 

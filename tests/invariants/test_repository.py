@@ -7,10 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from ost_hf.functional import loss
+
 import ost_hf
 from ost_hf.data import encoding
 from ost_hf.models import ModelConfig
-from ost_hf.utility import loss
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(path for folder in ("ost_hf", "recipes", "scripts") for path in (ROOT / folder).rglob("*.py"))

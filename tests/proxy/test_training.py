@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from ost_hf.data.encoding import EncodedDataset
+from ost_hf.functional.loss import per_sample_loss
 from ost_hf.proxy import training
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
 from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
-from ost_hf.utility.loss import per_sample_loss
 
 
 def test_the_schedule_rises_and_falls() -> None:

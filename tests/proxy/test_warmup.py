@@ -12,10 +12,10 @@ from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
+from ost_hf.functional.exact import sample_gradient
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
 from ost_hf.proxy.warmup import warm_up, warmup_rows
-from ost_hf.utility.exact import sample_gradient
 
 
 @pytest.fixture(scope="module")

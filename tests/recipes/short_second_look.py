@@ -7,7 +7,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from ost_hf.scoring.strategy import STRATEGIES
+from ost_hf.strategy import STRATEGIES
 
 if __name__ == "__main__":
     STRATEGIES["auto"]["scoring"] |= {"second_look_min_steps": 2, "second_look_batch_size": 4}

@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 import task
 
-from ost_hf.cli.yaml_values import dump_yaml, parse_yaml
 from ost_hf.evaluation.answers import extract_answer
-from ost_hf.reporting.study_table import as_markdown
+from ost_hf.runs.yaml_values import dump_yaml, parse_yaml
+from ost_hf.study.table import as_markdown
 
 
 def test_scans_are_disjoint_between_all_parts() -> None:

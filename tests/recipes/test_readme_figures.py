@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from ost_hf.reporting.statistics import mean_interval
-from ost_hf.reporting.study_table import percent, scores_by_method
+from ost_hf.study.statistics import mean_interval
+from ost_hf.study.table import percent, scores_by_method
 
 ROWS = {
     "nothing": "untrained",

@@ -14,11 +14,11 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from ost_hf.cli.config import load_config
 from ost_hf.cli.main import main
-from ost_hf.cli.study.config import load_study
-from ost_hf.cli.study.plan import arms, configuration, groups, prepare_command, require_steps
-from ost_hf.cli.train import training_arguments
+from ost_hf.runs.config import load_config
+from ost_hf.runs.train import training_arguments
+from ost_hf.study.config import load_study
+from ost_hf.study.plan import arms, configuration, groups, prepare_command, require_steps
 
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))

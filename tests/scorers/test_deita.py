@@ -16,9 +16,9 @@ from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError, ModelError
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scorers import deita
 from ost_hf.scorers.base import Score, build_scorer
-from ost_hf.scorers.deita import EmbeddingModel, RatingModel, in_batches
+from ost_hf.scorers.deita import scorer as deita
+from ost_hf.scorers.deita.scorer import EmbeddingModel, RatingModel, in_batches
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 from ost_hf.selection.diversity import diverse_order

@@ -17,7 +17,7 @@ from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.scorers.base import build_scorer
-from ost_hf.scorers.judge import read_rating
+from ost_hf.scorers.judge.scorer import read_rating
 from ost_hf.scorers.prompts import Conversation, Turn, load_prompt, named_model, read_conversation, render, scale_of
 from ost_hf.scoring.config import ScoringConfig
 

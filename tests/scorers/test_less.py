@@ -18,13 +18,13 @@ from ost_hf.errors import ConfigError, ModelError
 from ost_hf.models import load_processing_class
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
-from ost_hf.scorers import less_warmup
 from ost_hf.scorers.base import build_scorer
-from ost_hf.scorers.less import LessScorer
-from ost_hf.scorers.less_warmup import Checkpoint, fresh_weights, holding, train_checkpoints
+from ost_hf.scorers.less import warmup as less_warmup
+from ost_hf.scorers.less.scorer import LessScorer
+from ost_hf.scorers.less.warmup import Checkpoint, fresh_weights, holding, train_checkpoints
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.tables.score_table import ScoreTable
 
 WARMUP = {
     "warmup_fraction": 0.5,

@@ -16,8 +16,8 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.scorers import config as scorer_config
 from ost_hf.scorers.base import SCORERS, Score, build_scorer, register
-from ost_hf.scorers.estimators import ESTIMATORS
 from ost_hf.scorers.inputs import mean_anchor_loss
+from ost_hf.scorers.one_step.estimators import ESTIMATORS
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
 
@@ -139,7 +139,7 @@ def test_useless_central_difference_is_refused(
     warm_proxy: Proxy, anchors: EncodedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Steps so short that float32 sees nothing of them.
-    monkeypatch.setattr("ost_hf.utility.forward.STEP_SHARES", (1e-9,))
+    monkeypatch.setattr("ost_hf.functional.forward.STEP_SHARES", (1e-9,))
     with pytest.raises(ModelError, match=r"misses the true slopes by .* use 'reverse', or a proxy with dtype float32"):
         one_step(warm_proxy, anchors, estimator="forward", utility="raw", derivative="central")
     # By default forward mode is tried then, which SDPA's kernels have not.

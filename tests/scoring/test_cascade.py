@@ -11,15 +11,15 @@ import pyarrow.parquet as pq
 import pytest
 from scipy.stats import spearmanr
 
-from ost_hf.data.config import DuplicatesConfig
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import ConfigError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.cascade import Agreement, agree, band_rows, calibration_rows
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.config import SelectionConfig
+from ost_hf.tables.score_table import ScoreTable
 
 CASCADE = ScoringConfig(estimator="cascade", utility="raw", cascade_calibration=10, cascade_band=0.2, part_size=16)
 

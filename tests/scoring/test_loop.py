@@ -12,7 +12,7 @@ from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.scorers.base import Score
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer, score_within_memory
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.tables.score_table import ScoreTable
 
 
 def encoded(row: int, length: int) -> Encoded:

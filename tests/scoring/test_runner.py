@@ -30,7 +30,7 @@ from ost_hf.scoring.anchor_scores import anchor_file, read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.tables.score_table import ScoreTable
 
 
 def quick_proxy(vlm_path: str) -> ProxyConfig:

@@ -18,7 +18,11 @@ from safetensors.torch import load_file
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.doctor.second_look_cost import planned_passes, planned_trainings
 from ost_hf.errors import ConfigError, ModelError
+from ost_hf.evidence.conformal import conformal_p, small_up_to
+from ost_hf.evidence.late_loss import late_loss
+from ost_hf.evidence.nonconformity import nonconformity
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.training import train
@@ -27,13 +31,9 @@ from ost_hf.scoring.anchor_scores import read_anchor_scores
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.second_look import FOLDS, best_rows, fold, not_corrupted
-from ost_hf.scoring.second_look_cost import planned_passes, planned_trainings
-from ost_hf.scoring.second_look_proxy import load_mature_proxy, train_mature_proxy, training_steps
-from ost_hf.utility.conformal import conformal_p, small_up_to
-from ost_hf.utility.late_loss import late_loss
-from ost_hf.utility.nonconformity import nonconformity
+from ost_hf.scoring.second_look.proxies import load_mature_proxy, train_mature_proxy, training_steps
+from ost_hf.scoring.second_look.rounds import FOLDS, best_rows, fold, not_corrupted
+from ost_hf.tables.score_table import ScoreTable
 
 SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
 
@@ -136,8 +136,8 @@ def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
             asked.append({pool.rows.content_hashes[row] for row in rows})
         return run_scorer(scorer, pool, table, rows, *arguments)
 
-    monkeypatch.setattr("ost_hf.scoring.second_look_proxy.train", noting_train)
-    monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting_run)
+    monkeypatch.setattr("ost_hf.scoring.second_look.proxies.train", noting_train)
+    monkeypatch.setattr("ost_hf.scoring.second_look.rounds.run_scorer", noting_run)
     score_pool(tmp_path, Rows(doubled), Rows(anchor_dataset), proxy_config, scoring())
     assert len(trained) == len(asked) == 6  # three rounds of two
     for learnt, questions in zip(trained, asked, strict=True):
@@ -209,7 +209,7 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
         kept.append(path)
 
     with monkeypatch.context() as patched:
-        patched.setattr("ost_hf.scoring.second_look.remove_mature_proxy", keep)
+        patched.setattr("ost_hf.scoring.second_look.rounds.remove_mature_proxy", keep)
         score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
     # Of the first round, which no later one asks; then each half's of the second and the third.
     assert [f"{path.parent.name}/{path.name}" for path in kept] == [
@@ -235,7 +235,7 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     def no_train(*arguments: object, **named: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("ost_hf.scoring.second_look_proxy.train", no_train)
+    monkeypatch.setattr("ost_hf.scoring.second_look.proxies.train", no_train)
     score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
     again = ScoreTable(tmp_path / "scores").read()
     np.testing.assert_allclose(again["late_loss"].to_numpy(), whole["late_loss"].to_numpy(), rtol=1e-4)
@@ -259,8 +259,8 @@ def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
         elif 3 in rows:
             run_scorer(scorer, pool, table, [3], *arguments)
 
-    monkeypatch.setattr("ost_hf.scoring.second_look.train_mature_proxy", noting)
-    monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", losing)
+    monkeypatch.setattr("ost_hf.scoring.second_look.rounds.train_mature_proxy", noting)
+    monkeypatch.setattr("ost_hf.scoring.second_look.rounds.run_scorer", losing)
     score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_share=1.0))
     assert sum(3 in rows for rows in learnt[:2]) == 1
     assert not any(3 in rows for rows in learnt[2:4])
@@ -296,10 +296,10 @@ def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
         loaded.append(folder.parent.name)
         return load_mature_proxy(folder, *arguments)
 
-    monkeypatch.setattr("ost_hf.scoring.second_look.run_scorer", noting)
-    monkeypatch.setattr("ost_hf.scoring.second_look.load_mature_proxy", loading)
+    monkeypatch.setattr("ost_hf.scoring.second_look.rounds.run_scorer", noting)
+    monkeypatch.setattr("ost_hf.scoring.second_look.rounds.load_mature_proxy", loading)
     # Nothing is found corrupted: the plan that the doctor's seconds are of.
-    monkeypatch.setattr("ost_hf.scoring.second_look.small_up_to", lambda anchors: -1.0)
+    monkeypatch.setattr("ost_hf.scoring.second_look.rounds.small_up_to", lambda anchors: -1.0)
     config = scoring(second_look_rounds=rounds, second_look_epochs=1.0)
     table = score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
     assert sum(map(len, together)) == len(FOLDS) * planned_passes(config)
@@ -329,7 +329,7 @@ def test_a_proxy_is_read_as_it_was_trained(
         trained.extend(losses(model))
         return result
 
-    monkeypatch.setattr("ost_hf.scoring.second_look_proxy.train", noting)
+    monkeypatch.setattr("ost_hf.scoring.second_look.proxies.train", noting)
     train_mature_proxy(tmp_path / "proxy", "proxy", 0, list(range(20)), pool, proxy_config, config)
     read = losses(load_mature_proxy(tmp_path / "proxy", proxy_config, config))
     np.testing.assert_allclose(read, trained, rtol=1e-5)

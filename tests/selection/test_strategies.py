@@ -9,12 +9,12 @@ import pyarrow as pa
 import pytest
 
 from ost_hf.errors import ConfigError, DataError
+from ost_hf.evidence.conformal import conformal_p
 from ost_hf.selection.config import STRATEGIES, SelectionConfig
 from ost_hf.selection.selector import select
 from ost_hf.selection.setwise import greedy
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, hard_draw
-from ost_hf.utility.conformal import conformal_p
 
 COUNT, ANCHORS = 200, 50
 

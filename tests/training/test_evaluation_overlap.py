@@ -12,14 +12,14 @@ import torch
 import transformers
 from torch.utils.data import TensorDataset
 
-from ost_hf.data.config import DuplicatesConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import DataError
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.score_table import ScoreTable
+from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training.config import OSTConfig
 from ost_hf.training.trainer import OSTTrainer
 

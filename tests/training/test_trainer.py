@@ -15,18 +15,19 @@ import torch
 import transformers
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.config import AnchorConfig, DatasetConfig, DuplicatesConfig, EncodingConfig
+from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
-from ost_hf.scoring.strategy import STRATEGIES
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import select, write_selection
+from ost_hf.strategy import STRATEGIES
+from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training.config import OSTConfig
 from ost_hf.training.sampler import OSTSampler
 from ost_hf.training.trainer import OSTTrainer

@@ -17,9 +17,9 @@ from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.score_table import ScoreTable
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import select
+from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training.trl import OSTSFTConfig, OSTSFTTrainer, _check_rows
 
 

@@ -1,0 +1,1 @@
+"""Exact and near copies: found, reported, and what is done about them."""

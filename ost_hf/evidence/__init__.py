@@ -1,0 +1,1 @@
+"""What numbers say and how surely: p-values, contamination, late losses, rank correlation. Pure functions."""

@@ -1,0 +1,1 @@
+"""The one-step mathematics: pure functions of tensors and modules, no files, no configurations."""

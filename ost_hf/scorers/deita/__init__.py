@@ -1,0 +1,1 @@
+"""DEITA: rated complexity of the questions times rated quality of the answers."""

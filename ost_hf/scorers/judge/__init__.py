@@ -1,0 +1,1 @@
+"""A language model reads each row and rates it."""

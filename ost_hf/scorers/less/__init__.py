@@ -1,0 +1,1 @@
+"""LESS: influence along the checkpoints of a warm-up."""

@@ -1,0 +1,1 @@
+"""One-step utilities: what would one optimizer step on a row do to the anchors' loss?"""

@@ -1,0 +1,228 @@
+"""The estimators of the one-step utility behind one signature: a batch goes in, utilities come out."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ost_hf.errors import ModelError
+from ost_hf.functional.batched import BatchedExact
+from ost_hf.functional.forward import CentralDifference, anchor_direction, choose_step, forward_mode
+from ost_hf.functional.reverse import anchor_directions, first_order_utilities
+from ost_hf.functional.sketch import Sketch
+from ost_hf.functional.step import UpdateRule
+from ost_hf.proxy.model import Proxy
+from ost_hf.scorers.config import ScorerConfig
+
+logger = logging.getLogger(__name__)
+
+Batch = dict[str, Tensor]
+
+# Up to this error of its slopes, in units of their spread, the central difference is preferred: it is cheaper.
+_GOOD_DIFFERENCE = 0.01
+# Above it a central difference says nothing.
+_USELESS_DIFFERENCE = 0.5
+
+
+@dataclass(frozen=True)
+class AnchorSet:
+    """The anchors as an estimator sees them: batches, and the group number of each anchor in their order.
+
+    ``places`` are the anchors' places in the anchor set, in the order of the batches. ``batch_tokens`` is how many
+    tokens of anchors may be evaluated at once; by default those of the largest batch.
+    """
+
+    batches: Sequence[Batch]
+    groups: Sequence[int] | None = None
+    batch_tokens: int | None = None
+    places: Sequence[int] | None = None
+
+    @property
+    def count(self) -> int:
+        """V, the number of anchors."""
+        return sum(len(batch["labels"]) for batch in self.batches)
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Utilities of B candidates, on the CPU.
+
+    ``utility [B]`` is the mean over anchors; ``groups [B, G]`` the means over each group, if asked for;
+    ``error [B]`` the standard error over anchors and ``per_anchor [B, V]``, where each anchor was seen apart, in the
+    anchors' own order; ``sketch [B, k]``.
+    """
+
+    utility: Tensor
+    loss: Tensor
+    groups: Tensor | None = None
+    error: Tensor | None = None
+    columns: dict[str, Tensor] = field(default_factory=dict)
+    sketch: Tensor | None = None
+    per_anchor: Tensor | None = None
+
+    def over(self, divisor: Tensor) -> Estimates:
+        """The same with every utility divided by a number ``[B]`` of its candidate's."""
+
+        def divided(values: Tensor | None) -> Any:
+            return None if values is None else values / divisor.view(-1, *[1] * (values.dim() - 1)).to(values)
+
+        return replace(
+            self,
+            utility=divided(self.utility),
+            groups=divided(self.groups),
+            error=divided(self.error),
+            per_anchor=divided(self.per_anchor),
+        )
+
+
+class Estimator(Protocol):
+    """Estimates the utilities of a batch of candidates."""
+
+    def __call__(self, batch: Batch) -> Estimates:
+        """Scores model inputs with labels ``[B, T]``: estimates of B candidates, on the CPU."""
+        ...
+
+
+class Reverse:
+    """First order from one batched forward and backward pass: :mod:`ost_hf.functional.reverse`."""
+
+    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+        self.proxy, self.rule = proxy, rule
+        self.per_anchor, self.anchors = config.per_anchor, anchors
+        column_of = range(anchors.count) if config.per_anchor else anchors.groups
+        kind = "mean_cosine" if config.utility == "mean_cosine" else "raw"
+        self.directions = anchor_directions(proxy.model, proxy.pairs, anchors.batches, rule, kind, column_of)
+        self.sketch = Sketch(config.sketch_size, config.seed) if config.sketch_size else None
+
+    def __call__(self, batch: Batch) -> Estimates:
+        """Scores model inputs with labels."""
+        scores = first_order_utilities(
+            self.proxy.model, self.proxy.pairs, batch, self.directions, self.rule, self.sketch
+        )
+        columns = {"grad_norm": scores.grad_norm.cpu()}
+        sketch = scores.sketch.cpu() if scores.sketch is not None else None
+        if self.per_anchor:
+            return _over_anchors(scores.utility, scores.loss, self.anchors, columns, sketch)
+        utility = (scores.utility @ self.directions.share).cpu()
+        groups = scores.utility.cpu() if self.anchors.groups is not None else None
+        return Estimates(utility, scores.loss.cpu(), groups, columns=columns, sketch=sketch)
+
+
+class Forward:
+    """First order from forward passes alone: :mod:`ost_hf.functional.forward`.
+
+    The direction itself comes from a backward pass over each anchor; given one by one, they need little memory too.
+
+    Raises:
+        ModelError: If the central difference does not see the slopes at this precision, or forward mode is
+            asked of a model whose kernels do not have it.
+    """
+
+    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+        self.proxy = proxy
+        self.direction = anchor_direction(proxy.model, proxy.pairs, anchors.batches, rule)
+        if self.direction.norm == 0:
+            raise ModelError("the anchors' mean gradient is zero: no candidate could help or hurt them")
+        self.chosen = choose_step(proxy.model, proxy.pairs, self.direction, _first_samples(anchors.batches))
+        self.slopes: Callable[[Batch], tuple[Tensor, Tensor]] = CentralDifference(
+            proxy.model, proxy.pairs, self.direction, self.chosen.step
+        )
+        self.derivative = "central"
+        if config.derivative == "forward_mode" or (
+            config.derivative == "auto" and not self.chosen.error <= _GOOD_DIFFERENCE
+        ):
+            self._try_forward_mode(anchors.batches[0], required=config.derivative == "forward_mode")
+        if self.derivative == "central" and not self.chosen.error <= _USELESS_DIFFERENCE:
+            raise ModelError(
+                f"on the anchors, the best step of the central difference misses the true slopes by "
+                f"{self.chosen.error:.0%} of their spread: at this precision estimator 'forward' says nothing; use "
+                "'reverse', or a proxy with dtype float32"
+            )
+        logger.info("forward estimator: %s, error on the anchors %.2g", self.derivative, self.chosen.error)
+
+    def __call__(self, batch: Batch) -> Estimates:
+        """Scores model inputs with labels."""
+        slope, loss = self.slopes(batch)
+        return Estimates(slope.cpu(), loss.cpu())
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How it differentiates, and how far the best central difference was from the true slopes (of their spread)."""
+        return {
+            "derivative": self.derivative,
+            "central_step": self.chosen.step,
+            "central_error_on_anchors": self.chosen.error if math.isfinite(self.chosen.error) else None,
+        }
+
+    def _try_forward_mode(self, batch: Batch, required: bool) -> None:
+        def slopes(batch: Batch) -> tuple[Tensor, Tensor]:
+            return forward_mode(self.proxy.model, self.proxy.pairs, batch, self.direction)
+
+        try:
+            slopes(batch)
+        except NotImplementedError as error:
+            if "forward AD" not in str(error):  # the model's own, which no other derivative would mend
+                raise
+            if not required:
+                logger.info("no forward-mode derivative in this model (%s)", str(error).splitlines()[0])
+                return
+            raise ModelError(
+                f"scoring.derivative 'forward_mode' is not possible: {str(error).splitlines()[0]} Set "
+                "proxy.attn_implementation to eager, or scoring.derivative to central"
+            ) from error
+        self.slopes, self.derivative = slopes, "forward_mode"
+
+
+class Exact:
+    """The simulated step, batched: :mod:`ost_hf.functional.batched`."""
+
+    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+        self.anchors, self.per_anchor = anchors, config.per_anchor
+        tokens = anchors.batch_tokens or max(batch["labels"].numel() for batch in anchors.batches)
+        self.exact = BatchedExact(proxy.model, proxy.pairs, anchors.batches, rule, tokens)
+
+    def __call__(self, batch: Batch) -> Estimates:
+        """Scores model inputs with labels."""
+        utility_BV, loss = self.exact.utilities(batch)
+        estimates = _over_anchors(utility_BV, loss, self.anchors, {}, None)
+        return estimates if self.per_anchor else replace(estimates, per_anchor=None)
+
+
+ESTIMATORS: dict[str, Any] = {"reverse": Reverse, "forward": Forward, "exact": Exact}
+
+
+def _over_anchors(
+    utility_BV: Tensor,
+    loss: Tensor,
+    anchors: AnchorSet,
+    columns: dict[str, Tensor],
+    sketch: Tensor | None,
+) -> Estimates:
+    """Means, group means and standard errors of per-anchor utilities."""
+    utility_BV = utility_BV.cpu()
+    count = utility_BV.shape[1]
+    error = utility_BV.std(1) / count**0.5 if count > 1 else None
+    by_group = None
+    if anchors.groups is not None:
+        number_V = torch.as_tensor(anchors.groups)
+        by_group = torch.stack(
+            [utility_BV[:, number_V == group].mean(1) for group in range(int(number_V.max()) + 1)], dim=1
+        )
+    mean = utility_BV.mean(1)
+    in_order = utility_BV if anchors.places is None else utility_BV[:, torch.as_tensor(anchors.places).argsort()]
+    return Estimates(mean, loss.cpu(), by_group, error, columns, sketch, in_order)
+
+
+def _first_samples(batches: Sequence[Batch], count: int = 16) -> list[Batch]:
+    chosen: list[Batch] = []
+    for batch in batches:
+        if sum(len(taken["labels"]) for taken in chosen) >= count:
+            break
+        chosen.append(batch)
+    return chosen

@@ -1,0 +1,334 @@
+"""A second look at every row, with proxies that have learnt from what was found before.
+
+The one-step utility of a young proxy finds much of the noise, but not what the proxy cannot tell yet: to it, a
+wrong sum looks like a right one. So two copies of the base model are fine-tuned, each on the rows that the first
+look ranks highest in one half of the pool, and each looks at the *other* half and at the anchors:
+
+* ``late_loss``: how surprising the row is to the proxy that was not trained on it, in nats (``utility/late_loss.py``);
+* ``corrupted_p``: (1 + the number of anchors that are at least as unlike a clean row) / (1 + anchors), a conformal
+  p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". How unlike a row is, its late
+  loss and its one-step utility say together (``utility/nonconformity.py``). For a clean row of the anchors'
+  distribution it is close to uniform: neither it nor an anchor was trained on by these proxies, and an anchor's
+  utility is against the others. Not exactly: the anchors had a say in what was trained on, which can lower their
+  losses (the fewer anchors, the more), and the first look's proxy was warmed up on a few of the rows.
+
+Then further rounds: two more copies learn from the rows of their half that the round before did not find corrupted.
+They have seen more of what is clean and hard, and less of what is corrupted. Each round from the second on asks the
+mixture of its own proxy and those of the rounds between; the last round's answers are the ones that count.
+There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
+a corruption that is alike in both halves can confirm itself: such rows come to look clean. Utilities do not follow.
+
+Tables: ``first_look/`` holds the one-step scores, ``second_look/round-N/`` the losses, the score table both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ost_hf.data.encoding import EncodedDataset
+from ost_hf.duplicates.policy import Excluded
+from ost_hf.errors import DataError, ModelError
+from ost_hf.evidence.conformal import conformal_p, small_up_to
+from ost_hf.evidence.late_loss import late_loss
+from ost_hf.evidence.nonconformity import differ, nonconformity
+from ost_hf.files import write_whole
+from ost_hf.parallel import barrier, free_memory, is_main
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scorers.base import Scorer
+from ost_hf.scorers.perplexity import LossScorer
+from ost_hf.scoring.anchor_scores import read_anchor_scores, score_anchors, score_rows_and_anchors
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.loop import run_scorer
+from ost_hf.scoring.second_look.proxies import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
+from ost_hf.tables.score_table import ScoreTable
+
+logger = logging.getLogger(__name__)
+
+FOLDS = (0, 1)
+# Where next to nothing looks clean (anchors that are not like the pool), this share of a half is learnt from all the
+# same: what passed, and the next.
+_LEAST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class _Look:
+    """One proxy of one round: it learns from rows of half ``k`` and is asked about the other half."""
+
+    number: int
+    k: int
+    losses: ScoreTable
+    learnt_from: list[int]
+
+    @property
+    def name(self) -> str:
+        return f"second look, round {self.number}, half {self.k + 1}"
+
+    @property
+    def place(self) -> int:
+        return len(FOLDS) * (self.number - 1) + self.k
+
+    @property
+    def proxy(self) -> Path:
+        return self.losses.folder / f"proxy-{self.k}"
+
+    @property
+    def anchors(self) -> Path:
+        return self.losses.folder / f"anchors-{self.k}.json"
+
+
+def run_second_look(
+    build: Callable[..., Scorer],
+    pool: EncodedDataset,
+    anchors: EncodedDataset,
+    proxy: ProxyConfig,
+    table: ScoreTable,
+    exclude: Excluded,
+    config: ScoringConfig,
+) -> None:
+    """Scores the whole pool twice into ``table``, and what leads there into tables beside its parts.
+
+    Args:
+        build: Makes the scorer of the first look from a configuration.
+        pool: The candidates, encoded for the proxy.
+        anchors: The anchors, encoded likewise: none of them is ever trained on.
+        proxy: The model that is fine-tuned for the second look.
+        table: The score table; its manifest is written already and gets the anchors' figures.
+        exclude: Rows that are not scored.
+        config: With ``second_look``.
+
+    Raises:
+        DataError: Where a half of the pool has nothing that could be learnt from.
+        ModelError: Where a training diverges, or an anchor's loss is not finite.
+    """
+    first = _first_look(build, pool, anchors, table, exclude, config)
+    rows = _halved(first, pool, config)
+    halves = [rows.filter(pc.equal(rows["half"], k)) for k in FOLDS]
+    learnt_from = [best_rows(half, config.second_look_share) for half in halves]
+    if not all(learnt_from):
+        raise DataError(
+            f"a half of the pool has no row that could be scored ({len(rows)} of {len(pool)} could): nothing can be "
+            "learnt from it. Look at the statuses, or set scoring.second_look to false for so small a pool"
+        )
+    anchor_utility = _anchor_utility(table)
+    weight = config.second_look_utility_weight if anchor_utility is not None else 0.0
+    if weight != config.second_look_utility_weight:
+        logger.info(
+            "second look: p-values go by late losses alone: with utility %r and %d anchors there are no utilities of "
+            "anchors, each against the others, that differ",
+            config.utility, len(anchors),
+        )  # fmt: skip
+    rounds: list[dict[str, Any]] = []
+    looks: dict[int, list[_Look]] = {k: [] for k in FOLDS}
+    for number in range(1, config.second_look_rounds + 1):
+        seen = ScoreTable(table.folder / "second_look" / f"round-{number}")
+        anchor_losses = []
+        for k in FOLDS:
+            others = halves[1 - k]["row"].to_pylist()
+            look = _Look(number, k, seen, learnt_from[k])
+            looks[k] = [*looks[k], look][-proxies_asked(number) :]
+            anchor_losses.append(_look(looks[k], others, pool, anchors, proxy, exclude, config))
+        found = _with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
+        corrupted = pc.mean(found["found_corrupted"]).as_py()
+        rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
+        logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
+        learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in FOLDS]
+    if is_main():
+        table.add_to_manifest(second_look={"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds})
+        _merge(first.read(), found, table, config)
+    barrier()
+
+
+def proxies_asked(number: int) -> int:
+    """How many proxies a round asks about each row: its own and those of the rounds before, without the first's.
+
+    Those learnt from much that is corrupted, and added nothing on development seeds.
+    """
+    return max(1, number - 1)
+
+
+def _halved(first: ScoreTable, pool: EncodedDataset, config: ScoringConfig) -> pa.Table:
+    """``row``, ``example_id``, ``utility`` and ``half`` of the rows that the first look could score, by row.
+
+    Every process holds this of the whole pool: its columns stay arrays, and sketches are not read.
+    """
+    rows = first.read(columns=["row", "example_id", "utility"])
+    rows = rows.filter(pc.is_valid(rows["utility"]))
+    hashes = pool.rows.content_hashes
+    halves = [fold(hashes[row], config.seed) for row in rows["row"].to_pylist()]
+    return rows.append_column("half", pa.array(halves, pa.int8()))
+
+
+def _with_p_values(
+    seen: ScoreTable, rows: pa.Table, anchor_losses: list[list[float]], anchor_utility: np.ndarray | None, weight: float
+) -> pa.Table:
+    """What a round found of each row that it looked at, by row; a row without a loss has no p-value.
+
+    Args:
+        seen: The round's table.
+        rows: ``utility`` and ``half`` of the same rows.
+        anchor_losses: [2][V], those of the proxy that learnt from each half.
+        anchor_utility: [V]; ``None`` if there is none, and then the weight is 0.
+        weight: Of the utility.
+    """
+    found = seen.read(complete=False, columns=["row", "example_id", "loss", "status", "detail"])
+    assert found["row"].equals(rows["row"])
+    losses, utility, halves = (column.to_numpy() for column in (found["loss"], rows["utility"], rows["half"]))
+    p_values = np.full(len(losses), np.nan)
+    for k in FOLDS:
+        asked = (halves != k) & ~np.isnan(losses)
+        of_rows, of_anchors = nonconformity(losses[asked], utility[asked], anchor_losses[k], anchor_utility, weight)
+        p_values[asked] = conformal_p(of_rows, of_anchors)
+    found = found.append_column("p_value", pa.array(p_values, mask=np.isnan(p_values)))
+    return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
+
+
+def _anchor_utility(table: ScoreTable) -> np.ndarray | None:
+    """The anchors' one-step utilities [V], each against the others; ``None`` where there are none, or all are alike.
+
+    Only ``mean_cosine`` has them, and one or two anchors have none that differ.
+    """
+    scores = read_anchor_scores(table)
+    if scores is None or scores["utility"].null_count or not differ(scores["utility"].to_numpy()):
+        return None
+    return scores["utility"].to_numpy()
+
+
+def _merge(first: pa.Table, second: pa.Table, table: ScoreTable, config: ScoringConfig) -> None:
+    """Writes what is missing in the score table; a part at a time is made Python objects."""
+    done = table.rows_done()
+    # A row that only the first look saw gets empty columns.
+    second = second.take(pc.index_in(first["row"], second["row"]))
+    for start in range(0, len(first), config.part_size):
+        records = first.slice(start, config.part_size).to_pylist()
+        for record, found in zip(records, second.slice(start, config.part_size).to_pylist(), strict=True):
+            record |= {"late_loss": found["loss"], "corrupted_p": found["p_value"]}
+            if found["row"] is not None and found["loss"] is None:
+                record["detail"] = f"second look: {found['status']}, {found['detail']}"
+        missing = [record for record in records if record["row"] not in done]
+        if missing:
+            table.write_part(missing)
+
+
+def fold(content_hash: str, seed: int) -> int:
+    """Which half of the pool a row is in: a function of the seed and its content, so that copies share a half."""
+    return hashlib.blake2b(f"second look {seed}:{content_hash}".encode(), digest_size=1).digest()[0] % len(FOLDS)
+
+
+def best_rows(rows: pa.Table, share: float) -> list[int]:
+    """The rows to learn from, best first: those of highest one-step utility.
+
+    Low loss would choose what the proxy knows already, and teach it little.
+
+    Args:
+        rows: ``row``, ``example_id``, ``utility`` of N rows.
+        share: At least one row is taken where there is one.
+    """
+    ordered = rows.sort_by([("utility", "descending"), ("example_id", "ascending")])
+    return ordered["row"][: max(1, round(share * len(rows)))].to_pylist()
+
+
+def not_corrupted(rows: pa.Table) -> list[int]:
+    """The rows that a round did not find corrupted, and at least the tenth that is most like clean ones.
+
+    Args:
+        rows: ``row``, ``example_id``, ``loss``, ``p_value``, ``found_corrupted``; those without a loss are never learnt
+            from.
+
+    Returns:
+        Rows in the order of their ``example_id``: training does not depend on near ties of losses.
+    """
+    seen = rows.filter(pc.is_valid(rows["loss"]))
+    clean = seen.filter(pc.invert(seen["found_corrupted"]))
+    least = math.ceil(_LEAST_SHARE * len(seen))
+    if len(clean) < least:
+        order = [("p_value", "descending"), ("loss", "ascending"), ("example_id", "ascending")]
+        clean = seen.sort_by(order).slice(0, least)
+    return clean.sort_by("example_id")["row"].to_pylist()
+
+
+def _first_look(
+    build: Callable[..., Scorer],
+    pool: EncodedDataset,
+    anchors: EncodedDataset,
+    table: ScoreTable,
+    exclude: Excluded,
+    config: ScoringConfig,
+) -> ScoreTable:
+    """The one-step scores of every row, beside those of the anchors."""
+    part = ScoreTable(table.folder / "first_look")
+    missing = sorted(set(range(len(pool))) - part.rows_done())
+    if is_main():
+        part.write_manifest({"estimator": config.estimator}, rows=len(pool))
+    barrier()
+    if missing:
+        scorer = build(config=config)
+        score_rows_and_anchors(scorer, pool, anchors, table, missing, exclude, config, part)
+        del scorer
+        free_memory()
+    return part
+
+
+def _look(
+    looks: list[_Look],
+    others: list[int],
+    pool: EncodedDataset,
+    anchors: EncodedDataset,
+    proxy: ProxyConfig,
+    exclude: Excluded,
+    config: ScoringConfig,
+) -> list[float]:
+    """Trains the last of some proxies and asks them all about the rows ``others`` and the anchors, where missing.
+
+    Returns:
+        The anchors' losses.
+    """
+    look = looks[-1]
+    missing = sorted(set(others) - look.losses.rows_done())
+    has_anchors = look.anchors.exists()
+    if is_main():
+        look.losses.write_manifest({"look": "second", "round": look.number}, rows=0)
+    barrier()
+    if missing or not has_anchors:
+        if not look.learnt_from:
+            raise DataError(
+                f"no row of a half of the pool had a loss in round {look.number - 1} of the second look: see the "
+                f"statuses in {look.losses.folder.parent}"
+            )
+        for each in looks:
+            seed = proxy.seed + each.place
+            train_mature_proxy(each.proxy, each.name, seed, each.learnt_from, pool, proxy, config)
+        models = [load_mature_proxy(each.proxy, proxy, config) for each in looks]
+        scorer = LossScorer(partial(late_loss, models), pool.encoder.processing_class, config)
+        run_scorer(scorer, pool, look.losses, missing, exclude, config)
+        if is_main():
+            _write_anchor_losses(scorer, anchors, look.anchors)
+        del scorer, models
+        free_memory()
+    barrier()
+    if is_main() and look.number in (1, config.second_look_rounds):
+        # No later round asks them, and copies of a large proxy would fill the disk.
+        for each in looks:
+            remove_mature_proxy(each.proxy)
+    return json.loads(look.anchors.read_text())
+
+
+def _write_anchor_losses(scorer: LossScorer, anchors: EncodedDataset, path: Path) -> None:
+    losses = []
+    for row, score in enumerate(score_anchors(scorer, anchors)):
+        if score.loss is None or not math.isfinite(score.loss):
+            raise ModelError(f"the second look's loss of anchor {row} is {score.loss}: {LOWER}")
+        losses.append(score.loss)
+    text = json.dumps(losses) + "\n"
+    write_whole(path, lambda temporary: temporary.write_text(text))

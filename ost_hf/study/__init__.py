@@ -1,0 +1,1 @@
+"""Many runs side by side: plan, workers, results, statistics, tables and plots."""

@@ -1,0 +1,1 @@
+"""The tables in which the stages meet: statuses, scores, anchors, selections. pyarrow only."""

@@ -1,1 +1,0 @@
-"""The mathematics: functions of tensors and modules. No files, no processes, no configurations."""
