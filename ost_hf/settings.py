@@ -82,7 +82,7 @@ def coerced(cls: type, values: Mapping[str, Any], where: str) -> Section:
     require_known(f"field of section {where}", values, allowed)
     for key, item in allowed.items():
         if item.default is MISSING and item.default_factory is MISSING and key not in values:
-            raise ConfigError(f"{where}.{key} is not set: {item.metadata['help']}")
+            raise ConfigError(f"{where}.{key} is not set: {item.metadata.get('help', 'it has no default')}")
     return {key: typed(f"{where}.{key}", value, kinds_of(hints[key])) for key, value in values.items()}
 
 

@@ -1,88 +1,144 @@
-"""Whole ways of selecting, by one name: defaults for the sections ``duplicates``, ``scoring`` and ``selection``.
+"""Whole ways of choosing rows, by one name: defaults for the sections ``duplicates``, ``scoring`` and ``selection``.
 
-* ``auto``      one-step utilities choose what two proxies learn from; a second look with those and the utilities tell
-                clean rows from corrupted ones; rows as clean as the anchors come first, and of too many of them there
-                is a draw, hard rows more often unless corruption is hardly told apart; of exact and near copies
-                one is scored, near copies of anchors are not: a copy of a clean row is as clean, and nothing else
-                keeps it out
-* ``one_step``  the one-step utility alone (mean cosine, AdamW), highest first
-* ``paper``     the paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step,
-                simulated for each row, highest first
+* ``auto``      One-step utilities choose what two proxies learn from. A second look with those proxies tells clean rows
+                from corrupted ones. Rows as clean as the anchors come first; of too many of them there is a draw, hard
+                rows more often unless corruption is hardly told apart. One of several copies is scored, and no near copy
+                of an anchor: a copy of a clean row is as clean, and nothing else keeps it out.
+* ``one_step``  The one-step utility alone (mean cosine, AdamW), highest first.
+* ``paper``     The paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step, simulated
+                for each row, highest first.
 
+Every door (Python functions, trainers, YAML and flags, studies) comes through :func:`resolve`.
 Standard library only: ``--help`` reads this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import ConfigError, require_choice
-
-Section = dict[str, Any]
+from ost_hf.scoring.config import DEFAULT_SCORER, ScoringConfig
+from ost_hf.selection.config import ORDERS, SelectionConfig
+from ost_hf.settings import Section, build, given_fields
 
 DEFAULT_STRATEGY = "auto"
 
 STRATEGIES: dict[str, dict[str, Section]] = {
     "auto": {
         "duplicates": {"within_pool": "drop", "near": True, "anchors": "drop"},
-        "scoring": {"second_look": True},
-        "selection": {"strategy": "auto"},
+        "scoring": {"second_stage": "second_look"},
+        "selection": {"order": "auto"},
     },
-    "one_step": {"scoring": {"second_look": False}, "selection": {"strategy": "top"}},
+    "one_step": {"scoring": {"second_stage": None}, "selection": {"order": "top"}},
     "paper": {
         "scoring": {
-            "scorer": "one_step",
-            "estimator": "exact",
-            "utility": "raw",
-            "update_rule": "sgd",
-            "second_look": False,
+            "scorer": DEFAULT_SCORER,
+            DEFAULT_SCORER: {"estimator": "exact", "utility": "raw", "update_rule": "sgd"},
+            "second_stage": None,
         },
-        "selection": {
-            "strategy": "top",
-            "aggregate": None,
-            "length_strata": 1,
-            "balance_by": None,
-            "drop_toxic": False,
-        },
+        "selection": {"order": "top", "aggregate": None, "length_strata": 1, "balance_by": None, "drop_toxic": False},
     },
 }
 
-# First order ranks as the simulated step does, at a small part of its cost; docs/scoring.md has both.
-_PAPER_LETS = "estimator"
+# The sections that a strategy speaks of, and the class of each.
+SECTIONS: dict[str, type] = {"duplicates": DuplicatesConfig, "scoring": ScoringConfig, "selection": SelectionConfig}
+
+# What may be changed of `paper`: first order ranks as the simulated step does, at a small part of its cost
+# (docs/scoring.md has both), and exact steps near the cut are the simulated step where it matters.
+_PAPER_LETS: dict[str, tuple[str, ...]] = {"estimator": ("reverse", "forward", "exact"), "second_stage": ("cascade",)}
 
 
-def apply_strategy(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
+@dataclass(frozen=True)
+class Choice:
+    """How rows are chosen: what was given, and what it comes to over the strategy's defaults.
+
+    Attributes:
+        strategy: The name.
+        given: The fields that were given, by section.
+        duplicates: What is done about copies.
+        scoring: How the pool is scored.
+        selection: How much is kept, and in which order.
+    """
+
+    strategy: str
+    given: Mapping[str, Section]
+    duplicates: DuplicatesConfig
+    scoring: ScoringConfig
+    selection: SelectionConfig
+
+    def selecting(self, **fields: Any) -> Choice:
+        """The same with other fields of ``selection``, as if they had been given."""
+        given = {**self.given, "selection": {**self.given.get("selection", {}), **fields}}
+        return resolve(self.strategy, **given)
+
+
+def resolve(strategy: str | None = None, *, duplicates: Any = None, scoring: Any = None, selection: Any = None) -> Choice:
     """Lays what was given over a strategy's defaults.
 
     Args:
-        name: One of ``STRATEGIES``.
-        given: Fields that were given, by section.
+        strategy: One of ``STRATEGIES``; ``auto`` by default.
+        duplicates: What was given of that section: a mapping, or a ``DuplicatesConfig``, of which the fields count that
+            it was made with.
+        scoring: The same, or a ``ScoringConfig``.
+        selection: The same, or a ``SelectionConfig``.
 
     Returns:
-        The sections that the strategy speaks of, with its fields where nothing else was given. Beside another scorer
-        than ``one_step`` nothing is changed: there is no one-step utility to look at.
+        The choice. With another scorer than the default one a strategy has no defaults: there is no one-step utility to
+        look at again.
 
     Raises:
-        ConfigError: For an unknown name, or where ``paper`` would not be the paper's method any more.
+        ConfigError: For an unknown strategy, field or value, or where ``paper`` would not be the paper's method any more.
     """
-    require_choice("strategy", name, STRATEGIES)
-    defaults = STRATEGIES[name]
-    scoring = given.get("scoring", {})
-    if scoring.get("scorer", "one_step") != "one_step" and name != "paper":
-        return {section: given.get(section, {}) for section in defaults}
+    name = DEFAULT_STRATEGY if strategy is None else strategy
+    try:
+        require_choice("strategy", name, STRATEGIES)
+    except ConfigError as error:
+        raise ConfigError(f"{error} (selection.order has {name})" if name in ORDERS else str(error)) from None
+    values = {"duplicates": duplicates, "scoring": scoring, "selection": selection}
+    given = {section: given_fields(section, values[section], cls) for section, cls in SECTIONS.items()}
+    settled = {section: _laid_over(_defaults(name, given).get(section, {}), given[section]) for section in SECTIONS}
+    built = {section: build(cls, settled[section], section) for section, cls in SECTIONS.items()}
+    built["scoring"] = _at_cut(built["scoring"], built["selection"])
+    return Choice(name, {section: fields for section, fields in given.items() if fields}, **built)
+
+
+def _defaults(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
+    """A strategy's fields, as far as they go with what was given."""
+    scoring = given["scoring"]
     if name == "paper":
-        for section, fixed in defaults.items():
-            _refuse_changes(section, given.get(section, {}), fixed)
-    wanted = {section: dict(fields) for section, fields in defaults.items()}
-    if scoring.get("estimator") == "cascade":
-        wanted["scoring"].pop("second_look", None)
-    return {section: {**fields, **given.get(section, {})} for section, fields in wanted.items()}
+        for section, fixed in STRATEGIES[name].items():
+            _refuse_changes(section, given[section], fixed)
+    elif scoring.get("scorer", DEFAULT_SCORER) != DEFAULT_SCORER:
+        return {}
+    return STRATEGIES[name]
+
+
+def _laid_over(below: Section, above: Section) -> Section:
+    """Fields over fields; of nested sections each field by itself."""
+    result = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = {**result[key], **value} if both else value
+    return result
+
+
+def _at_cut(scoring: ScoringConfig, selection: SelectionConfig) -> ScoringConfig:
+    """A second stage that works near the cut knows of the selection's, where it names none of its own."""
+    options = scoring.stage_options
+    if not hasattr(options, "at_cut"):
+        return scoring
+    settled = options.at_cut(selection.keep_ratio, selection.other_cuts)
+    return replace(scoring, sections={**scoring.sections, str(scoring.second_stage): settled})
 
 
 def _refuse_changes(section: str, given: Section, fixed: Section) -> None:
     for key, value in fixed.items():
-        if key != _PAPER_LETS and key in given and given[key] != value:
+        if isinstance(value, Mapping):
+            _refuse_changes(f"{section}.{key}", given.get(key) or {}, dict(value))
+        elif key in given and given[key] != value and given[key] not in _PAPER_LETS.get(key, ()):
             raise ConfigError(
                 f"strategy 'paper' is the paper's method to the letter, with {section}.{key} {value!r}, got "
                 f"{given[key]!r}: use strategy 'one_step' or 'auto' to change it"

@@ -175,6 +175,13 @@ class Rows:
             digest.update(f"{example_id}\0{content_hash}\n".encode())
         return digest.hexdigest()
 
+    def column_digest(self, column: str) -> str | None:
+        """A hash of the values of one of the dataset's own columns; ``None`` where there is no such column."""
+        if column not in self.dataset.column_names:
+            return None
+        values = json.dumps(list(self.dataset[column]), default=str)
+        return hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
+
     def _hash(self, record: dict[str, Any], row: int) -> str:
         try:
             example = self._parse(record, row, "")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ost_hf.errors import require_choice, require_integer, require_range
+from ost_hf.settings import remembers_given
 
 
+@remembers_given
 @dataclass(frozen=True)
 class DuplicatesConfig:
     """What is done about rows of the pool that stand there twice, or in the anchors or the evaluation set too."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import pyarrow.compute as pc
 from jinja2 import Environment, StrictUndefined
 
 from ost_hf.errors import ConfigError
-from ost_hf.scorers.base import PROXY, find_scorer
+from ost_hf.scorers.registry import PROXY, SCORERS
+from ost_hf.tables.selection_table import SelectionTable
 
 TEMPLATE = Path(__file__).parent / "dataset_card.md.jinja"
 
@@ -23,30 +23,21 @@ UTILITY_TEXTS = {
     "relative": "drop of the mean anchor loss after one step on the row, over the row's own loss",
 }
 
-# Scorers that ask models of their own: the option that names each, and what the model does.
-_MODELS = {
-    "judge": {"judge_model": "judge"},
-    "deita": {
-        "deita_complexity_model": "rater of complexity",
-        "deita_quality_model": "rater of quality",
-        "deita_embedding_model": "embedding of a row",
-    },
-}
 
-
-def render_card(repo_id: str, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], source: str) -> str:
+def render_card(repo_id: str, scores: pa.Table, selection: SelectionTable, manifest: dict[str, Any], source: str) -> str:
     """The card's text, without its YAML head.
 
     Args:
         repo_id: The repository's full name.
         scores: The score table.
-        selection: The selection table.
+        selection: The selection.
         manifest: The score table's manifest.
         source: Where the pool was read from.
     """
     identity = manifest["identity"]
     scoring = identity["scoring"]
-    kept = selection.filter(pc.field("kept"))
+    options = scoring.get(scoring["scorer"], {})
+    kept = selection.kept
     statuses = scores["status"].value_counts().to_pylist()
     template = Environment(undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False)
     return template.from_string(TEMPLATE.read_text()).render(
@@ -59,25 +50,22 @@ def render_card(repo_id: str, scores: pa.Table, selection: pa.Table, manifest: d
         highest=pc.max(kept["utility"]).as_py(),
         statuses=sorted(statuses, key=lambda status: -status["counts"]),
         scoring=scoring,
-        utility_text=UTILITY_TEXTS[scoring["utility"]],
+        options=options,
+        stage=scoring.get(scoring["second_stage"], {}) if scoring["second_stage"] else {},
+        utility_text=UTILITY_TEXTS.get(options.get("utility", "")),
         uses_proxy=_uses_proxy(scoring["scorer"]),
-        models={what: _public_name(scoring[option]) for option, what in _MODELS.get(scoring["scorer"], {}).items()},
-        selection=selection_settings(selection),
-        explanation=(selection.schema.metadata or {}).get(b"explanation", b"").decode(),
+        public_name=_public_name,
+        selection=dict(selection.metadata.settings),
+        explanation=selection.explanation,
         proxy=identity["proxy"],
         proxy_name=_public_name(identity["proxy"]["model"]),
         versions=manifest["versions"],
     )
 
 
-def selection_settings(selection: pa.Table) -> dict[str, Any]:
-    """The settings that a selection table was made with; none if it was made elsewhere."""
-    return json.loads((selection.schema.metadata or {}).get(b"selection", "{}"))
-
-
 def _uses_proxy(scorer: str) -> bool:
     try:
-        return PROXY in find_scorer(scorer).needs
+        return PROXY in SCORERS.find(scorer).needs
     except ConfigError:  # one of the user's own that this process did not import: nothing is known, nothing is said
         return False
 

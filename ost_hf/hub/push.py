@@ -11,18 +11,19 @@ from huggingface_hub import DatasetCard, HfApi, hf_hub_download
 
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
-from ost_hf.hub.card import render_card, selection_settings
+from ost_hf.hub.card import render_card
 from ost_hf.hub.config import HubConfig
+from ost_hf.tables.score_table import ScoreTable
+from ost_hf.tables.selection_table import SelectionTable
 
 
-def push_curated(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any], config: HubConfig) -> str:
+def push_curated(pool: Rows, scores: ScoreTable, selection: SelectionTable, config: HubConfig) -> str:
     """Pushes the kept rows of a pool.
 
     Args:
         pool: The pool that was scored.
         scores: Its score table.
-        selection: Its selection table.
-        manifest: The score table's manifest, for the card.
+        selection: Its selection.
         config: The repository.
 
     Returns:
@@ -32,7 +33,8 @@ def push_curated(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: di
         DataError: If the tables are not of this pool, or the selection not of these scores.
         ConfigError: If the Hub knows no such licence.
     """
-    _check_tables(pool, scores, selection, manifest)
+    table = scores.read()
+    _check_tables(pool, table, selection, scores.manifest())
     if config.license is not None:
         _check_license(config.license)
     kept = kept_dataset(pool, selection)
@@ -40,28 +42,29 @@ def push_curated(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: di
     # The configurations' own metadata is written into the card by push_to_hub; the text joins it afterwards.
     # The split is named: a pool read as a slice is of a split like `train[:10%]`, which is no name on the Hub.
     kept.push_to_hub(repo_id, split="train", revision=config.revision)
-    table = datasets.Dataset(pa.table(scores))
-    table.push_to_hub(repo_id, config_name="scores", split="train", revision=config.revision)
+    datasets.Dataset(table.replace_schema_metadata(None)).push_to_hub(
+        repo_id, config_name="scores", split="train", revision=config.revision
+    )
     # DatasetCard.load knows no revision: by a repository's name it would read the main branch's card.
     card = DatasetCard.load(hf_hub_download(repo_id, "README.md", repo_type="dataset", revision=config.revision))
     card.data.tags = sorted({*(card.data.get("tags") or []), "ost-hf", "data-selection"})
     if config.license is not None:
         card.data.license = config.license
-    card.text = render_card(repo_id, scores, selection, manifest, pool.config.path)
+    card.text = render_card(repo_id, table, selection, scores.manifest(), pool.config.path)
     card.push_to_hub(repo_id, repo_type="dataset", revision=config.revision, commit_message="Describe the selection")
     return repo_id
 
 
-def _check_tables(pool: Rows, scores: pa.Table, selection: pa.Table, manifest: dict[str, Any]) -> None:
+def _check_tables(pool: Rows, scores: pa.Table, selection: SelectionTable, manifest: dict[str, Any]) -> None:
     if pool.fingerprint != manifest["identity"]["pool"]:
         raise DataError(
             "the pool is not the one that was scored: its rows, their order or its id_column have changed since"
         )
     columns = ["example_id", "row"]
-    if selection_settings(selection).get("aggregate") is None:
+    if selection.metadata.settings.get("aggregate") is None:
         columns.append("utility")  # else one number was made of the groups' utilities: the scores have no such column
-    is_selection = set(selection.column_names) >= {*columns, "utility", "rank", "kept"}
-    if not is_selection or not selection.select(columns).equals(scores.select(columns)):
+    is_selection = set(selection.table.column_names) >= {*columns, "utility", "rank", "kept"}
+    if not is_selection or not selection.table.select(columns).equals(scores.select(columns)):
         raise DataError("the selection table was not made of these scores: run the select stage again")
 
 
@@ -73,9 +76,9 @@ def _check_license(name: str) -> None:
         raise ConfigError(f"hub.license {name!r} is refused by the Hub: {error}") from error
 
 
-def kept_dataset(pool: Rows, selection: pa.Table) -> datasets.Dataset:
+def kept_dataset(pool: Rows, selection: SelectionTable) -> datasets.Dataset:
     """The kept rows in the pool's order, with ``example_id``, ``ost_utility`` and ``ost_rank``."""
-    records = {record["row"]: record for record in selection.to_pylist() if record["kept"]}
+    records = {record["row"]: record for record in selection.table.to_pylist() if record["kept"]}
     rows = sorted(records)
     kept = _with_images(pool.dataset.select(rows), pool)
     columns = {

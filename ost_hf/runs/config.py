@@ -5,38 +5,38 @@ Standard library and configuration classes only: ``--help`` reads this module an
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ost_hf.runs.yaml_values import dump_yaml, parse_yaml
 from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
 from ost_hf.duplicates.config import DuplicatesConfig
-from ost_hf.errors import ConfigError, require_choice, require_integer, require_known, unknown_key
+from ost_hf.errors import ConfigError, require_integer, unknown_key
 from ost_hf.evaluation.config import EvaluationConfig
-from ost_hf.files import write_whole
+from ost_hf.files import write_text
 from ost_hf.hub.config import HubConfig
 from ost_hf.models import TargetConfig
 from ost_hf.proxy.config import ProxyConfig
+from ost_hf.runs.yaml_values import dump_yaml, parse_yaml
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.strategy import DEFAULT_STRATEGY, STRATEGIES, apply_strategy
-from ost_hf.selection.config import STRATEGIES as ORDERS
 from ost_hf.selection.config import SelectionConfig
+from ost_hf.settings import Section, as_mapping, build
+from ost_hf.strategy import Choice, resolve
+
+CONFIG_FILE = "config.yaml"
 
 
 @dataclass(frozen=True)
 class AccelerateConfig:
     """With a file, a command starts itself under ``accelerate launch``; `run` does so stage by stage."""
 
-    config_file: str | None = field(default=None, metadata={"help": "accelerate config for all stages"})
+    config_file: str | None = field(default=None, metadata={"common": True, "help": "accelerate config for all stages"})
     score: str | None = field(default=None, metadata={"help": "another one for scoring"})
     train: str | None = field(default=None, metadata={"help": "another one for training"})
     evaluate: str | None = field(default=None, metadata={"help": "another one for evaluation"})
     num_processes: int | None = field(
-        default=None, metadata={"help": "processes over all machines, in place of the file's"}
+        default=None, metadata={"common": True, "help": "processes over all machines, in place of the file's"}
     )
 
     def __post_init__(self) -> None:
@@ -61,23 +61,30 @@ SECTIONS: dict[str, Any] = {
     "hub": HubConfig,
     "accelerate": AccelerateConfig,
 }
+# What a strategy has defaults for.
+_CHOOSING = ("duplicates", "scoring", "selection")
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """The resolved configuration of a run directory; sections that were not given are ``None`` or defaults."""
+    """The configuration of a run directory: what was given, and what it comes to.
+
+    Attributes:
+        run_dir: The run directory.
+        given: The sections as they were given, which ``config.yaml`` keeps: running with that file replays the run.
+        choice: How rows are chosen: ``duplicates``, ``scoring`` and ``selection``, over the strategy's defaults.
+        training: Fields of ``OSTConfig``.
+    """
 
     run_dir: str
-    strategy: str = DEFAULT_STRATEGY
+    given: Section
+    choice: Choice = field(default_factory=resolve)
     pool: DatasetConfig | None = None
     anchors: AnchorConfig | None = None
-    duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     encoding: EncodingConfig = field(default_factory=EncodingConfig)
     proxy: ProxyConfig | None = None
-    scoring: ScoringConfig = field(default_factory=ScoringConfig)
-    selection: SelectionConfig = field(default_factory=SelectionConfig)
     target: TargetConfig | None = None
-    training: dict[str, Any] = field(default_factory=dict)
+    training: Section = field(default_factory=dict)
     evaluation: EvaluationConfig | None = None
     hub: HubConfig | None = None
     accelerate: AccelerateConfig = field(default_factory=AccelerateConfig)
@@ -88,139 +95,118 @@ class RunConfig:
         return Path(self.run_dir).expanduser()
 
     @property
-    def scoring_near_the_cut(self) -> ScoringConfig:
-        """``scoring`` with the cut that cascade's exact steps go to, where it names none."""
-        return self.scoring.near_the_cut(self.selection.keep_ratio)
+    def strategy(self) -> str:
+        """The name of the strategy."""
+        return self.choice.strategy
+
+    @property
+    def duplicates(self) -> DuplicatesConfig:
+        """What is done about copies."""
+        return self.choice.duplicates
+
+    @property
+    def scoring(self) -> ScoringConfig:
+        """How the pool is scored."""
+        return self.choice.scoring
+
+    @property
+    def selection(self) -> SelectionConfig:
+        """How much is kept, and in which order."""
+        return self.choice.selection
+
+    def resolved(self) -> Section:
+        """Every setting with its value, defaults too."""
+        sections = {name: getattr(self, name) for name in SECTIONS}
+        settings = {name: as_mapping(section) for name, section in sections.items() if section is not None}
+        return {"run_dir": self.run_dir, "strategy": self.strategy, **settings, "training": dict(self.training)}
 
     def require(self, *sections: str) -> None:
         """Raises ``ConfigError`` unless all ``sections`` were given."""
         missing = [name for name in sections if getattr(self, name) is None]
         if missing:
-            needed = " and ".join(f"{name} ({_first_field(name)})" for name in missing)
+            needed = " and ".join(f"{name} ({name}.{fields(SECTIONS[name])[0].name})" for name in missing)
             raise ConfigError(
                 f"this command needs the section{'s' * (len(missing) > 1)} {needed}, in the YAML or as flags"
             )
 
+    def with_training(self, **changes: Any) -> RunConfig:
+        """The same with other fields of ``training``."""
+        training = {**self.training, **changes}
+        return replace(self, training=training, given={**self.given, "training": training})
+
     def write(self) -> Path:
-        """Writes ``config.yaml`` into the run directory; running with it replays the run."""
-        resolved = {key: value for key, value in asdict(self).items() if value is not None}
+        """Writes what was given as ``config.yaml`` of the run directory."""
+        path = self.folder / CONFIG_FILE
         # It is meant once: the next training would start from the end of this one, and do nothing.
-        resolved["training"].pop("resume_from_checkpoint", None)
-        path = self.folder / "config.yaml"
-        write_whole(path, lambda temporary: temporary.write_text(dump_yaml(resolved)))
+        write_text(path, self.as_yaml(without=("resume_from_checkpoint",)))
         return path
 
+    def as_yaml(self, without: tuple[str, ...] = ()) -> str:
+        """What was given, but for some fields of ``training``, as :func:`load_config` reads it."""
+        given = {name: values for name, values in self.given.items() if values != {}}
+        if "training" in given:
+            given["training"] = {key: value for key, value in given["training"].items() if key not in without}
+        return dump_yaml({"run_dir": self.run_dir, **given})
 
-def load_config(path: str | None, overrides: dict[str, str], run_dir: str | None = None) -> RunConfig:
+
+def load_config(path: str | None, overrides: Mapping[str, str], run_dir: str | None = None) -> RunConfig:
     """Reads a YAML and lays flags over it.
 
     Args:
         path: The YAML; without one, ``run_dir/config.yaml`` if it exists.
-        overrides: Flag texts by ``section.field``, or ``strategy``.
+        overrides: Flag texts by dotted name: ``scoring.judge.model``, or ``strategy``.
         run_dir: In place of the YAML's.
 
     Raises:
         ConfigError: For an unreadable file, an unknown section or field, a value of another type, or a
             value that is not allowed.
     """
-    if path is None and run_dir is not None and (Path(run_dir).expanduser() / "config.yaml").exists():
-        path = str(Path(run_dir).expanduser() / "config.yaml")
-    given = _read(path) if path is not None else {}
-    if "strategy" in overrides and path is not None and _is_written(path, given):
-        given = _without_strategy(given, overrides["strategy"])
+    if path is None and run_dir is not None and (Path(run_dir).expanduser() / CONFIG_FILE).exists():
+        path = str(Path(run_dir).expanduser() / CONFIG_FILE)
+    given = read_yaml(path) if path is not None else {}
     for name, text in overrides.items():
-        section, _, key = name.partition(".")
-        if not key:
-            given[section] = text
-            continue
-        values = given.setdefault(section, {})
-        if values is None:
-            values = given[section] = {}
-        values[key] = parse_yaml(text, f"--{name}")
+        *sections, key = name.split(".")
+        values = given
+        for section in sections:
+            inner = values.get(section)
+            if inner is not None and not isinstance(inner, dict):
+                raise ConfigError(f"section {section} must hold fields and values, got {inner!r}")
+            values[section] = values = dict(inner or {})
+        values[key] = parse_yaml(text, f"--{name}") if sections else text
     if run_dir is not None:
         given["run_dir"] = run_dir
     return build_config(given)
 
 
-def build_config(given: dict[str, Any]) -> RunConfig:
+def build_config(given: Mapping[str, Any]) -> RunConfig:
     """Checks a mapping of sections and makes the configuration of it.
 
     Raises:
         ConfigError: As :func:`load_config`.
     """
-    built: dict[str, Any] = {}
-    for name, values in _with_strategy(given).items():
-        if name in ("run_dir", "strategy"):
-            built[name] = str(values)
-        elif name == "training":
-            built[name] = _check_training(values or {})
-        elif name not in SECTIONS:
-            raise ConfigError(unknown_key("section", name, ["run_dir", "strategy", "training", *SECTIONS]))
-        elif values is not None:
-            built[name] = _build_section(name, values)
-    if not built.get("run_dir"):
+    for name in given:
+        if name not in ("run_dir", "strategy", "training", *SECTIONS):
+            raise ConfigError(unknown_key("section", str(name), ["run_dir", "strategy", "training", *SECTIONS]))
+    if not given.get("run_dir"):
         raise ConfigError("run_dir is not set: name the folder for this run's tables, in the YAML or as --run_dir")
-    return RunConfig(**built)
+    built = {
+        name: build(SECTIONS[name], values, name)
+        for name, values in given.items()
+        if name in SECTIONS and name not in _CHOOSING and values is not None
+    }
+    strategy = given.get("strategy")
+    choice = resolve(None if strategy is None else str(strategy), **{name: given.get(name) for name in _CHOOSING})
+    training = _check_training(given.get("training") or {})
+    kept = {name: value for name, value in given.items() if name != "run_dir" and value is not None}
+    return RunConfig(str(given["run_dir"]), kept, choice, training=training, **built)
 
 
-# What a strategy has defaults for.
-_OF_STRATEGIES = ("duplicates", "scoring", "selection")
+def read_yaml(path: str) -> Section:
+    """The sections of a YAML.
 
-
-def _with_strategy(given: dict[str, Any]) -> dict[str, Any]:
-    """The sections with the strategy's fields where nothing else was given."""
-    name = str(given.get("strategy", DEFAULT_STRATEGY))
-    try:
-        require_choice("strategy", name, STRATEGIES)
-    except ConfigError as error:
-        raise ConfigError(f"{error} (selection.strategy has {name})" if name in ORDERS else str(error)) from None
-    sections = {name: given.get(name) or {} for name in _OF_STRATEGIES}
-    if not all(isinstance(section, dict) for section in sections.values()):
-        return given  # refused where sections are built
-    return {**given, **apply_strategy(name, sections)}
-
-
-def held_values(config: RunConfig, overrides: Mapping[str, str]) -> list[str]:
-    """``strategy`` and fields of ``selection`` that neither a flag nor a default has given, one phrase each."""
-    usual = apply_strategy(config.strategy, {"scoring": asdict(config.scoring)})["selection"]
-    values, default = asdict(config.selection), asdict(SelectionConfig(**usual))
-    held = {"strategy": config.strategy} if config.strategy != DEFAULT_STRATEGY else {}
-    held |= {f"selection.{name}": value for name, value in values.items() if value != default[name]}
-    return [f"{name} {value}" for name, value in held.items() if name not in overrides]
-
-
-def _is_written(path: str, given: dict[str, Any]) -> bool:
-    """Whether a file is the ``config.yaml`` of its own run directory: all fields of a file by hand were meant."""
-    own = Path(str(given.get("run_dir") or ".")).expanduser() / "config.yaml"
-    return own.resolve() == Path(path).expanduser().resolve()
-
-
-def _without_strategy(given: dict[str, Any], wanted: str) -> dict[str, Any]:
-    """The sections of a run directory's file without what its own strategy has written, if another one is wanted.
-
-    A run directory's ``config.yaml`` holds every field; as given ones they would outweigh the new strategy's.
+    Raises:
+        ConfigError: If there is no such file, or it is no YAML of sections.
     """
-    old = str(given.get("strategy", DEFAULT_STRATEGY))
-    if old == wanted or old not in STRATEGIES:
-        return given
-    result = dict(given)
-    for section in _OF_STRATEGIES:
-        values = given.get(section) or {}
-        written = {item.name: item.default for item in section_fields(section)}
-        written |= STRATEGIES[old].get(section, {})
-        if isinstance(values, dict):
-            # A field with no value here was not given: its default is None.
-            result[section] = {key: value for key, value in values.items() if value != written.get(key, value)}
-            result[section] |= {key: value for key, value in values.items() if key not in written}
-    return result
-
-
-def section_fields(section: str) -> list[Field[Any]]:
-    """The fields of a section, for flags and for help."""
-    return list(fields(SECTIONS[section]))
-
-
-def _read(path: str) -> dict[str, Any]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise ConfigError(f"there is no configuration file {path}")
@@ -230,49 +216,27 @@ def _read(path: str) -> dict[str, Any]:
     return given
 
 
-def _build_section(section: str, values: Any) -> Any:
-    if not isinstance(values, dict):
-        raise ConfigError(f"section {section} must hold fields and values, got {values!r}")
-    cls = SECTIONS[section]
-    hints = typing.get_type_hints(cls)
-    allowed = {item.name: item for item in fields(cls)}
-    require_known(f"field of section {section}", values, allowed)
-    for key, item in allowed.items():
-        if item.default is MISSING and item.default_factory is MISSING and key not in values:
-            raise ConfigError(f"{section}.{key} is not set: {item.metadata['help']}")
-    return cls(**{key: _typed(f"{section}.{key}", value, hints[key]) for key, value in values.items()})
+def held_values(config: RunConfig, overrides: Mapping[str, str]) -> list[str]:
+    """What an earlier command's flags still decide of the strategy and the selection, one phrase each."""
+    held = {"strategy": config.strategy} if "strategy" in config.given else {}
+    held |= {f"selection.{name}": value for name, value in (config.given.get("selection") or {}).items()}
+    return [f"{name} {value}" for name, value in held.items() if name not in overrides]
 
 
-def _typed(name: str, value: Any, hint: Any) -> Any:
-    """``value`` if it has the field's type; an integer serves as a float, a number as text."""
-    allowed = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in allowed:
-        return None
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if bool in allowed and isinstance(value, bool):
-        return value
-    if int in allowed and is_number and float(value).is_integer():
-        return int(value)
-    if float in allowed and is_number:
-        return float(value)
-    if str in allowed and (isinstance(value, str) or is_number):
-        return str(value)
-    wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in allowed)
-    raise ConfigError(f"{name} must be {wanted}, got {value!r}")
-
-
-def _check_training(values: Any) -> dict[str, Any]:
+def _check_training(values: Any) -> Section:
     if not isinstance(values, dict):
         raise ConfigError(f"section training must hold fields of TrainingArguments and values, got {values!r}")
     elsewhere = {
         "output_dir": "the target is written to run_dir/target",
-        **dict.fromkeys(("keep_ratio", "keep_count", "min_utility"), "the select stage decides: set it in selection"),
+        **dict.fromkeys(
+            ("keep_ratio", "keep_count", "min_utility", "drop_toxic"), "the select stage decides: set it in selection"
+        ),
+        **dict.fromkeys(
+            ("strategy", "proxy", "anchors", "scores", "selection", "scoring", "encoding", "duplicates"),
+            "rows are chosen by the stages before: set it in the section of its own",
+        ),
     }
     for key, reason in elsewhere.items():
         if key in values:
             raise ConfigError(f"training.{key} cannot be set here: {reason}")
     return values
-
-
-def _first_field(section: str) -> str:
-    return f"{section}.{section_fields(section)[0].name}"

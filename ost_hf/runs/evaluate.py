@@ -1,41 +1,68 @@
-"""``ost-hf evaluate``: exact match of the fine-tuned target."""
+"""The evaluate stage: exact match of the fine-tuned target, in ``run_dir/metrics.json``."""
 
 from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Callable
+from pathlib import Path
 
+from ost_hf.files import write_json, write_text
+from ost_hf.models import ModelConfig
 from ost_hf.runs.config import RunConfig
 from ost_hf.runs.train import check_trained
-from ost_hf.files import write_whole
-from ost_hf.models import ModelConfig
 
 logger = logging.getLogger(__name__)
 
 
-def run(config: RunConfig) -> None:
-    """Evaluates ``run_dir/target`` (or ``evaluation.model``) into ``metrics.json`` and ``predictions.jsonl``."""
+def check(config: RunConfig) -> None:
+    """Raises for what :func:`prepare` would refuse: a missing library, column or model."""
+    from ost_hf.data.rows import Rows
+    from ost_hf.evaluation.evaluator import check_columns
+    from ost_hf.evaluation.metric import check_installed
+    from ost_hf.models import find_model_class
+    from ost_hf.parallel import main_process_first
+
+    config.require("evaluation")
+    assert config.evaluation is not None
+    check_installed(config.evaluation.match)
+    named = config.evaluation.model
+    # What training will write is not there yet.
+    if named is not None and (config.folder / "target").resolve() != Path(named).expanduser().resolve():
+        find_model_class(evaluated_model(config))
+    with main_process_first():
+        rows = Rows.load(config.evaluation)
+    check_columns(rows, config.evaluation)
+
+
+def prepare(config: RunConfig) -> Callable[[], None]:
+    """Loads the test rows and the model: ``run_dir/target``, or ``evaluation.model``."""
     from ost_hf.data.encoding import Encoder
     from ost_hf.data.rows import Rows
-    from ost_hf.evaluation.evaluator import evaluate_model, write_metrics
+    from ost_hf.evaluation.evaluator import check_columns, evaluate_model
     from ost_hf.models import load_model, load_processing_class
     from ost_hf.parallel import is_main, main_process_first, outside_deepspeed, state
 
     config.require("evaluation")
     assert config.evaluation is not None
-    model_config = evaluated_model(config)
+    model_config, evaluation = evaluated_model(config), config.evaluation
     with main_process_first():
-        rows = Rows.load(config.evaluation)
+        rows = Rows.load(evaluation)
+    check_columns(rows, evaluation)
     # A model that generates must be whole, also in a process that has trained under ZeRO-3.
     with outside_deepspeed():
         model = load_model(model_config).to(state().device)
     encoder = Encoder(load_processing_class(model_config), config.encoding)
-    metrics, records = evaluate_model(model, encoder, rows, config.evaluation)
-    write_metrics({"model": model_config.model, **metrics}, config.folder / "metrics.json")
-    if is_main():
-        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-        write_whole(config.folder / "predictions.jsonl", lambda path: path.write_text(lines))
-        logger.info("exact match %.1f %% of %d rows", 100 * metrics["exact_match"], metrics["rows"])
+
+    def work() -> None:
+        metrics, records = evaluate_model(model, encoder, rows, evaluation)
+        if is_main():
+            write_json(config.folder / "metrics.json", {"model": model_config.model, **metrics})
+            lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            write_text(config.folder / "predictions.jsonl", lines)
+            logger.info("exact match %.1f %% of %d rows", 100 * metrics["exact_match"], metrics["rows"])
+
+    return work
 
 
 def evaluated_model(config: RunConfig) -> ModelConfig:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
-from ost_hf.runs.config import RunConfig
+from ost_hf.runs.config import CONFIG_FILE, RunConfig
 from ost_hf.errors import ConfigError, OSTError
 
 # Selecting is sorting a table: one process does.
@@ -44,8 +44,8 @@ def _read(file: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def launch_command(config: RunConfig, stage: str) -> list[str]:
-    """The ``accelerate launch`` line of a stage.
+def launch_command(config: RunConfig, stage: str, config_file: str = CONFIG_FILE) -> list[str]:
+    """The ``accelerate launch`` line of a stage, whose processes read the configuration from a file.
 
     Raises:
         ConfigError: If the accelerate config does not exist, or is of several machines and does not say where the first
@@ -70,12 +70,7 @@ def launch_command(config: RunConfig, stage: str) -> list[str]:
         command += ["--config_file", str(Path(file).expanduser())]
     if config.accelerate.num_processes is not None:
         command += ["--num_processes", str(config.accelerate.num_processes)]
-    command += ["-m", "ost_hf.cli.main", stage, "--config", str(config.folder / "config.yaml")]
-    # The file never holds this.
-    resume = config.training.get("resume_from_checkpoint")
-    if stage == "train" and resume is not None:
-        command += ["--training.resume_from_checkpoint", json.dumps(resume)]
-    return command
+    return [*command, "-m", "ost_hf.cli.main", stage, "--config", config_file]
 
 
 def launch(config: RunConfig, stage: str) -> None:
@@ -84,8 +79,10 @@ def launch(config: RunConfig, stage: str) -> None:
     Raises:
         OSTError: If it fails.
     """
-    command = launch_command(config, stage)
-    config.write()
-    code = subprocess.run(command, check=False).returncode
+    # Not in the run directory: a stage that refuses leaves that as it was.
+    with tempfile.TemporaryDirectory(prefix="ost-hf-") as folder:
+        file = Path(folder) / CONFIG_FILE
+        file.write_text(config.as_yaml())
+        code = subprocess.run(launch_command(config, stage, str(file)), check=False).returncode
     if code != 0:
         raise OSTError(f"the {stage} stage ended with exit status {code}; its own message is above")

@@ -1,48 +1,47 @@
-"""``ost-hf score``: the pool's score table."""
+"""The score stage: the pool's score table in ``run_dir/scores``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from ost_hf.runs.config import RunConfig
-
-if TYPE_CHECKING:
-    from ost_hf.data.rows import Rows
+from ost_hf.scorers.registry import ANCHORS, SCORERS
 
 
-def run(config: RunConfig) -> None:
-    """Scores the pool into ``run_dir/scores``."""
+def check(config: RunConfig) -> None:
+    """Raises for what :func:`prepare` would refuse: a missing section, a model that is not there."""
+    from ost_hf.models import find_model_class
+
+    _require(config)
+    assert config.proxy is not None
+    find_model_class(config.proxy)
+
+
+def prepare(config: RunConfig) -> Callable[[], None]:
+    """Loads the rows, finds what repeats, and holds the run directory against the configuration."""
+    from ost_hf.curate import request_of
     from ost_hf.data.anchors import load_anchors
     from ost_hf.data.rows import Rows
     from ost_hf.parallel import main_process_first
-    from ost_hf.scorers.base import ANCHORS, find_scorer
-    from ost_hf.scoring.runner import score_pool
+    from ost_hf.scoring.runner import open_job, run_job
 
-    config.require("pool", "proxy", *(["anchors"] if ANCHORS in find_scorer(config.scoring.scorer).needs else []))
+    _require(config)
     assert config.pool is not None and config.proxy is not None
-    scoring = config.scoring.near_the_cut(config.selection.keep_ratio, config.selection.other_cuts)
     with main_process_first():
         pool = Rows.load(config.pool)
         anchors = load_anchors(config.anchors) if config.anchors is not None else None
-        evaluation = evaluation_rows(config)
-    overlap = config.anchors.overlap if config.anchors is not None else "error"
-    score_pool(
-        config.folder,
-        pool,
-        anchors,
-        config.proxy,
-        scoring,
-        config.encoding,
-        overlap,
-        duplicates=config.duplicates,
-        evaluation=evaluation,
+        held = config.evaluation is not None and config.duplicates.evaluation != "off"
+        evaluation = (Rows.load(config.evaluation),) if held and config.evaluation is not None else ()
+    job = open_job(
+        request_of((pool, anchors), config.proxy, config.choice, config.folder, config.encoding, evaluation)
     )
 
+    def work() -> None:
+        run_job(job)
 
-def evaluation_rows(config: RunConfig) -> Rows | None:
-    """The evaluation set, where there is one and the pool is to be held against it."""
-    from ost_hf.data.rows import Rows
+    return work
 
-    if config.evaluation is None or config.duplicates.evaluation == "off":
-        return None
-    return Rows.load(config.evaluation)
+
+def _require(config: RunConfig) -> None:
+    needs_anchors = ANCHORS in SCORERS.find(config.scoring.scorer).needs
+    config.require("pool", "proxy", *(["anchors"] if needs_anchors else []))

@@ -1,35 +1,62 @@
-"""``ost-hf train``: fine-tune the target on the kept rows."""
+"""The train stage: the target, fine-tuned on the kept rows, in ``run_dir/target``."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import types
+import os
 import typing
-from dataclasses import asdict, fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ost_hf.runs.config import RunConfig
 from ost_hf.errors import ConfigError, RunDirectoryError, require_known
-from ost_hf.files import feed, write_whole
+from ost_hf.files import feed, write_json
+from ost_hf.runs import launcher
+from ost_hf.runs.config import RunConfig
+from ost_hf.settings import as_mapping, kinds_of, name_differences, typed
 
 if TYPE_CHECKING:
-    import pyarrow as pa
+    from ost_hf.selection.kept import Selection
 
 # In the target's folder once its training has ended, with a hash of the selection that it was trained on.
 _ENDED = "trained.json"
+# Of `training`: what sets up processes that only the launcher starts.
+_OF_LAUNCHERS = ("deepspeed", "fsdp", "fsdp_config", "parallelism_config")
 
 
-def run(config: RunConfig) -> None:
-    """Trains on ``run_dir/selection.parquet`` and writes ``run_dir/target``."""
+def check(config: RunConfig) -> None:
+    """Raises for what :func:`prepare` would refuse: a field or a value, too many devices, a model that is not there."""
+    from ost_hf.models import find_model_class
+
+    config.require("pool", "target")
+    assert config.target is not None
+    given = dict(config.training)
+    launches = launcher.wants_launch(config, "train")
+    if launches:
+        given = {key: value for key, value in given.items() if key not in _OF_LAUNCHERS}
+    before = dict(os.environ)
+    try:
+        arguments = training_arguments(replace(config, training=given))
+    finally:
+        # Some releases' arguments leave there what a launcher would have said.
+        os.environ.clear()
+        os.environ.update(before)
+    if not launches or launcher.processes_of(config, "train") == 1:
+        check_devices(arguments.n_gpu)
+    find_model_class(config.target)
+
+
+def prepare(config: RunConfig) -> Callable[[], None]:
+    """Reads the selection, loads rows and target, and makes the trainer."""
     from ost_hf.data.collator import Collator
     from ost_hf.data.encoding import EncodedDataset, Encoder
     from ost_hf.data.rows import Rows
     from ost_hf.models import load_model, load_processing_class
-    from ost_hf.parallel import is_main, main_process_first
-    from ost_hf.selection.selector import read_selection
+    from ost_hf.parallel import main_process_first
+    from ost_hf.training.plan import read_selection
     from ost_hf.training.trainer import OSTTrainer
 
     config.require("pool", "target")
@@ -51,6 +78,17 @@ def run(config: RunConfig) -> None:
         processing_class=processing_class,
         selection=selection,
     )
+    trainer.select()
+
+    def work() -> None:
+        _train(trainer, checkpoint, config)
+
+    return work
+
+
+def _train(trainer: Any, checkpoint: str | None, config: RunConfig) -> None:
+    from ost_hf.parallel import is_main
+
     ended = config.folder / "target" / _ENDED
     if is_main():
         ended.unlink(missing_ok=True)
@@ -58,8 +96,7 @@ def run(config: RunConfig) -> None:
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
     if is_main():
-        facts = json.dumps({"selection": _hash_of_selection(config.folder)}) + "\n"
-        write_whole(ended, lambda path: path.write_text(facts))
+        write_json(ended, {"selection": _hash_of_selection(config.folder)})
 
 
 def _checkpoint(args: Any, target: Path) -> str | None:
@@ -127,14 +164,12 @@ def check_devices(visible: int) -> None:
         )
 
 
-def _check_settings(selection: pa.Table, config: RunConfig) -> None:
+def _check_settings(selection: Selection, config: RunConfig) -> None:
     """Raises ``RunDirectoryError`` if the rows were chosen with other settings than the configuration has."""
-    from ost_hf.tables.score_table import name_differences
-
-    written = (selection.schema.metadata or {}).get(b"selection")
-    if written is None:  # a table that was made elsewhere
+    written = dict(selection.metadata.settings)
+    if not written:  # a table that was made elsewhere
         return
-    differences = name_differences(json.loads(written), asdict(config.selection), "selection")
+    differences = name_differences(written, as_mapping(config.selection), "selection")
     if differences:
         raise RunDirectoryError(
             f"{config.folder / 'selection.parquet'} was made with other settings: {'; '.join(differences)}. "
@@ -153,7 +188,7 @@ def training_arguments(config: RunConfig) -> Any:
 
     require_known("field of section training", config.training, [item.name for item in fields(OSTConfig) if item.init])
     hints = typing.get_type_hints(OSTConfig)
-    given = {key: _typed(key, value, _kinds(hints[key])) for key, value in config.training.items()}
+    given = {key: _typed(key, value, hints[key]) for key, value in config.training.items()}
     if given.get("eval_strategy", "no") != "no":
         raise ConfigError(
             f"training.eval_strategy is {given['eval_strategy']!r}, but the train stage has no evaluation set: leave "
@@ -171,26 +206,10 @@ def training_arguments(config: RunConfig) -> Any:
     return args
 
 
-def _kinds(hint: Any) -> list[Any]:
-    """The classes that a field's annotation names; what is no class stays as it is."""
-    origin = typing.get_origin(hint)
-    if origin in (typing.Union, types.UnionType):
-        return [kind for part in typing.get_args(hint) for kind in _kinds(part)]
-    return [origin or hint]
-
-
-def _typed(key: str, value: Any, kinds: list[Any]) -> Any:
+def _typed(key: str, value: Any, hint: Any) -> Any:
     """``value`` if it can be meant; ``TrainingArguments`` itself looks at few, and stumbles over others later."""
-    plain = {type(None), bool, int, float, str, list, dict}
-    enums = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Enum)]
-    if not set(kinds) - set(enums) <= plain:
-        return value
-    if isinstance(value, float) and value.is_integer() and int in kinds and float not in kinds:
-        return int(value)
+    kinds = kinds_of(hint)
     # Some fields take more than their annotation says, such as `resume_from_checkpoint: true`.
-    takes_text = str in kinds or bool(enums)
-    fits = type(value) in kinds or (takes_text and isinstance(value, (str, bool, int, float)))
-    if fits or (type(value) is int and float in kinds):
-        return value
-    wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds if kind not in enums)
-    raise ConfigError(f"training.{key} must be {wanted}, got {value!r}")
+    if str in kinds or any(isinstance(kind, type) and issubclass(kind, Enum) for kind in kinds):
+        kinds = [*kinds, bool, int, float]
+    return value if type(value) is int and float in kinds else typed(f"training.{key}", value, kinds)

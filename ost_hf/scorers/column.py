@@ -5,46 +5,67 @@ For what another tool has computed (a reward model, ratings by people), and for 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
-from ost_hf.scorers.base import NO_LIMIT, Score, register
-from ost_hf.scorers.config import ScorerConfig
+from ost_hf.scorers.protocol import NO_LIMIT, Score
+from ost_hf.scorers.registry import register
+from ost_hf.settings import remembers_given
 
 
-@register("column", needs=())
+@remembers_given
+@dataclass(frozen=True)
+class ColumnOptions:
+    """Which column."""
+
+    name: str | None = field(default=None, metadata={"help": "the pool's column of numbers, higher is better"})
+
+    def check(self, config: Any) -> None:
+        """Raises ``ConfigError`` if no column is named."""
+        if self.name is None:
+            raise ConfigError("scorer 'column' needs scoring.column.name: the column of the pool that holds the scores")
+
+    def of_pool(self, pool: Rows) -> Mapping[str, Any]:
+        """What the scores depend on beside what a model reads: the column's values."""
+        assert self.name is not None
+        return {"column_digest": pool.column_digest(self.name)}
+
+
+@register("column", options=ColumnOptions, columns={})
 class ColumnScorer:
-    """The utility is ``scoring.column`` of the row.
+    """The utility is the number in the row's column.
 
     Raises:
-        ConfigError: If no column is named.
         DataError: If the pool has no such column, or it holds no numbers.
     """
 
     batch_size: int | None
 
-    def __init__(self, config: ScorerConfig, pool: EncodedDataset, **unused: Any):
-        if config.column is None:
-            raise ConfigError("scorer 'column' needs scoring.column: the column of the pool that holds the scores")
+    def __init__(self, config: Any, options: ColumnOptions, pool: EncodedDataset, **unused: Any):
+        assert options.name is not None
         names = pool.rows.dataset.column_names
-        if config.column not in names:
-            raise DataError(f"scoring.column: the pool has no column {config.column!r}; there are: {', '.join(names)}")
+        if options.name not in names:
+            raise DataError(
+                f"scoring.column.name: the pool has no column {options.name!r}; there are: {', '.join(names)}"
+            )
         self.batch_size = config.batch_size
         self.batch_tokens = NO_LIMIT
-        self._name = config.column
-        self._values = list(pool.rows.dataset[config.column])
+        self._name = options.name
+        self._values = list(pool.rows.dataset[options.name])
         wrong = next(
             (value for value in self._values if value is not None and not isinstance(value, (int, float))), None
         )
         if wrong is not None:
-            raise DataError(f"scoring.column: {config.column!r} must hold numbers (or booleans), there is {wrong!r}")
+            raise DataError(
+                f"scoring.column.name: {options.name!r} must hold numbers (or booleans), there is {wrong!r}"
+            )
 
     def score(self, batch: list[Encoded]) -> list[Score]:
         """The column's values; a row without one says so."""
-        scores = []
-        for row in batch:
-            value = self._values[row.row]
-            missing = Score(None, status="no_score", detail=f"column {self._name} is empty")
-            scores.append(missing if value is None else Score(float(value)))
-        return scores
+        missing = Score(None, status="no_score", detail=f"column {self._name} is empty")
+        values = (self._values[row.row] for row in batch)
+        return [missing if value is None else Score(float(value)) for value in values]

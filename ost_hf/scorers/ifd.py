@@ -18,20 +18,21 @@ puts its template's response header there; a chat template's header is not in th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ost_hf.data.encoding import IGNORE_INDEX, Encoded, Features
 from ost_hf.errors import ModelError
 from ost_hf.functional.loss import per_sample_loss
 from ost_hf.proxy.model import Proxy
-from ost_hf.scorers.base import PROXY, Score, register
-from ost_hf.scorers.config import ScorerConfig
-from ost_hf.scorers.inputs import ToDevice, forward_batch_tokens
+from ost_hf.scorers.inputs import BatchLimits, ToDevice, forward_batch_tokens
+from ost_hf.scorers.registry import PROXY, register
 
 
-@register("ifd", needs=(PROXY,))
+@register("ifd", needs=(PROXY,), columns={})
 class IFDScorer:
     """Ranks by how little the prompt helps; where it harms comes last.
 
@@ -47,12 +48,12 @@ class IFDScorer:
 
     batch_size: int | None
 
-    def __init__(self, config: ScorerConfig, proxy: Proxy, **unused: Any):
+    def __init__(self, config: BatchLimits, proxy: Proxy, **unused: Any):
         self.batch_size, self.batch_tokens = config.batch_size, forward_batch_tokens(config)
         self.model, self._inputs = proxy.model, ToDevice(proxy.processing_class)
         self.start = start_token(proxy.processing_class)
 
-    def score(self, batch: list[Encoded]) -> list[Score]:
+    def score(self, batch: list[Encoded]) -> Mapping[str, Tensor]:
         """Difficulties of a batch of candidates."""
         alone = [answer_alone(row.features, self.start) for row in batch if row.features is not None]
         with torch.inference_mode():
@@ -61,11 +62,7 @@ class IFDScorer:
         # An answer that is certain by itself divides by zero; a score that is not finite becomes the row's status.
         ifd_B = loss_B / answer_loss_B
         utility_B = torch.where(ifd_B < 1, ifd_B, -ifd_B)
-        columns = zip(ifd_B.tolist(), answer_loss_B.tolist(), strict=True)
-        return [
-            Score(utility, loss, columns={"ifd": ifd, "answer_loss": answer_loss})
-            for utility, loss, (ifd, answer_loss) in zip(utility_B.tolist(), loss_B.tolist(), columns, strict=True)
-        ]
+        return {"utility": utility_B, "loss": loss_B, "ifd": ifd_B, "answer_loss": answer_loss_B}
 
 
 def answer_alone(features: Features, start: int) -> Features:

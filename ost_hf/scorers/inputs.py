@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +16,6 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, ModelError
 from ost_hf.functional.loss import per_sample_loss
 from ost_hf.parallel import free_memory, on_accelerator, state
-from ost_hf.scorers.config import ScorerConfig
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +25,21 @@ def default_batch_tokens() -> int:
     return 16384 if on_accelerator() else 1024
 
 
-def forward_batch_tokens(config: ScorerConfig) -> int:
+class BatchLimits(Protocol):
+    """What of the ``scoring`` section every scorer that asks a model reads."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Rows at a time at most."""
+        ...
+
+    @property
+    def batch_tokens(self) -> int | None:
+        """Padded tokens at a time; ``None`` for what suits the machine."""
+        ...
+
+
+def forward_batch_tokens(config: BatchLimits) -> int:
     """Padded tokens at a time for a scorer without a backward pass: nothing is kept for one."""
     return config.batch_tokens or 2 * default_batch_tokens()
 

@@ -10,20 +10,21 @@ from __future__ import annotations
 from typing import Any
 
 from ost_hf.data.encoding import Encoded
-from ost_hf.scorers.base import NO_LIMIT, Score, register
-from ost_hf.scorers.config import ScorerConfig
+from ost_hf.scorers.inputs import BatchLimits
+from ost_hf.scorers.protocol import NO_LIMIT
+from ost_hf.scorers.registry import register
 
 
-@register("length", needs=())
+@register("length", columns={})
 class LengthScorer:
     """Ranks by the length of the answer in tokens."""
 
     batch_size: int | None
 
-    def __init__(self, config: ScorerConfig, **unused: Any):
+    def __init__(self, config: BatchLimits, **unused: Any):
         self.batch_size = config.batch_size
         self.batch_tokens = NO_LIMIT
 
-    def score(self, batch: list[Encoded]) -> list[Score]:
+    def score(self, batch: list[Encoded]) -> list[float]:
         """Numbers of supervised tokens."""
-        return [Score(float(row.tokens)) for row in batch]
+        return [float(row.tokens) for row in batch]

@@ -1,35 +1,17 @@
-"""Rows as text, and the prompts that are made of them: Jinja files, ours beside this one or the user's."""
+"""Rows as text, and the prompts that are made of them."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import jinja2
-import jinja2.meta
-import jinja2.sandbox
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Example, Message
-from ost_hf.errors import ConfigError, DataError
+from ost_hf.errors import DataError
 from ost_hf.models import ModelConfig
-from ost_hf.scorers.config import ScorerConfig
-
-_VARIABLES = {"system", "turns", "question", "answer"}
-# The judge's alone: DEITA's scale is fixed.
-_SCALE = {"lowest", "highest"}
-# The options of each scorer that name a prompt file, and our own file.
-_PROMPTS = {
-    "judge": {"judge_prompt_file": "judge/prompt.jinja"},
-    "deita": {
-        "deita_complexity_prompt_file": "deita/complexity_prompt.jinja",
-        "deita_quality_prompt_file": "deita/quality_prompt.jinja",
-    },
-}
-
 
 @dataclass(frozen=True)
 class Turn:
@@ -92,55 +74,8 @@ def require_text(scorer: str, pool: EncodedDataset) -> None:
 
 
 def render(prompt: jinja2.Template, conversation: Conversation, turn: Turn, **scale: float) -> str:
-    """The prompt for one turn of a conversation; the judge's is given its :func:`scale_of` too."""
+    """The prompt for one turn of a conversation; a judge's is given the ends of its scale too."""
     return prompt.render(**asdict(conversation), **asdict(turn), **scale)
-
-
-def scale_of(config: ScorerConfig) -> dict[str, float]:
-    """``lowest`` and ``highest`` of the judge's scale; whole numbers are written without a decimal point."""
-    ends = {"lowest": config.judge_lowest, "highest": config.judge_highest}
-    return {name: int(end) if float(end).is_integer() else end for name, end in ends.items()}
-
-
-def load_prompt(config: ScorerConfig, option: str) -> jinja2.Template:
-    """The prompt that an option names, or ours.
-
-    Raises:
-        ConfigError: If there is no such file, it is no Jinja, or it asks for a variable that does not exist.
-    """
-    text = _read(config, option)
-    variables = _VARIABLES | (_SCALE if option in _PROMPTS["judge"] else set())
-    environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    try:
-        unknown = sorted(jinja2.meta.find_undeclared_variables(environment.parse(text)) - variables)
-        prompt = environment.from_string(text)
-    except jinja2.TemplateSyntaxError as error:
-        raise ConfigError(f"scoring.{option} is not valid Jinja, line {error.lineno}: {error.message}") from error
-    if unknown:
-        raise ConfigError(f"scoring.{option} asks for {', '.join(unknown)}; there are: {', '.join(sorted(variables))}")
-    return prompt
-
-
-def prompt_digests(config: ScorerConfig) -> dict[str, str]:
-    """A hash of what each prompt of the scorer says, by option: the manifest must know words, not file names."""
-    return {
-        option: hashlib.blake2b(_read(config, option).encode(), digest_size=10).hexdigest()
-        for option in _PROMPTS.get(config.scorer, {})
-    }
-
-
-def _read(config: ScorerConfig, option: str) -> str:
-    named: Any = getattr(config, option)
-    path = Path(named).expanduser() if named else Path(__file__).parent / _own_file(option)
-    if not path.is_file():
-        raise ConfigError(f"scoring.{option}: there is no file {named}")
-    return path.read_text(encoding="utf-8")
-
-
-def _own_file(option: str) -> str:
-    return next(files[option] for files in _PROMPTS.values() if option in files)
 
 
 def named_model(name: str) -> ModelConfig:

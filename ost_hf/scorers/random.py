@@ -6,22 +6,22 @@ import hashlib
 from typing import Any
 
 from ost_hf.data.encoding import Encoded
-from ost_hf.scorers.base import NO_LIMIT, Score, register
-from ost_hf.scorers.config import ScorerConfig
+from ost_hf.scorers.protocol import NO_LIMIT
+from ost_hf.scorers.registry import register
 
 
-@register("random", needs=())
+@register("random", columns={})
 class RandomScorer:
     """Uniform in [0, 1), a function of the seed and the candidate's id alone."""
 
-    def __init__(self, config: ScorerConfig, **unused: Any):
+    def __init__(self, config: Any, **unused: Any):
         self.batch_size = config.batch_size
         self.batch_tokens = NO_LIMIT
         self._seed = config.seed
 
-    def score(self, batch: list[Encoded]) -> list[Score]:
+    def score(self, batch: list[Encoded]) -> list[float]:
         """Random utilities."""
-        return [Score(self._number(row.example_id)) for row in batch]
+        return [self._number(row.example_id) for row in batch]
 
     def _number(self, example_id: str) -> float:
         digest = hashlib.blake2b(f"{self._seed}:{example_id}".encode(), digest_size=8).digest()

@@ -17,6 +17,7 @@ Letters: B samples, T tokens, D hidden size, V anchors.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -27,12 +28,13 @@ from torch.nn.functional import normalize
 from ost_hf.data.encoding import Encoded, EncodedDataset, Features
 from ost_hf.functional.lora import LoraPair, replaced_forward
 from ost_hf.proxy.model import Proxy
-from ost_hf.scorers.base import ANCHORS, PROXY, Score, register
-from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, encode_anchors, forward_batch_tokens, over_anchors
+from ost_hf.scorers.registry import ANCHORS, PROXY, register
 
 
-@register("rds", needs=(PROXY, ANCHORS))
+@register(
+    "rds", needs=(PROXY, ANCHORS), columns={"per_anchor": "anchor_similarities", "group_by": "group:"}
+)
 class RDSScorer:
     """Ranks by the cosine with the nearest anchor; with ``group_by``, a column has that of each group.
 
@@ -48,7 +50,7 @@ class RDSScorer:
 
     batch_size: int | None
 
-    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: EncodedDataset, **unused: Any):
+    def __init__(self, config: Any, proxy: Proxy, anchors: EncodedDataset, **unused: Any):
         self.batch_size, self.batch_tokens = config.batch_size, forward_batch_tokens(config)
         self.proxy, self.per_anchor = proxy, config.per_anchor
         self._inputs = ToDevice(proxy.processing_class)
@@ -62,21 +64,14 @@ class RDSScorer:
         }
         self.anchors_VD = torch.stack([vectors[row.row] for row in encoded])
 
-    def score(self, batch: list[Encoded]) -> list[Score]:
+    def score(self, batch: list[Encoded]) -> Mapping[str, Tensor]:
         """Nearness of a batch of candidates to the anchors."""
         cosine_BV = (self._embed(batch) @ self.anchors_VD.T).cpu()
-        groups = {
-            f"group:{name}": cosine_BV[:, self.group_of == number].amax(1).tolist()
-            for number, name in enumerate(self.group_names)
-        }
-        return [
-            Score(
-                float(cosine_V.max()),
-                columns={name: values[i] for name, values in groups.items()},
-                anchor_similarities=cosine_V.tolist() if self.per_anchor else None,
-            )
-            for i, cosine_V in enumerate(cosine_BV)
-        ]
+        columns = {"utility": cosine_BV.amax(1)}
+        for number, name in enumerate(self.group_names):
+            columns[f"group:{name}"] = cosine_BV[:, self.group_of == number].amax(1)
+        # Not a utility for each anchor: below zero a similarity does not say that the row hurts.
+        return columns | ({"anchor_similarities": cosine_BV} if self.per_anchor else {})
 
     def _embed(self, rows: list[Encoded]) -> Tensor:
         """Unit vectors ``[B, D]``."""

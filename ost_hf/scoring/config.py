@@ -1,20 +1,90 @@
-"""How the pool is walked through."""
+"""How a pool is scored: the scorer, the second stage, and the loop around them.
+
+Standard library only: ``--help`` reads this. What belongs to one scorer or one second stage is in a section of its own,
+``scoring.NAME``, whose dataclass that scorer or stage brings along.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any
 
-from ost_hf.errors import ConfigError, require_integer, require_range
-from ost_hf.scorers.config import ScorerConfig
-from ost_hf.scoring.second_look.options import SecondLookOptions
+from ost_hf.errors import ConfigError, require_integer, require_known, unknown_key
+from ost_hf.registry import import_file
+from ost_hf.scorers.registry import SCORERS, NoOptions
+from ost_hf.scoring.stages import STAGES
+from ost_hf.settings import Section, as_mapping, build, coerced, remembers_given
+
+DEFAULT_SCORER = "one_step"
+
+# What of a score table a scorer may or may not give; the rest of the section is about speed and order.
+SHARED = ("per_anchor", "group_by", "sketch_size")
+# These change speed and memory, not what is computed: a run may be resumed with others.
+_OF_THE_LOOP = ("batch_size", "batch_tokens", "part_size", "num_workers")
 
 
+@remembers_given
 @dataclass(frozen=True)
-class ScoringConfig(SecondLookOptions, ScorerConfig):
-    """The scorer and the loop around it."""
+class ScoringConfig:
+    """The scorer and the loop around it.
 
+    Attributes:
+        sections: Options of scorers and second stages by name, each an instance of the dataclass that is registered
+            for it or a mapping of its fields. Those of others than ``scorer`` and ``second_stage`` do nothing.
+    """
+
+    scorer: str = field(
+        default=DEFAULT_SCORER,
+        metadata={
+            "common": True,
+            "help": "`one_step`; without anchors: `random`, `length` (longest answer first), `perplexity` (lowest loss "
+            "first), `ifd`, `judge` (a language model rates), `deita`, `column` (your own scores); with anchors: "
+            "`rds`, `less`; see docs/baselines.md",
+        },
+    )
+    second_stage: str | None = field(
+        default=None,
+        metadata={
+            "common": True,
+            "help": "what looks at the rows again after the scorer: `second_look` (proxies that have learnt from what "
+            "looked clean; what strategy auto does), `cascade` (exact steps near the cut-off), or null for nothing",
+        },
+    )
+    sections: Mapping[str, Any] = field(default_factory=dict, metadata={"help": "options by name"})
+    imports: tuple[str, ...] = field(
+        default=(),
+        metadata={"help": "Python files or modules to import first, for the scorers and second stages they register"},
+    )
+    per_anchor: bool = field(
+        default=False,
+        metadata={
+            "help": "keep a gradient per anchor (memory: anchors x adapter): utilities get a standard error, and each "
+            "row its utility for each anchor (list column `anchor_utilities`)"
+        },
+    )
+    group_by: str | None = field(
+        default=None,
+        metadata={"help": "anchor column whose values are groups: each gets a utility column `group:VALUE` of its own"},
+    )
+    sketch_size: int = field(
+        default=0,
+        metadata={
+            "help": "store a sketch of each preconditioned gradient in so many numbers (column `sketch`; 0: none)"
+        },
+    )
+    batch_tokens: int | None = field(
+        default=None,
+        metadata={
+            "common": True,
+            "help": "tokens scored at a time in each process, padding included; by default 1024 on a CPU and 16384 on "
+            "an accelerator; halved until a batch of the longest rows fits into memory",
+        },
+    )
+    batch_size: int | None = field(
+        default=None, metadata={"help": "rows scored at a time at most; by default as many as batch_tokens allows"}
+    )
     part_size: int = field(
         default=512,
         metadata={"help": "rows per file of the score table; a killed run loses at most so many in each process"},
@@ -26,61 +96,137 @@ class ScoringConfig(SecondLookOptions, ScorerConfig):
             "accelerator as many as keep it busy (4, or fewer on a small machine)"
         },
     )
-    cascade_keep_ratio: float | None = field(
-        default=None,
-        metadata={
-            "help": "cascade: the share that will be kept; its cut-off is looked at exactly; by default "
-            "selection.keep_ratio, or 0.5; to be set where the selection cuts by count, utility or strata"
-        },
-    )
-    cascade_band: float = field(
-        default=0.1, metadata={"help": "cascade: share of the pool around the cut-off that is scored exactly"}
-    )
-    cascade_calibration: int = field(
-        default=100, metadata={"help": "cascade: random rows scored exactly, to measure how far first order agrees"}
-    )
+    seed: int = field(default=0, metadata={"help": "seed of the random scorer, of sketches and of random samples"})
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_second_look()
-        if self.second_look and (self.scorer != "one_step" or self.estimator == "cascade"):
-            raise ConfigError(
-                "scoring.second_look follows a look at one-step utilities: it goes with scorer one_step and estimator "
-                f"reverse, forward or exact, not with {self.scorer} and {self.estimator}"
-            )
+        imports = (self.imports,) if isinstance(self.imports, str) else tuple(self.imports or ())
+        object.__setattr__(self, "imports", imports)
+        for name in self.imports:
+            import_file(name)
+        require_integer("scoring.sketch_size", self.sketch_size, at_least=0)
+        require_integer("scoring.batch_tokens", self.batch_tokens, at_least=1, optional=True)
+        require_integer("scoring.batch_size", self.batch_size, at_least=1, optional=True)
         require_integer("scoring.part_size", self.part_size, at_least=1)
         require_integer("scoring.num_workers", self.num_workers, at_least=0, optional=True)
-        require_range("scoring.cascade_keep_ratio", self.cascade_keep_ratio, above=0, at_most=1)
-        require_range("scoring.cascade_band", self.cascade_band, at_least=0, at_most=1)
-        require_integer("scoring.cascade_calibration", self.cascade_calibration, at_least=10)
+        SCORERS.find(self.scorer)
+        if self.second_stage is not None:
+            STAGES.find(self.second_stage)
+        object.__setattr__(self, "sections", {name: _options(name, given) for name, given in self.sections.items()})
+        for options in (self.options, self.stage_options):
+            # What goes together only in the whole section.
+            if hasattr(options, "check"):
+                options.check(self)
 
-    def near_the_cut(self, keep_ratio: float | None, other_cuts: Sequence[str] = ()) -> ScoringConfig:
-        """The same with the cut that cascade's exact steps go to, where it names none.
-
-        Args:
-            keep_ratio: The share that will be kept, if that is set.
-            other_cuts: Settings of the selection that put the cut, or several, where no share of the pool tells.
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], where: str = "scoring") -> ScoringConfig:
+        """Makes the section of a mapping whose keys are fields, and names of scorers and second stages.
 
         Raises:
-            ConfigError: If there are such settings and ``cascade_keep_ratio`` is not set.
+            ConfigError: For an unknown key, a value of another type, or one that is not allowed.
         """
-        if self.estimator != "cascade" or self.cascade_keep_ratio is not None:
-            return self
-        if other_cuts:
-            raise ConfigError(
-                f"estimator 'cascade' steps exactly near one cut, and {' and '.join(other_cuts)} cut elsewhere: "
-                "set scoring.cascade_keep_ratio to about the share of the pool that will be kept, or use estimator "
-                "'reverse'"
-            )
-        return replace(self, cascade_keep_ratio=keep_ratio)
+        own = {item.name for item in fields(cls)} - {"sections"}
+        imports = values.get("imports") or ()
+        for name in (imports,) if isinstance(imports, str) else imports:
+            import_file(str(name))
+        named = {key: value for key, value in values.items() if key not in own}
+        for key in named:
+            if key not in SCORERS and key not in STAGES:
+                known = [*own, *SCORERS.names(), *STAGES.names()]
+                raise ConfigError(unknown_key(f"field of section {where}", str(key), known))
+        plain = coerced(cls, {key: value for key, value in values.items() if key in own}, where)
+        return cls(**plain, **({"sections": {key: value or {} for key, value in named.items()}} if named else {}))
+
+    def to_mapping(self, only_given: bool = False) -> Section:
+        """The section as :meth:`from_mapping` takes it; by default with every option of scorer and second stage."""
+        given = getattr(self, "_given", frozenset()) if only_given else None
+        plain = {
+            item.name: list(value) if isinstance(value, tuple) else value
+            for item in fields(self)
+            if item.name != "sections" and (given is None or item.name in given)
+            for value in (getattr(self, item.name),)
+        }
+        options = dict(self.sections)
+        if not only_given:
+            options = {self.scorer: self.options, **({self.second_stage: self.stage_options} if self.second_stage else {})}
+        return plain | {
+            name: values for name, each in options.items() if (values := as_mapping(each, only_given)) or only_given
+        }
 
     @property
-    def cascade_share(self) -> float:
-        """The share of the pool above the cut-off that the cascade looks at."""
-        return 0.5 if self.cascade_keep_ratio is None else self.cascade_keep_ratio
+    def options(self) -> Any:
+        """The options of the scorer."""
+        return self.section(self.scorer)
+
+    @property
+    def stage_options(self) -> Any:
+        """The options of the second stage; ``None`` without one."""
+        return self.section(self.second_stage) if self.second_stage is not None else None
+
+    def section(self, name: str) -> Any:
+        """The options of a scorer or second stage: those that were given, or its defaults."""
+        return self.sections[name] if name in self.sections else _options(name, {})
+
+    def with_options(self, **changes: Any) -> ScoringConfig:
+        """The same with other options of the scorer."""
+        return replace(self, sections={**self.sections, self.scorer: replace(self.options, **changes)})
+
+    def with_stage_options(self, **changes: Any) -> ScoringConfig:
+        """The same with other options of the second stage."""
+        assert self.second_stage is not None
+        return replace(self, sections={**self.sections, self.second_stage: replace(self.stage_options, **changes)})
+
+    def without_extras(self) -> ScoringConfig:
+        """The scorer's utility and nothing beside it: no second stage, standard errors, groups, sketches."""
+        return replace(self, second_stage=None, per_anchor=False, group_by=None, sketch_size=0)
+
+    @property
+    def columns(self) -> set[str] | None:
+        """Columns that the score table will have beside the usual ones; ``None`` where the scorer does not say.
+
+        ``group:`` stands for one or more columns that begin so.
+        """
+        declared = SCORERS.find(self.scorer).columns
+        if declared is None:
+            return None
+        found = {column for setting, column in declared.items() if setting == "always" or getattr(self, setting)}
+        return found | (STAGES.find(self.second_stage).columns if self.second_stage is not None else set())
+
+    @property
+    def idle(self) -> list[str]:
+        """Settings without effect: sections of others, and what was changed that a scorer which says so does not read."""
+        declared = SCORERS.find(self.scorer).columns
+        if declared is None:
+            return []
+        defaults = {item.name: item.default for item in fields(self)}
+        unread = [name for name in SHARED if name not in declared and getattr(self, name) != defaults[name]]
+        others = [name for name in self.sections if name not in (self.scorer, self.second_stage)]
+        return [f"scoring.{name}" for name in [*unread, *others]]
+
+    def identity(self) -> Section:
+        """What decides the numbers: all settings but the loop's, options as those of a scorer or stage want to be told."""
+        said = {name: value for name, value in self.to_mapping().items() if name not in (*_OF_THE_LOOP, "imports")}
+        for name, options in ((self.scorer, self.options), (self.second_stage, self.stage_options)):
+            if name is not None and hasattr(options, "identity"):
+                said[name] = options.identity()
+        return said
 
     def workers(self, device_type: str) -> int:
         """How many processes encode rows ahead in each scoring process."""
         if self.num_workers is not None:
             return self.num_workers
         return 0 if device_type == "cpu" else min(4, (os.cpu_count() or 1) // 2)
+
+
+def _options(name: str, given: Any) -> Any:
+    """An instance of the options that are registered for a scorer or a second stage."""
+    if name not in SCORERS and name not in STAGES:
+        raise ConfigError(unknown_key("scorer or second stage", name, [*SCORERS.names(), *STAGES.names()]))
+    cls = (SCORERS if name in SCORERS else STAGES).find(name).options
+    if is_dataclass(given) and not isinstance(given, type):
+        if not isinstance(given, cls):
+            raise ConfigError(f"scoring.{name} must be a {cls.__name__}, got a {type(given).__name__}")
+        return given
+    if cls is NoOptions and given:
+        raise ConfigError(f"{name} has no options of its own: remove section scoring.{name}")
+    require_known(f"field of section scoring.{name}", given, [item.name for item in fields(cls)])
+    return build(cls, given, f"scoring.{name}")

@@ -8,8 +8,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
-from typing import Any
-
+import numpy as np
+import pyarrow as pa
 import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
@@ -17,13 +17,13 @@ from tqdm.auto import tqdm
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.parallel import barrier, free_memory, is_main, share, state
-from ost_hf.scorers.base import NO_LIMIT, Score, Scorer
-from ost_hf.scoring.config import ScoringConfig
-from ost_hf.tables.score_table import VECTORS, ScoreTable
+from ost_hf.scorers.protocol import NO_LIMIT, Scorer, as_columns
+from ost_hf.scoring.job import ScoringJob
+from ost_hf.tables.columns import Columns, TableRows, checked, joined, put
+from ost_hf.tables.score_table import ScoreTable
+from ost_hf.tables.statuses import NON_FINITE, OUT_OF_MEMORY
 
 logger = logging.getLogger(__name__)
-
-Record = dict[str, Any]
 
 # Batches among whose rows those of like length are put together.
 _WINDOW_BATCHES = 8
@@ -33,35 +33,26 @@ _WINDOW_ROWS = 1024
 _PROBED_ROWS = 64
 
 
-def run_scorer(
-    scorer: Scorer,
-    pool: EncodedDataset,
-    table: ScoreTable,
-    rows: list[int],
-    exclude: Mapping[int, tuple[str, str]],
-    config: ScoringConfig,
-) -> None:
-    """The loop: encodes ``rows``, scores them, writes part after part.
+def run_scorer(scorer: Scorer, job: ScoringJob, rows: list[int], table: ScoreTable | None = None) -> None:
+    """Encodes rows, scores them, writes part after part.
 
     The rows are cut into parts in the same way on every process; each takes every n-th part.
 
     Args:
         scorer: Gives the numbers.
-        pool: The candidates, encoded for the scorer's model.
-        table: Where parts go.
+        job: The pool, the rows that are not scored, and the loop's settings.
         rows: What is missing in the table.
-        exclude: Rows that are not scored: the status and the detail each gets in the table.
-        config: Part size and workers.
+        table: Where parts go; by default the job's own.
     """
+    table = table or job.table
     # Every process must have seen what was missing before anyone adds to it.
     barrier()
     # Smaller parts where the default would leave a process without work.
-    size = max(1, min(config.part_size, math.ceil(len(rows) / state().num_processes)))
+    size = max(1, min(job.config.part_size, math.ceil(len(rows) / state().num_processes)))
     parts = [rows[start : start + size] for start in range(0, len(rows), size)]
     mine = share(parts)
-    workers = config.workers(state().device.type)
-    stream = _encode([row for part in mine for row in part], pool, exclude, workers)
-    fit_memory(scorer, (pool.encode(row) for row in _spread(rows, _PROBED_ROWS) if row not in exclude))
+    stream = _encode([row for part in mine for row in part], job, job.config.workers(state().device.type))
+    fit_memory(scorer, (job.pool.encode(row) for row in _spread(rows, _PROBED_ROWS) if row not in job.exclude))
     progress = tqdm(total=len(rows), desc="scoring", unit="row", smoothing=0.1, disable=not is_main())
     rows_of = {table.part_name(part): len(part) for part in parts} if is_main() else {}
     for part in mine:
@@ -95,10 +86,8 @@ class _Statused(Dataset[Encoded]):
         return self.pool.encode(row)
 
 
-def _encode(
-    rows: list[int], pool: EncodedDataset, exclude: Mapping[int, tuple[str, str]], num_workers: int
-) -> Iterator[Encoded]:
-    dataset = _Statused(rows, pool, exclude)
+def _encode(rows: list[int], job: ScoringJob, num_workers: int) -> Iterator[Encoded]:
+    dataset = _Statused(rows, job.pool, job.exclude)
     for row in DataLoader(dataset, batch_size=None, num_workers=num_workers):
         if num_workers and row.features is not None:
             # A tensor from a worker holds an open file as long as it lives; a copy holds none.
@@ -106,12 +95,12 @@ def _encode(
         yield row
 
 
-def _score_part(scorer: Scorer, part: Iterator[Encoded]) -> list[Record]:
-    """One record per row. A few batches' rows are encoded at a time: images of a whole part could fill the memory."""
-    records: dict[int, Record] = {}
+def _score_part(scorer: Scorer, part: Iterator[Encoded]) -> pa.Table:
+    """The part's rows. A few batches' are encoded at a time: images of a whole part could fill the memory."""
+    rows = TableRows()
     while window := _take_window(scorer, part):
-        records |= _score_window(scorer, window)
-    return [records[key] for key in sorted(records)]
+        _score_window(scorer, window, rows)
+    return rows.table()
 
 
 def _take_window(scorer: Scorer, stream: Iterator[Encoded]) -> list[Encoded]:
@@ -136,52 +125,60 @@ def limits(scorer: Scorer) -> tuple[int, int]:
     )
 
 
-def _score_window(scorer: Scorer, window: Iterable[Encoded]) -> dict[int, Record]:
-    """Records by row. Rows of like length share a batch, which saves padding."""
-    records = {row.row: _record(row) for row in window}
+def _score_window(scorer: Scorer, window: Iterable[Encoded], rows: TableRows) -> None:
+    """Adds the window's rows. Those of like length share a batch, which saves padding."""
+    places = {row.row: rows.begin(row.example_id, row.row, row.tokens, row.status, row.detail) for row in window}
     max_rows, max_tokens = limits(scorer)
     for batch in cut_batches((row for row in window if row.features is not None), max_tokens, max_rows):
-        for row, score in zip(batch, _score_batch(scorer, batch), strict=True):
-            _fill(records[row.row], score)
-    return records
+        rows.fill([places[row.row] for row in batch], _score_batch(scorer, batch))
 
 
-def _score_batch(scorer: Scorer, batch: list[Encoded]) -> list[Score | None]:
+def _score_batch(scorer: Scorer, batch: list[Encoded]) -> Columns:
     """Scores a batch; a row that is not finite in it again by itself.
 
     One row's NaN can reach another: seen on an H200, in bfloat16, with an image of NaN; by which kernel is not known.
     """
-    scores = score_within_memory(scorer, batch)
+    columns = score_within_memory(scorer, batch)
     if len(batch) > 1:
-        for place, score in enumerate(scores):
-            if score is not None and not _is_finite(score):
-                scores[place] = score_within_memory(scorer, [batch[place]])[0]
-    return scores
+        for place in np.flatnonzero(columns["status"] == NON_FINITE):
+            columns = put(columns, int(place), score_within_memory(scorer, [batch[place]]))
+    return columns
 
 
-def score_within_memory(scorer: Scorer, batch: list[Encoded]) -> list[Score | None]:
+def score_within_memory(scorer: Scorer, batch: list[Encoded]) -> Columns:
     """Scores a batch, in pieces if the device's memory is too small for all of it.
 
     Scores do not depend on the batch, so pieces give the same numbers. The scorer's ``batch_tokens`` shrinks
     with them: the next batches fit at once.
 
     Returns:
-        One score for each row, ``None`` for a row that does not fit alone.
+        The batch's columns, ``status`` and ``detail`` among them; a row that does not fit alone has the status
+        ``out_of_memory``.
     """
-    scores: list[Score | None] = []
-    size = len(batch)
-    while len(scores) < len(batch):
-        piece = batch[len(scores) : len(scores) + size]
+    found: list[Columns] = []
+    done, size = 0, len(batch)
+    while done < len(batch):
+        piece = batch[done : done + size]
         try:
-            scores += scorer.score(piece)
+            columns = checked(as_columns(scorer.score(piece)))
         except torch.OutOfMemoryError:
             free_memory()
-            if len(piece) == 1:
-                scores.append(None)
+            if len(piece) > 1:
+                size = len(piece) // 2
+                _shrink(scorer, piece[:size])
                 continue
-            size = len(piece) // 2
-            _shrink(scorer, piece[:size])
-    return scores
+            columns = _does_not_fit()
+        found.append(columns)
+        done += len(piece)
+    return joined(found)
+
+
+def _does_not_fit() -> Columns:
+    return {
+        "utility": np.array([np.nan]),
+        "status": np.array([OUT_OF_MEMORY], dtype=object),
+        "detail": np.array(["the row alone does not fit into the device's memory"], dtype=object),
+    }
 
 
 def fit_memory(scorer: Scorer, rows: Iterable[Encoded]) -> None:
@@ -206,36 +203,3 @@ def _shrink(scorer: Scorer, batch: list[Encoded]) -> None:
         return
     scorer.batch_tokens = min(limits(scorer)[1], len(batch) * max(row.length for row in batch))
     logger.warning("out of memory; going on with %d tokens at once", scorer.batch_tokens)
-
-
-def _fill(record: Record, score: Score | None) -> None:
-    if score is None:
-        record |= {"status": "out_of_memory", "detail": "the row alone does not fit into the device's memory"}
-        return
-    if score.utility is None:
-        record |= {"status": score.status, "detail": score.detail}
-        return
-    record["loss"] = score.loss if score.loss is None or math.isfinite(score.loss) else None
-    if _is_finite(score):
-        record |= {"utility": score.utility, "utility_se": score.utility_se, **score.columns}
-        record |= {name: vector for name in VECTORS if (vector := getattr(score, name)) is not None}
-    else:
-        record |= {"status": "non_finite", "detail": f"utility {score.utility}, loss {score.loss}"}
-
-
-def _is_finite(score: Score) -> bool:
-    """Whether the numbers that it has are; one with a status of its own may have none."""
-    return all(math.isfinite(number) for number in (score.utility, score.loss) if number is not None)
-
-
-def _record(row: Encoded) -> Record:
-    return {
-        "example_id": row.example_id,
-        "row": row.row,
-        "utility": None,
-        "utility_se": None,
-        "loss": None,
-        "tokens": row.tokens,
-        "status": row.status,
-        "detail": row.detail,
-    }

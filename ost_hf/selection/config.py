@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from ost_hf.errors import ConfigError, require_choice, require_integer, require_range
+from ost_hf.settings import remembers_given
 from ost_hf.shares import quota_of
 
 DEFAULT_KEEP_RATIO = 0.5
 # DEITA takes rows whose similarity to the nearest chosen one is below 0.9.
 DEITA_THRESHOLD = 0.1
 
-STRATEGIES = ("auto", "top", "setwise", "diverse")
+ORDERS = ("auto", "top", "setwise", "diverse")
 AGGREGATIONS = ("mean", "min", "max", "vote", "round_robin")
 
 
+@remembers_given
 @dataclass(frozen=True)
 class SelectionConfig:
     """Keep the best part of the pool; without any setting, half of it."""
@@ -22,17 +25,19 @@ class SelectionConfig:
     keep_ratio: float | None = field(
         default=None,
         metadata={
+            "common": True,
             "help": "share of the pool to keep, in (0, 1]; 0.5 if nothing else is set; copies that were dropped are no "
-            "part of the pool"
+            "part of the pool",
         },
     )
-    keep_count: int | None = field(default=None, metadata={"help": "number of rows to keep"})
+    keep_count: int | None = field(default=None, metadata={"common": True, "help": "number of rows to keep"})
     min_utility: float | None = field(
         default=None, metadata={"help": "keep only rows of at least this utility; alone or beside the other two"}
     )
-    strategy: str = field(
+    order: str = field(
         default="auto",
         metadata={
+            "common": True,
             "help": "`auto`: after a second look, rows as clean as the anchors first, and of too many of those a "
             "draw, hard rows more often unless corruption is hardly told apart (the log says what was chosen and why); "
             "without one, as `top`; `top`: highest "
@@ -75,18 +80,19 @@ class SelectionConfig:
         metadata={
             "help": "column `verdict`: of the rows called corrupted, of those called hurting and of those called "
             "helping at most this share is expected to be called so wrongly; needs scoring.per_anchor or "
-            "scoring.second_look"
+            "a second look"
         },
     )
     drop_toxic: bool = field(
-        default=False, metadata={"help": "never keep a row whose verdict is toxic, even if less than asked is kept"}
+        default=False,
+        metadata={"common": True, "help": "never keep a row whose verdict is toxic, even if less than asked is kept"},
     )
     seed: int = field(default=0, metadata={"help": "of the bootstrap behind the verdicts, and of the draw of `auto`"})
 
     def __post_init__(self) -> None:
         require_range("selection.keep_ratio", self.keep_ratio, above=0, at_most=1)
         require_integer("selection.keep_count", self.keep_count, at_least=1, optional=True)
-        require_choice("selection.strategy", self.strategy, STRATEGIES)
+        require_choice("selection.order", self.order, ORDERS)
         require_range("selection.diversity_threshold", self.diversity_threshold, above=0, at_most=2)
         if self.aggregate is not None:
             require_choice("selection.aggregate", self.aggregate, AGGREGATIONS)
@@ -107,16 +113,42 @@ class SelectionConfig:
         if self.length_strata > 1 and self.balance_by is not None:
             raise ConfigError("give selection.length_strata or selection.balance_by, not both")
 
-    def check_aggregate(self, second_look: bool) -> None:
-        """Raises ``ConfigError`` where aggregated utilities would decide nothing.
+    def check(self, columns: Set[str]) -> None:
+        """Raises ``ConfigError`` where a score table lacks what the selection goes by, or it would decide nothing.
 
         Args:
-            second_look: Whether the scores have one, which ``auto`` then goes by.
+            columns: The table's columns beside the usual ones, those that it has or those that it will have; ``group:``
+                stands for any that begin so.
         """
-        if self.aggregate is not None and (self.strategy == "setwise" or (self.strategy == "auto" and second_look)):
+        has_groups = any(name.startswith("group:") for name in columns)
+        over_groups = self.aggregate is not None and self.aggregate_over == "groups"
+        over_anchors = self.aggregate is not None and self.aggregate_over == "anchors"
+        of_anchors = bool({"anchor_utilities", "anchor_similarities"} & columns)
+        p_values = bool({"corrupted_p", "anchor_utilities"} & columns)
+        for setting, is_asked, is_there, remedy in (
+            ("order 'setwise'", self.order == "setwise", "sketch" in columns, "scoring.sketch_size (512, say)"),
+            (
+                "order 'diverse'",
+                self.order == "diverse",
+                "sketch" in columns,
+                "scoring.sketch_size (512, say), or a scorer that gives an embedding",
+            ),
+            ("drop_toxic", self.drop_toxic, p_values, "a second look, or scoring.per_anchor and two anchors at least"),
+            ("aggregate", over_groups, has_groups, "scoring.group_by"),
+            ("aggregate_over 'anchors'", over_anchors, of_anchors, "scoring.per_anchor"),
+        ):
+            if is_asked and not is_there:
+                has = ", ".join(sorted(columns)) or "none"
+                raise ConfigError(
+                    f"selection.{setting} goes by columns that the scores lack (beside the usual ones they have: {has}): "
+                    f"score with {remedy}, or select otherwise"
+                )
+        if self.aggregate is not None and (
+            self.order == "setwise" or (self.order == "auto" and "corrupted_p" in columns)
+        ):
             raise ConfigError(
-                f"selection.aggregate makes one utility of many, but selection.strategy {self.strategy!r} goes by "
-                "sketches or p-values here: set selection.strategy to top or diverse, or leave aggregate unset"
+                f"selection.aggregate makes one utility of many, but selection.order {self.order!r} goes by "
+                "sketches or p-values here: set selection.order to top or diverse, or leave aggregate unset"
             )
 
     @property

@@ -1,8 +1,9 @@
-"""``OSTConfig``: ``TrainingArguments`` and what is kept of the pool."""
+"""``OSTConfig``: ``TrainingArguments``, and everything that says how rows are chosen."""
 
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,39 +12,86 @@ import transformers
 
 from ost_hf.errors import ConfigError, require_choice, require_known
 from ost_hf.selection.config import SelectionConfig
+from ost_hf.settings import Section
 from ost_hf.training.sampler import SAMPLING_ORDERS
+
+# Of the fields below: what goes into the section `selection`, sections as JSON, and where a choice comes from.
+_SELECTION = ("keep_ratio", "keep_count", "min_utility", "drop_toxic")
+_SECTIONS = ("scoring", "encoding", "duplicates")
+_SOURCES = ("proxy", "anchors", "scores", "selection")
 
 
 @dataclass
 class SelectionArguments:
-    """Fields that go in front of any ``TrainingArguments``."""
+    """Fields that go in front of any ``TrainingArguments``; a trainer's keywords of the same names outweigh them."""
 
     keep_ratio: float | None = field(
         default=None, metadata={"help": "Share of the pool to keep, in (0, 1]; 0.5 if nothing else is set."}
     )
     keep_count: int | None = field(default=None, metadata={"help": "Number of rows to keep."})
     min_utility: float | None = field(default=None, metadata={"help": "Keep only rows of at least this utility."})
+    drop_toxic: bool = field(
+        default=False, metadata={"help": "Never keep a row whose verdict is toxic, even if less than asked is kept."}
+    )
+    strategy: str | None = field(
+        default=None, metadata={"help": "How rows are scored and chosen: `auto` (default), `one_step` or `paper`."}
+    )
+    proxy: dict | str | None = field(  # type: ignore[type-arg]
+        default=None,
+        metadata={"help": "Score the training set first: a small model's name or folder, or ProxyConfig fields as JSON."},
+    )
+    anchors: dict | str | None = field(  # type: ignore[type-arg]
+        default=None,
+        metadata={"help": "With proxy: a few clean rows, by name or file, or AnchorConfig fields as JSON."},
+    )
+    scores: str | None = field(
+        default=None, metadata={"help": "In place of proxy: a run directory with scores to choose by."}
+    )
+    selection: str | None = field(
+        default=None, metadata={"help": "In place of proxy: a run directory, or file, with a selection to train on."}
+    )
+    scoring: dict | str | None = field(  # type: ignore[type-arg]
+        default=None, metadata={"help": "With proxy: fields of ScoringConfig that differ from the strategy's, as JSON."}
+    )
+    encoding: dict | str | None = field(  # type: ignore[type-arg]
+        default=None, metadata={"help": "How rows become tokens: fields of EncodingConfig as JSON."}
+    )
+    duplicates: dict | str | None = field(  # type: ignore[type-arg]
+        default=None, metadata={"help": "With proxy: what is done about copies, fields of DuplicatesConfig as JSON."}
+    )
 
     def __post_init__(self) -> None:
-        self.selection_config()
+        for name in _SECTIONS:
+            setattr(self, name, _from_json(name, getattr(self, name)))
+        SelectionConfig(**self.selection_fields())
         # The next class in line is TrainingArguments, which does most of its work here.
         super().__post_init__()  # type: ignore[misc]
 
-    def selection_config(self) -> SelectionConfig:
-        """The selection that these fields ask for."""
-        return SelectionConfig(self.keep_ratio, self.keep_count, self.min_utility)
+    def selection_fields(self) -> Section:
+        """The fields of the section ``selection`` that were set."""
+        values = {name: getattr(self, name) for name in _SELECTION}
+        return {name: value for name, value in values.items() if value is not None and value is not False}
+
+    def choosing(self) -> Section:
+        """Everything else that was set about how rows are chosen."""
+        values = {name: getattr(self, name) for name in ("strategy", *_SOURCES, *_SECTIONS)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 @dataclass
 class OSTConfig(SelectionArguments, transformers.TrainingArguments):
-    """``TrainingArguments`` with the selection's settings."""
+    """``TrainingArguments`` with everything that says how rows are chosen.
+
+    Example:
+        >>> OSTConfig("out", keep_ratio=0.3, proxy="Qwen/Qwen3-0.6B", anchors="anchors.jsonl")  # doctest: +SKIP
+    """
 
     sampling: str = field(
         default="shuffled",
         metadata={
             "help": "Order of the kept rows: `shuffled`; `ranked`, by the selection's rank, best first, the same in "
             "every epoch; `weighted`, drawn with replacement, more often the higher the utility: by the selection's "
-            "utility, whatever strategy ranked them."
+            "utility, whatever order ranked them."
         },
     )
     check_rows: bool = field(
@@ -59,16 +107,24 @@ class OSTConfig(SelectionArguments, transformers.TrainingArguments):
         super().__post_init__()
 
 
+def _from_json(name: str, value: Any) -> Any:
+    """A section's fields, given as JSON by a script's flags."""
+    if not isinstance(value, str):
+        return value
+    try:
+        found = json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ConfigError(f"{name} is no JSON ({error}), got {value!r}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{name} must hold fields and values as JSON, got {value!r}")
+    return found
+
+
 def refuse_unknown(trainer: type, given: Mapping[str, Any]) -> None:
     """Raises ``ConfigError`` for a keyword argument that a trainer does not take."""
     taken = inspect.signature(trainer.__init__).parameters  # type: ignore[misc]
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
         require_known(f"argument of {trainer.__name__}", given, set(taken) - {"self"})
-
-
-def selection_config(args: transformers.TrainingArguments) -> SelectionConfig:
-    """The selection that ``args`` ask for: the default one where a script brings plain ``TrainingArguments``."""
-    return args.selection_config() if isinstance(args, SelectionArguments) else SelectionConfig()
 
 
 def sampling_order(args: transformers.TrainingArguments) -> str:

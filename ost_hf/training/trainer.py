@@ -1,94 +1,46 @@
-"""``OSTTrainer``: a ``transformers.Trainer`` that trains on the rows worth training on.
-
-Beside the constructor it overrides three small hooks: the choice of the train sampler, ``num_examples`` (so
-that logs count kept rows), and ``log``. Given nothing of ours it is a plain ``Trainer``.
-"""
+"""``OSTTrainer``: a ``transformers.Trainer`` that trains on the rows worth training on."""
 
 from __future__ import annotations
 
+import copy
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import datasets
-import pyarrow as pa
 import torch
 import transformers
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import IterableDataset
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.config import AnchorConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
-from ost_hf.duplicates.config import DuplicatesConfig
+from ost_hf.data.sources import rows_in_memory
 from ost_hf.errors import ConfigError
+from ost_hf.models import TargetConfig, load_model, load_processing_class
 from ost_hf.parallel import is_main
-from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scoring.config import ScoringConfig
-from ost_hf.tables.score_table import ScoreTable
+from ost_hf.selection.kept import Kept, Selection, find_kept
 from ost_hf.training.config import OSTConfig, refuse_unknown, sampling_order
-from ost_hf.training.kept import Kept, drop_unusable, filter_stream, find_kept, usable_part
-from ost_hf.training.resolve import resolve_selection, rows_of
-from ost_hf.training.sampler import OSTSampler
+from ost_hf.training.mixin import SelectionMixin
+from ost_hf.training.plan import given_choices, has_source, plan_selection
+from ost_hf.training.streams import filter_stream
+from ost_hf.training.usable import drop_unusable, usable_part
 
 logger = logging.getLogger(__name__)
 
 _LOSSY = (torch.bfloat16, torch.float16)
 
 
-class SelectionMixin:
-    """What a ``Trainer`` needs to train on kept rows; mixed in front of one, it is idle until ``_kept`` is set."""
-
-    _kept: Kept | None = None
-    _kept_dataset: Any = None
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler | None:
-        if self._kept is None:
-            return super()._get_train_sampler(train_dataset)  # type: ignore[misc]
-        # The dataset the loader will hold: Trainer may have removed columns from its own.
-        self._kept_dataset = self.train_dataset if train_dataset is None else train_dataset  # type: ignore[attr-defined]
-        args = self.args  # type: ignore[attr-defined]
-        seed = args.data_seed if args.data_seed is not None else args.seed
-        sampler = OSTSampler(self._kept.indices, self._kept.utilities, sampling_order(args), seed)
-        self.remove_callback(_SetEpoch)  # type: ignore[attr-defined]  # of a loader before this one
-        self.add_callback(_SetEpoch(sampler))  # type: ignore[attr-defined]
-        return sampler
-
-    def num_examples(self, dataloader: DataLoader) -> int:
-        """Rows an epoch passes over: the kept ones for the training set."""
-        if self._kept is not None and getattr(dataloader, "dataset", None) is self._kept_dataset:
-            return len(self._kept.indices)
-        return super().num_examples(dataloader)  # type: ignore[misc]
-
-    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """Adds to the closing line of a training how many rows of the pool were trained on."""
-        if self._kept is not None and "train_runtime" in logs:
-            logs["train_rows_kept"] = len(self._kept.indices)
-            logs["train_rows_pool"] = self._kept.pool_size
-        super().log(logs, *args, **kwargs)  # type: ignore[misc]
-
-
-class _SetEpoch(transformers.TrainerCallback):
-    """Tells the sampler its epoch.
-
-    A run that several processes resume in the middle of an epoch hides the sampler behind Accelerate's
-    skipping and sharing batch samplers, where ``Trainer`` does not find it.
-    """
-
-    def __init__(self, sampler: OSTSampler):
-        self.sampler = sampler
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.sampler.set_epoch(int(state.epoch or 0))
-
-
 class OSTTrainer(SelectionMixin, transformers.Trainer):
-    """Fine-tunes on the kept rows of a training set.
+    """Fine-tunes on the kept rows of a training set. Given nothing of ours it is a plain ``Trainer``.
+
+    The constructor checks what can be checked in seconds. The pool is scored, and rows are chosen, when ``train`` is
+    called, or before by :meth:`score` and :meth:`select`; the proxy is freed before the training begins.
 
     Args:
-        model: As in ``Trainer``.
-        args: ``OSTConfig``, or plain ``TrainingArguments`` for the default selection.
+        model: As in ``Trainer``, or a model's name or folder: it is loaded in float32, and its tokenizer or processor
+            with it.
+        args: ``OSTConfig``, or plain ``TrainingArguments`` for the default selection. They are never changed.
         data_collator: As in ``Trainer``. Without one, a ``datasets.Dataset`` of text in one of the accepted layouts
             is encoded with ``processing_class`` (labels on the answers only) and collated here, and one of tokens with
             labels is padded.
@@ -98,27 +50,28 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             against these rows, or against each of several sets.
         processing_class: The target's tokenizer or processor.
         scores: A score table or its run directory; kept rows are chosen by ``args``.
-        selection: A selection table, its file or its run directory, in place of ``scores``.
-        proxy: A small model's name or its ``ProxyConfig``: score first, into ``output_dir/ost``, free the
-            proxy, then train. Needs ``anchors``.
-        anchors: The anchor set: ``datasets.Dataset``, ``Rows`` or ``AnchorConfig``.
-        strategy: How a pool that is scored here is scored and chosen from: ``auto`` (default), ``one_step`` or
-            ``paper``.
-        scoring: Fields of ``ScoringConfig`` that are to differ from the strategy's, as a ``dict``. A
-            ``ScoringConfig`` is taken as it is, in place of a strategy: with a second look only if it has
-            ``second_look=True``.
+        selection: A selection, its table, its file or its run directory, in place of ``scores``.
+        proxy: A small model's name, its folder or its ``ProxyConfig``: score first, into ``output_dir/ost``.
+        anchors: The anchor set, for ``proxy``: a name, a file, a ``datasets.Dataset``, a list of rows, ``Rows`` or
+            ``AnchorConfig``.
+        strategy: How a pool is scored and chosen from: ``auto`` (default), ``one_step`` or ``paper``.
+        scoring: Fields of ``ScoringConfig`` that are to differ from the strategy's, as a ``dict`` or a
+            ``ScoringConfig``, of which the fields count that it was made with.
         encoding: How rows become tokens, for proxy and target.
         duplicates: What is done about rows of the pool that repeat another, an anchor or a row of ``eval_dataset``,
-            when it is scored here. By ``auto`` copies within the pool, exact and near, are dropped; with another
-            strategy or a ``ScoringConfig`` exact ones are reported. Copies of rows of ``eval_dataset``, in the pool or
-            among the anchors, are refused. A ``DuplicatesConfig`` of one's own is taken as it is:
-            ``within_pool="drop", near=True, anchors="drop"`` are ``auto``'s fields.
+            given like ``scoring``.
         **kwargs: Everything else that ``Trainer`` takes.
 
     Raises:
-        ConfigError: If more than one source of a selection is given, a proxy without anchors, both a strategy
-            and a ``ScoringConfig``, or what could not be trained with: said before anything is scored.
-        DataError: If the selection does not fit the training set.
+        ConfigError: If more than one source of a selection is given, or what could not be trained with.
+        DataError: For rows that cannot be scored.
+
+    Example:
+        >>> trainer = OSTTrainer(
+        ...     "Qwen/Qwen3-1.7B", OSTConfig("out", keep_ratio=0.3), train_dataset=pool,
+        ...     proxy="Qwen/Qwen3-0.6B", anchors=anchors,
+        ... )
+        >>> trainer.train()  # doctest: +SKIP
     """
 
     def __init__(
@@ -130,43 +83,38 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         eval_dataset: Any = None,
         processing_class: Any = None,
         *,
-        scores: ScoreTable | pa.Table | str | Path | None = None,
-        selection: pa.Table | str | Path | None = None,
-        proxy: ProxyConfig | str | None = None,
-        anchors: Rows | datasets.Dataset | AnchorConfig | None = None,
+        scores: Any = None,
+        selection: Any = None,
+        proxy: Any = None,
+        anchors: Any = None,
         strategy: str | None = None,
-        scoring: ScoringConfig | Mapping[str, Any] | None = None,
-        encoding: EncodingConfig | None = None,
-        duplicates: DuplicatesConfig | None = None,
+        scoring: Any = None,
+        encoding: Any = None,
+        duplicates: Any = None,
         **kwargs: Any,
     ):
-        args = OSTConfig() if args is None else args
-        if any(source is not None for source in (scores, selection, proxy)):
-            # Before hours of scoring.
+        own = {
+            "scores": scores, "selection": selection, "proxy": proxy, "anchors": anchors, "strategy": strategy,
+            "scoring": scoring, "encoding": encoding, "duplicates": duplicates,
+        }  # fmt: skip
+        given = given_choices(args, own)
+        if isinstance(model, (str, Path)):
+            target = TargetConfig(model=str(model))
+            processing_class = processing_class or load_processing_class(target)
+            model = load_model(target)
+        if has_source(given):
+            args = copy.copy(args) if args is not None else OSTConfig("tmp_trainer")
             refuse_unknown(transformers.Trainer, kwargs)
             _check(args, train_dataset, eval_dataset, processing_class, data_collator)
-        table = resolve_selection(
-            args, train_dataset, eval_dataset, processing_class,
-            scores=scores, selection=selection, proxy=proxy, anchors=anchors, strategy=strategy, scoring=scoring,
-            encoding=encoding, duplicates=duplicates,
-        )  # fmt: skip
-        if table is not None:
-            if data_collator is None and processing_class is not None:
-                encoder = Encoder(processing_class, encoding)
-                train_dataset = _encoded(train_dataset, encoder)
-                eval_dataset = _usable(_encoded(eval_dataset, encoder), args)
-                if isinstance(train_dataset, EncodedDataset):
-                    data_collator = Collator.of(processing_class)
-                    # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
-                    args.remove_unused_columns = False
-                elif isinstance(train_dataset, datasets.Dataset) and "labels" in train_dataset.column_names:
-                    # Trainer's own choice pads no labels.
-                    tokenizer = getattr(processing_class, "tokenizer", processing_class)
-                    data_collator = transformers.DataCollatorForSeq2Seq(tokenizer)
-            if isinstance(train_dataset, IterableDataset):
-                train_dataset = filter_stream(train_dataset, table)
-            else:
-                self._kept = _find_usable(train_dataset, table, args)
+        self._plan = plan_selection(args, given, train_dataset, eval_dataset, processing_class)
+        if self._plan is not None and data_collator is None and processing_class is not None:
+            encoder = Encoder(processing_class, self._plan.encoding)
+            train_dataset, eval_dataset = _encoded(train_dataset, encoder), _encoded(eval_dataset, encoder)
+            eval_dataset = _usable(eval_dataset, args)
+            data_collator = _collator_for(train_dataset, processing_class)
+            if isinstance(train_dataset, EncodedDataset):
+                # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
+                args.remove_unused_columns = False  # type: ignore[union-attr]
         super().__init__(
             model=model,
             args=args,
@@ -176,8 +124,24 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        if table is not None and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+        if self._plan is not None and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             _warn_of_lost_steps(self.model)
+
+    def _take(self, selection: Selection) -> None:
+        if isinstance(self.train_dataset, IterableDataset):
+            self.train_dataset = filter_stream(self.train_dataset, selection.table)
+        else:
+            self._kept = _find_usable(self.train_dataset, selection, self.args)
+
+
+def _collator_for(train_dataset: Any, processing_class: Any) -> Any:
+    """The collator of a training set that came without one; ``None`` leaves the choice to ``Trainer``."""
+    if isinstance(train_dataset, EncodedDataset):
+        return Collator.of(processing_class)
+    if isinstance(train_dataset, datasets.Dataset) and "labels" in train_dataset.column_names:
+        # Trainer's own choice pads no labels.
+        return transformers.DataCollatorForSeq2Seq(getattr(processing_class, "tokenizer", processing_class))
+    return None
 
 
 def _warn_of_lost_steps(model: torch.nn.Module) -> None:
@@ -217,12 +181,12 @@ def _check(
             )
 
 
-def _find_usable(dataset: Any, table: pa.Table, args: transformers.TrainingArguments) -> Kept:
+def _find_usable(dataset: Any, selection: Selection, args: transformers.TrainingArguments) -> Kept:
     """The kept rows of a training set that can be encoded."""
     _hash(dataset)
-    kept = find_kept(dataset, table)
+    kept = find_kept(dataset, selection.table)
     if getattr(args, "check_rows", True) and isinstance(dataset, EncodedDataset):
-        report = Path(args.output_dir) / "rows_not_used.json"
+        report = Path(str(args.output_dir)) / "rows_not_used.json"
         kept = drop_unusable(dataset, kept, report, args.dataloader_num_workers)
     logger.info("training on %d of %d rows", len(kept.indices), kept.pool_size)
     return kept
@@ -237,7 +201,7 @@ def _hash(dataset: Any) -> None:
         dataset.rows.hash_together()
 
 
-def _usable(dataset: Any, args: transformers.TrainingArguments, name: str = "eval_dataset") -> Any:
+def _usable(dataset: Any, args: Any, name: str = "eval_dataset") -> Any:
     """Without rows that cannot be encoded, where the dataset is encoded here and ``check_rows`` is left on."""
     if isinstance(dataset, dict):
         return {key: _usable(one, args, f"eval_dataset {key!r}") for key, one in dataset.items()}
@@ -255,4 +219,4 @@ def _encoded(dataset: Any, encoder: Encoder) -> Any:
         return EncodedDataset(dataset, encoder)
     if not isinstance(dataset, datasets.Dataset) or "input_ids" in dataset.column_names:
         return dataset
-    return EncodedDataset(rows_of(dataset), encoder)
+    return EncodedDataset(rows_in_memory(dataset), encoder)

@@ -1,11 +1,13 @@
 """The same for TRL's ``SFTTrainer``.
 
-TRL prepares the dataset in its constructor, and packing destroys the identity of rows: the kept rows are
-taken out before it sees them, so its own sampler and logs are right as they are.
+TRL prepares the dataset in its constructor, and packing destroys the identity of rows. So the training set is left as it
+is there, and is prepared when its rows have been chosen: TRL's own sampler and logs are right as they are.
 """
 
 from __future__ import annotations
 
+import copy
+import inspect
 import logging
 from dataclasses import dataclass
 from typing import Any
@@ -16,68 +18,74 @@ from trl import SFTConfig, SFTTrainer
 
 from ost_hf.errors import DataError
 from ost_hf.parallel import is_main
+from ost_hf.selection.kept import Selection, find_kept
 from ost_hf.training.config import SelectionArguments, refuse_unknown
-from ost_hf.training.kept import filter_stream, find_kept
-from ost_hf.training.resolve import resolve_selection
+from ost_hf.training.mixin import SelectionMixin
+from ost_hf.training.plan import KEYWORDS, given_choices, has_source, plan_selection
+from ost_hf.training.streams import filter_stream
 
 logger = logging.getLogger(__name__)
+
+_POSITIONAL = [name for name in inspect.signature(SFTTrainer.__init__).parameters if name != "self"]
 
 
 @dataclass
 class OSTSFTConfig(SelectionArguments, SFTConfig):
-    """``SFTConfig`` with the selection's settings."""
+    """``SFTConfig`` with everything that says how rows are chosen."""
 
 
-class OSTSFTTrainer(SFTTrainer):
+class OSTSFTTrainer(SelectionMixin, SFTTrainer):
     """``SFTTrainer`` on the kept rows of its training set.
+
+    As ``OSTTrainer``, it scores and selects when ``train`` is called, or before by ``score`` and ``select``; TRL prepares
+    the kept rows then.
 
     Args:
         *args: As in ``SFTTrainer``.
-        scores, selection, proxy, anchors, strategy, scoring, duplicates: As in ``OSTTrainer``.
-        encoding: How rows become tokens for the proxy. For the target ``SFTConfig`` says that: its ``max_length``, and
-            whether all turns of ``messages`` are learnt or, by ``assistant_only_loss``, answers alone.
-        **kwargs: As in ``SFTTrainer``; the training set is a ``datasets.Dataset``, or an iterable one whose
+        **kwargs: As in ``SFTTrainer``, and ``scores``, ``selection``, ``proxy``, ``anchors``, ``strategy``, ``scoring``,
+            ``duplicates`` as in ``OSTTrainer``. ``encoding`` says how rows become tokens for the proxy; for the target
+            ``SFTConfig`` says that: its ``max_length``, and whether all turns of ``messages`` are learnt or, by
+            ``assistant_only_loss``, answers alone. The training set is a ``datasets.Dataset``, or an iterable one whose
             rows have an ``example_id``.
 
     Raises:
         ConfigError: As ``OSTTrainer`` does.
-        DataError: For rows that ``SFTTrainer`` cannot take, or a selection that does not fit them.
+        DataError: For rows that ``SFTTrainer`` cannot take.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        args: Any = None,
-        data_collator: Any = None,
-        train_dataset: Any = None,
-        eval_dataset: Any = None,
-        *more: Any,
-        scores: Any = None,
-        selection: Any = None,
-        proxy: Any = None,
-        anchors: Any = None,
-        strategy: Any = None,
-        scoring: Any = None,
-        encoding: Any = None,
-        duplicates: Any = None,
-        **kwargs: Any,
-    ):
-        args = OSTSFTConfig() if args is None else args
-        if train_dataset is not None and any(source is not None for source in (scores, selection, proxy)):
-            # Before hours of scoring.
+    def __init__(self, *args: Any, **kwargs: Any):
+        own = {name: kwargs.pop(name, None) for name in KEYWORDS}
+        named = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
+        config, pool = named.get("args"), named.get("train_dataset")
+        given = given_choices(config, own)
+        if has_source(given):
+            named["args"] = config = OSTSFTConfig("tmp_trainer") if config is None else copy.copy(config)
             refuse_unknown(SFTTrainer, kwargs)
-            _check_rows(args, train_dataset, kwargs.get("formatting_func"))
-        table = resolve_selection(
-            args, train_dataset, eval_dataset, kwargs.get("processing_class"),
-            scores=scores, selection=selection, proxy=proxy, anchors=anchors, strategy=strategy, scoring=scoring,
-            encoding=encoding, duplicates=duplicates,
-        )  # fmt: skip
-        if table is not None:
-            if isinstance(train_dataset, datasets.Dataset):
-                train_dataset = train_dataset.select(sorted(find_kept(train_dataset, table).indices))
-            else:
-                train_dataset = filter_stream(train_dataset, table)
-        super().__init__(model, args, data_collator, train_dataset, eval_dataset, *more, **kwargs)
+            if pool is not None:
+                _check_rows(config, pool, named.get("formatting_func"))
+        processing_class = named.get("processing_class")
+        self._plan = plan_selection(config, given, pool, named.get("eval_dataset"), processing_class)
+        self._pool = pool
+        # How TRL would have prepared the training set; nothing where it does not.
+        self._preparation: tuple[Any, ...] | None = None
+        super().__init__(**named)
+
+    def _prepare_dataset(self, dataset: Any, *more: Any, **named: Any) -> Any:
+        if self._plan is not None and self._selection is None and dataset is self._pool:
+            self._preparation = (more, named)
+            return dataset
+        return super()._prepare_dataset(dataset, *more, **named)
+
+    def _take(self, selection: Selection) -> None:
+        pool = self._pool
+        if isinstance(pool, datasets.Dataset):
+            pool = pool.select(sorted(find_kept(pool, selection.table).indices))
+        else:
+            pool = filter_stream(pool, selection.table)
+        if self._preparation is not None:
+            more, named = self._preparation
+            pool = super()._prepare_dataset(pool, *more, **named)
+        self.train_dataset = pool
 
 
 def _check_rows(args: Any, train_dataset: Any, formatting_func: Any) -> None:

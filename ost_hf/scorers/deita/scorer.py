@@ -25,10 +25,11 @@ from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import ModelError
 from ost_hf.models import load_model
 from ost_hf.parallel import free_memory, on_accelerator, outside_deepspeed, state
-from ost_hf.scorers.base import Score, register
-from ost_hf.scorers.config import ScorerConfig
+from ost_hf.scorers.deita.options import DeitaOptions
 from ost_hf.scorers.inputs import forward_batch_tokens
-from ost_hf.scorers.prompts import Conversation, load_prompt, named_model, read_conversation, render, require_text
+from ost_hf.scorers.prompt_files import load_prompt
+from ost_hf.scorers.prompts import Conversation, named_model, read_conversation, render, require_text
+from ost_hf.scorers.protocol import Score
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,12 @@ _DIGITS = "123456"
 Ids = list[int]
 
 
-@register("deita", needs=())
 class DeitaScorer:
     """Complexity times quality, with the sentence embedding as the row's sketch.
 
     Args:
-        config: The three models and two prompts.
+        config: Batch limits.
+        options: The three models and two prompts.
         pool: The candidates.
 
     Raises:
@@ -51,21 +52,21 @@ class DeitaScorer:
         ModelError: If a model does not write the digits 1 to 6 as one token each.
     """
 
-    def __init__(self, config: ScorerConfig, pool: EncodedDataset, **unused: Any):
+    def __init__(self, config: Any, options: DeitaOptions, pool: EncodedDataset, **unused: Any):
         require_text("deita", pool)
         if pool.rows.images_column is not None:
             logger.warning("scorer 'deita' reads text only: its ratings and embeddings know nothing of the images")
         self.rows = pool.rows
         self.batch_size = config.batch_size
         self.batch_tokens = forward_batch_tokens(config)
-        # Asked for by __post_init__ of the configuration.
-        assert config.deita_complexity_model and config.deita_quality_model and config.deita_embedding_model
-        complexity = RatingModel(config.deita_complexity_model)
-        same = config.deita_quality_model == config.deita_complexity_model
-        quality = complexity if same else RatingModel(config.deita_quality_model)
+        # Asked for by the options' check.
+        assert options.complexity_model and options.quality_model and options.embedding_model
+        complexity = RatingModel(options.complexity_model)
+        same = options.quality_model == options.complexity_model
+        quality = complexity if same else RatingModel(options.quality_model)
         self.raters = {"complexity": complexity, "quality": quality}
-        self.prompts = {name: load_prompt(config, f"deita_{name}_prompt_file") for name in self.raters}
-        self.embedder = EmbeddingModel(config.deita_embedding_model)
+        self.prompts = {name: load_prompt("deita", options, f"{name}_prompt_file") for name in self.raters}
+        self.embedder = EmbeddingModel(options.embedding_model)
 
     def score(self, batch: list[Encoded]) -> list[Score]:
         """Scores of a batch of candidates."""
@@ -82,8 +83,11 @@ class DeitaScorer:
             complexity, quality = ratings["complexity"][number], ratings["quality"][number]
             scores[place] = Score(
                 float(complexity @ quality),
-                columns={"complexity": float(complexity.sum()), "quality": float(quality.sum())},
-                sketch=embeddings[number].tolist(),
+                columns={
+                    "complexity": float(complexity.sum()),
+                    "quality": float(quality.sum()),
+                    "sketch": embeddings[number].tolist(),
+                },
             )
         return [score for score in scores if score is not None]
 

@@ -83,16 +83,16 @@ class Endpoint:
         try:
             import openai
         except ImportError as error:
-            raise ConfigError("scoring.judge_endpoint needs OpenAI's client: pip install 'ost-hf[judge]'") from error
+            raise ConfigError("scoring.judge.endpoint needs OpenAI's client: pip install 'ost-hf[judge]'") from error
         self.options = options
-        self.batch_size = _ROWS_PER_REQUEST * options.judge_concurrency
-        self._key = _read_key(options.judge_api_key_env)
+        self.batch_size = _ROWS_PER_REQUEST * options.concurrency
+        self._key = _read_key(options.api_key_env)
         self._openai = openai
         self._client = openai.OpenAI(
-            base_url=options.judge_endpoint,
+            base_url=options.endpoint,
             api_key=self._key or _NO_KEY,
-            timeout=options.judge_timeout,
-            max_retries=options.judge_retries,
+            timeout=options.timeout,
+            max_retries=options.retries,
         )
         self._asked = False
         self._unanswered = 0
@@ -100,7 +100,7 @@ class Endpoint:
         self._refusal = ""
 
     def answer(self, requests: list[Request]) -> list[Reply]:
-        """One reply per request; ``judge_concurrency`` of them are under way at once.
+        """One reply per request; ``concurrency`` of them are under way at once.
 
         Raises:
             ModelError: If the server refuses the key or does not know the model, or has answered none of many
@@ -109,7 +109,7 @@ class Endpoint:
         if not self._asked:
             self._asked = True
             self._warn_of_silence()
-        with ThreadPoolExecutor(self.options.judge_concurrency) as threads:
+        with ThreadPoolExecutor(self.options.concurrency) as threads:
             replies = []
             for reply in threads.map(self._ask, requests):
                 self._answered = self._answered or reply.text is not None
@@ -121,8 +121,8 @@ class Endpoint:
                 if self._unanswered >= _GIVE_UP_AFTER:
                     threads.shutdown(cancel_futures=True)
                     raise ModelError(
-                        f"{self._unanswered} rows in a row got no answer from scoring.judge_endpoint "
-                        f"{self.options.judge_endpoint} ({reply.reason}). The parts of the score table that are "
+                        f"{self._unanswered} rows in a row got no answer from scoring.judge.endpoint "
+                        f"{self.options.endpoint} ({reply.reason}). The parts of the score table that are "
                         "written stay: start the run again when the server answers, or with other settings"
                     )
                 replies.append(reply)
@@ -132,9 +132,9 @@ class Endpoint:
         """Says why nothing comes: the client's own retries give no reason, and may take minutes."""
         # Connections of its own: a server that fails at this one closes it, and no row's request must be on it.
         client = self._openai.OpenAI(
-            base_url=self.options.judge_endpoint,
+            base_url=self.options.endpoint,
             api_key=self._key or _NO_KEY,
-            timeout=min(self.options.judge_timeout, _SILENCE),
+            timeout=min(self.options.timeout, _SILENCE),
             max_retries=0,
         )
         try:
@@ -142,7 +142,7 @@ class Endpoint:
                 client.models.with_raw_response.list()
         except self._openai.APIConnectionError as error:
             reason = self._without_key(str(error.__cause__ or error))
-            logger.warning("no answer from %s: %s; retrying", self.options.judge_endpoint, reason)
+            logger.warning("no answer from %s: %s; retrying", self.options.endpoint, reason)
         except self._openai.OpenAIError:
             pass  # It answers; that is all that was asked.
 
@@ -150,21 +150,21 @@ class Endpoint:
         openai = self._openai
         try:
             completion = self._client.chat.completions.create(
-                model=self.options.judge_model,
+                model=self.options.model,
                 messages=[{"role": "user", "content": _content(request)}],
                 temperature=0,
-                max_tokens=self.options.judge_max_tokens,
+                max_tokens=self.options.max_tokens,
             )
         except (openai.AuthenticationError, openai.NotFoundError) as error:
             # The same for every row: the key, the address or the model's name is wrong.
             raise ModelError(
-                f"scoring.judge_endpoint {self.options.judge_endpoint} refuses model {self.options.judge_model!r}: "
-                f"{self._said(error)}. Check judge_endpoint, judge_model and judge_api_key_env"
+                f"scoring.judge.endpoint {self.options.endpoint} refuses model {self.options.model!r}: "
+                f"{self._said(error)}. Check scoring.judge.endpoint, model and api_key_env"
             ) from None
         except openai.APIStatusError as error:
             return Reply(None, self._said(error), unavailable=error.status_code in _LATER or error.status_code >= 500)
         except openai.APITimeoutError:
-            return Reply(None, f"no answer within {self.options.judge_timeout:g} s", unavailable=True)
+            return Reply(None, f"no answer within {self.options.timeout:g} s", unavailable=True)
         except openai.APIConnectionError as error:
             return Reply(None, f"no connection: {error.__cause__ or error}", unavailable=True)
         except (openai.OpenAIError, ValueError) as error:
@@ -202,8 +202,8 @@ class LocalModel:
     def __init__(self, options: JudgeOptions):
         import transformers
 
-        assert options.judge_model is not None
-        named = named_model(options.judge_model)
+        assert options.model is not None
+        named = named_model(options.model)
         self.options = options
         self.sees = reads_images(named)
         with outside_deepspeed():
@@ -213,8 +213,8 @@ class LocalModel:
         self._tokenizer = getattr(processing_class, "tokenizer", processing_class)
         if not getattr(processing_class, "chat_template", None):
             raise ModelError(
-                f"scoring.judge_model {options.judge_model} has no chat template: name a model that follows "
-                "instructions, or serve it with a template and name scoring.judge_endpoint"
+                f"scoring.judge.model {options.model} has no chat template: name a model that follows "
+                "instructions, or serve it with a template and name scoring.judge.endpoint"
             )
         self._limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         task, what = ("image-text-to-text", "processor") if self.sees else ("text-generation", "tokenizer")
@@ -226,8 +226,8 @@ class LocalModel:
 
     def _ask(self, request: Request) -> Reply:
         if request.images and not self.sees:
-            return Reply(None, "the row has images, and scoring.judge_model reads text only")
-        tokens, room = len(self._tokenizer(request.prompt)["input_ids"]), self.options.judge_max_tokens
+            return Reply(None, "the row has images, and scoring.judge.model reads text only")
+        tokens, room = len(self._tokenizer(request.prompt)["input_ids"]), self.options.max_tokens
         if self._limit is not None and tokens + room > self._limit:
             return Reply(None, f"a prompt of {tokens} tokens and a reply of {room} exceed the model's {self._limit}")
         content: Any = request.prompt
@@ -242,7 +242,7 @@ class LocalModel:
 
 def open_backend(options: JudgeOptions) -> Backend:
     """The endpoint if one is named, else the model in this process."""
-    return Endpoint(options) if options.judge_endpoint else LocalModel(options)
+    return Endpoint(options) if options.endpoint else LocalModel(options)
 
 
 def _content(request: Request) -> list[dict[str, Any]]:
@@ -261,7 +261,7 @@ def _read_key(variable: str | None) -> str | None:
         return None
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise ConfigError(f"the environment variable {variable}, which scoring.judge_api_key_env names, is not set")
+        raise ConfigError(f"the environment variable {variable}, which scoring.judge.api_key_env names, is not set")
     return key
 
 

@@ -6,21 +6,22 @@ import re
 from typing import Any
 
 from ost_hf.data.encoding import Encoded, EncodedDataset
-from ost_hf.scorers.base import NO_LIMIT, Score, register
-from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.judge.backends import Reply, Request, open_backend
-from ost_hf.scorers.prompts import load_prompt, read_conversation, render, require_text, scale_of
+from ost_hf.scorers.judge.options import JudgeOptions
+from ost_hf.scorers.prompt_files import load_prompt
+from ost_hf.scorers.prompts import read_conversation, render, require_text
+from ost_hf.scorers.protocol import NO_LIMIT, Score
 
 # Characters of a reply that the table keeps: enough to see what the judge did instead of rating.
 _DETAIL = 200
 
 
-@register("judge", needs=())
 class JudgeScorer:
     """The utility is the rating. A row without one has the status ``judge_unparsed`` or ``judge_failed``.
 
     Args:
-        config: The judge, its prompt and scale.
+        config: Batch limits.
+        options: The judge, its prompt and scale.
         pool: The candidates.
 
     Raises:
@@ -29,12 +30,12 @@ class JudgeScorer:
         ModelError: If a local model has no chat template.
     """
 
-    def __init__(self, config: ScorerConfig, pool: EncodedDataset, **unused: Any):
+    def __init__(self, config: Any, options: JudgeOptions, pool: EncodedDataset, **unused: Any):
         require_text("judge", pool)
-        self.config = config
+        self.options = options
         self.rows = pool.rows
-        self.prompt = load_prompt(config, "judge_prompt_file")
-        self.backend = open_backend(config)
+        self.prompt = load_prompt("judge", options, "prompt_file", scale_of(options))
+        self.backend = open_backend(options)
         self.batch_size: int | None = config.batch_size or self.backend.batch_size
         self.batch_tokens = NO_LIMIT
 
@@ -49,32 +50,38 @@ class JudgeScorer:
     def _request(self, row: Encoded) -> Request:
         example = self.rows[row.row]
         conversation = read_conversation(example, mark_images=True)
-        prompt = render(self.prompt, conversation, conversation.turns[-1], **scale_of(self.config))
+        prompt = render(self.prompt, conversation, conversation.turns[-1], **scale_of(self.options))
         return Request(prompt, example.images, self.rows.folder)
 
     def _score(self, reply: Reply) -> Score:
         if reply.text is None:
             return Score(None, status="judge_failed", detail=reply.reason)
-        rating = read_rating(reply.text, self.config)
+        rating = read_rating(reply.text, self.options)
         if rating is None:
             beginning = " ".join(reply.text.split())[:_DETAIL]
-            cut = f" (cut off after {self.config.judge_max_tokens} tokens)" if reply.cut_off else ""
+            cut = f" (cut off after {self.options.max_tokens} tokens)" if reply.cut_off else ""
             return Score(None, status="judge_unparsed", detail=f"no rating in{cut}: {beginning}")
         return Score(rating)
 
 
-def read_rating(text: str, config: ScorerConfig) -> float | None:
-    """The last match of ``judge_pattern``, if it is a number on the scale; a judge may name others on the way.
+def read_rating(text: str, options: JudgeOptions) -> float | None:
+    """The last match of ``pattern``, if it is a number on the scale; a judge may name others on the way.
 
     A rating of another scale (``4/5`` where the highest is 10) is none.
     """
-    found = list(re.finditer(config.judge_pattern, text))
+    found = list(re.finditer(options.pattern, text))
     if not found:
         return None
     highest = found[-1].groupdict().get("highest")
     try:
         rating = float(found[-1][1])
-        is_ours = highest is None or float(highest) == config.judge_highest
+        is_ours = highest is None or float(highest) == options.highest
     except (TypeError, ValueError):  # a group that took no part, or that holds no number
         return None
-    return rating if is_ours and config.judge_lowest <= rating <= config.judge_highest else None
+    return rating if is_ours and options.lowest <= rating <= options.highest else None
+
+
+def scale_of(options: JudgeOptions) -> dict[str, float]:
+    """``lowest`` and ``highest`` of the judge's scale; whole numbers are written without a decimal point."""
+    ends = {"lowest": options.lowest, "highest": options.highest}
+    return {name: int(end) if float(end).is_integer() else end for name, end in ends.items()}

@@ -25,7 +25,7 @@ Letters: B samples, J tasks, F numbers of a projected gradient.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,8 @@ from ost_hf.functional.reverse import per_sample_gradients
 from ost_hf.functional.sketch import Sketch
 from ost_hf.functional.step import UpdateRule
 from ost_hf.proxy.model import Proxy
-from ost_hf.scorers.base import Score, register
-from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, default_batch_tokens, encode_anchors, over_anchors
+from ost_hf.scorers.less.options import LessOptions
 from ost_hf.scorers.less.warmup import Checkpoint, holding, stored_checkpoints
 
 
@@ -55,19 +54,19 @@ class _Judge:
     directions: Tensor
 
 
-@register("less")
 class LessScorer:
     """Ranks by the influence on the task that gains most; with ``group_by``, a task is a group and has a column.
 
     ``loss`` is the candidate's at the last checkpoint.
 
     Args:
-        config: Checkpoints, projection, ``group_by``, seed, batch limits.
+        config: ``group_by``, seed, batch limits.
+        options: Checkpoints and projection.
         pool: The candidates, encoded for the proxy; the warm-up takes its rows from them.
         proxy: The base model and the warm-up's settings. Its own adapter is not used.
         anchors: The anchors, encoded for the proxy.
         exclude: Rows of the pool that must not be trained on.
-        folder: The score table's: the checkpoints are kept there.
+        folder: The checkpoints are kept there.
 
     Raises:
         DataError: If an anchor cannot be encoded, or there is no column to group by.
@@ -78,7 +77,8 @@ class LessScorer:
 
     def __init__(
         self,
-        config: ScorerConfig,
+        config: Any,
+        options: LessOptions,
         pool: EncodedDataset,
         proxy: Proxy,
         anchors: EncodedDataset,
@@ -88,13 +88,12 @@ class LessScorer:
     ):
         self.batch_size, self.batch_tokens = config.batch_size, config.batch_tokens or default_batch_tokens()
         self.proxy = proxy
-        self.sketch = Sketch(config.less_projection, config.seed) if config.less_projection else None
+        self.sketch = Sketch(options.projection, config.seed) if options.projection else None
         self._inputs = ToDevice(proxy.processing_class)
         encoded = encode_anchors(anchors)
         self.task_names, numbers = anchor_groups(anchors, config.group_by)
         task_of = numbers or [0] * len(encoded)
-        kept = folder / "less" if folder is not None else None
-        checkpoints = stored_checkpoints(kept, proxy, pool, exclude, config.less_checkpoints)
+        checkpoints = stored_checkpoints(folder, proxy, pool, exclude, options.checkpoints)
         total = sum(checkpoint.learning_rate for checkpoint in checkpoints)
         self.judges = [
             _Judge(
@@ -106,22 +105,15 @@ class LessScorer:
             for checkpoint in checkpoints
         ]
 
-    def score(self, batch: list[Encoded]) -> list[Score]:
+    def score(self, batch: list[Encoded]) -> Mapping[str, Tensor]:
         """Influences of a batch of candidates."""
         inputs = self._inputs(batch)
         utility_BJ, loss_B = torch.zeros(()), torch.zeros(())
         for judge in self.judges:
             move_BF, loss_B = self._features(judge.checkpoint, inputs, _gamma(judge.rule))
             utility_BJ = utility_BJ + judge.share * (normalize(move_BF, dim=1) @ judge.directions.T).cpu()
-        return [
-            Score(float(utility_J.max()), loss, columns=self._columns(utility_J))
-            for utility_J, loss in zip(utility_BJ, loss_B.tolist(), strict=True)
-        ]
-
-    def _columns(self, utility_J: Tensor) -> dict[str, float]:
-        if not self.task_names:
-            return {}
-        return {f"group:{name}": float(u) for name, u in zip(self.task_names, utility_J, strict=True)}
+        groups = dict(zip((f"group:{name}" for name in self.task_names), utility_BJ.unbind(1), strict=False))
+        return {"utility": utility_BJ.amax(1), "loss": loss_B, **groups}
 
     def _directions(self, checkpoint: Checkpoint, anchors: list[Encoded], task_of: list[int]) -> Tensor:
         """The tasks' mean gradients, projected and of length 1: ``[J, F]``."""

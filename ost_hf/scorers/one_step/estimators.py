@@ -1,11 +1,11 @@
-"""The estimators of the one-step utility behind one signature: a batch goes in, utilities come out."""
+"""The estimators of the one-step utility behind one signature: a batch goes in, columns come out."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -18,11 +18,12 @@ from ost_hf.functional.reverse import anchor_directions, first_order_utilities
 from ost_hf.functional.sketch import Sketch
 from ost_hf.functional.step import UpdateRule
 from ost_hf.proxy.model import Proxy
-from ost_hf.scorers.config import ScorerConfig
+from ost_hf.scorers.one_step.options import OneStepOptions
 
 logger = logging.getLogger(__name__)
 
 Batch = dict[str, Tensor]
+Columns = dict[str, Tensor]
 
 # Up to this error of its slopes, in units of their spread, the central difference is preferred: it is cheaper.
 _GOOD_DIFFERENCE = 0.01
@@ -49,69 +50,45 @@ class AnchorSet:
         return sum(len(batch["labels"]) for batch in self.batches)
 
 
-@dataclass(frozen=True)
-class Estimates:
-    """Utilities of B candidates, on the CPU.
-
-    ``utility [B]`` is the mean over anchors; ``groups [B, G]`` the means over each group, if asked for;
-    ``error [B]`` the standard error over anchors and ``per_anchor [B, V]``, where each anchor was seen apart, in the
-    anchors' own order; ``sketch [B, k]``.
-    """
-
-    utility: Tensor
-    loss: Tensor
-    groups: Tensor | None = None
-    error: Tensor | None = None
-    columns: dict[str, Tensor] = field(default_factory=dict)
-    sketch: Tensor | None = None
-    per_anchor: Tensor | None = None
-
-    def over(self, divisor: Tensor) -> Estimates:
-        """The same with every utility divided by a number ``[B]`` of its candidate's."""
-
-        def divided(values: Tensor | None) -> Any:
-            return None if values is None else values / divisor.view(-1, *[1] * (values.dim() - 1)).to(values)
-
-        return replace(
-            self,
-            utility=divided(self.utility),
-            groups=divided(self.groups),
-            error=divided(self.error),
-            per_anchor=divided(self.per_anchor),
-        )
-
-
 class Estimator(Protocol):
     """Estimates the utilities of a batch of candidates."""
 
-    def __call__(self, batch: Batch) -> Estimates:
-        """Scores model inputs with labels ``[B, T]``: estimates of B candidates, on the CPU."""
+    def __call__(self, batch: Batch) -> Columns:
+        """Scores model inputs with labels ``[B, T]``.
+
+        Returns:
+            Columns of B candidates, on the CPU: ``utility [B]``, the mean over anchors, and ``loss [B]``; where they are
+            asked for and can be had, ``groups [B, G]``, the means over each group; ``utility_se [B]``, the standard error
+            over anchors, and ``anchor_utilities [B, V]``, in the anchors' own order; ``grad_norm [B]``;
+            ``sketch [B, k]``.
+        """
         ...
 
 
 class Reverse:
     """First order from one batched forward and backward pass: :mod:`ost_hf.functional.reverse`."""
 
-    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+    def __init__(self, config: Any, options: OneStepOptions, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
         self.proxy, self.rule = proxy, rule
         self.per_anchor, self.anchors = config.per_anchor, anchors
         column_of = range(anchors.count) if config.per_anchor else anchors.groups
-        kind = "mean_cosine" if config.utility == "mean_cosine" else "raw"
+        kind = "mean_cosine" if options.utility == "mean_cosine" else "raw"
         self.directions = anchor_directions(proxy.model, proxy.pairs, anchors.batches, rule, kind, column_of)
         self.sketch = Sketch(config.sketch_size, config.seed) if config.sketch_size else None
 
-    def __call__(self, batch: Batch) -> Estimates:
+    def __call__(self, batch: Batch) -> Columns:
         """Scores model inputs with labels."""
         scores = first_order_utilities(
             self.proxy.model, self.proxy.pairs, batch, self.directions, self.rule, self.sketch
         )
-        columns = {"grad_norm": scores.grad_norm.cpu()}
-        sketch = scores.sketch.cpu() if scores.sketch is not None else None
+        columns = {"loss": scores.loss.cpu(), "grad_norm": scores.grad_norm.cpu()}
+        if scores.sketch is not None:
+            columns["sketch"] = scores.sketch.cpu()
         if self.per_anchor:
-            return _over_anchors(scores.utility, scores.loss, self.anchors, columns, sketch)
-        utility = (scores.utility @ self.directions.share).cpu()
-        groups = scores.utility.cpu() if self.anchors.groups is not None else None
-        return Estimates(utility, scores.loss.cpu(), groups, columns=columns, sketch=sketch)
+            return columns | _over_anchors(scores.utility, self.anchors)
+        if self.anchors.groups is not None:
+            columns["groups"] = scores.utility.cpu()
+        return columns | {"utility": (scores.utility @ self.directions.share).cpu()}
 
 
 class Forward:
@@ -124,7 +101,7 @@ class Forward:
             asked of a model whose kernels do not have it.
     """
 
-    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+    def __init__(self, config: Any, options: OneStepOptions, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
         self.proxy = proxy
         self.direction = anchor_direction(proxy.model, proxy.pairs, anchors.batches, rule)
         if self.direction.norm == 0:
@@ -134,10 +111,10 @@ class Forward:
             proxy.model, proxy.pairs, self.direction, self.chosen.step
         )
         self.derivative = "central"
-        if config.derivative == "forward_mode" or (
-            config.derivative == "auto" and not self.chosen.error <= _GOOD_DIFFERENCE
+        if options.derivative == "forward_mode" or (
+            options.derivative == "auto" and not self.chosen.error <= _GOOD_DIFFERENCE
         ):
-            self._try_forward_mode(anchors.batches[0], required=config.derivative == "forward_mode")
+            self._try_forward_mode(anchors.batches[0], required=options.derivative == "forward_mode")
         if self.derivative == "central" and not self.chosen.error <= _USELESS_DIFFERENCE:
             raise ModelError(
                 f"on the anchors, the best step of the central difference misses the true slopes by "
@@ -146,10 +123,10 @@ class Forward:
             )
         logger.info("forward estimator: %s, error on the anchors %.2g", self.derivative, self.chosen.error)
 
-    def __call__(self, batch: Batch) -> Estimates:
+    def __call__(self, batch: Batch) -> Columns:
         """Scores model inputs with labels."""
         slope, loss = self.slopes(batch)
-        return Estimates(slope.cpu(), loss.cpu())
+        return {"utility": slope.cpu(), "loss": loss.cpu()}
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -173,8 +150,8 @@ class Forward:
                 logger.info("no forward-mode derivative in this model (%s)", str(error).splitlines()[0])
                 return
             raise ModelError(
-                f"scoring.derivative 'forward_mode' is not possible: {str(error).splitlines()[0]} Set "
-                "proxy.attn_implementation to eager, or scoring.derivative to central"
+                f"scoring.one_step.derivative 'forward_mode' is not possible: {str(error).splitlines()[0]} Set "
+                "proxy.attn_implementation to eager, or scoring.one_step.derivative to central"
             ) from error
         self.slopes, self.derivative = slopes, "forward_mode"
 
@@ -182,41 +159,36 @@ class Forward:
 class Exact:
     """The simulated step, batched: :mod:`ost_hf.functional.batched`."""
 
-    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
+    def __init__(self, config: Any, options: OneStepOptions, proxy: Proxy, anchors: AnchorSet, rule: UpdateRule):
         self.anchors, self.per_anchor = anchors, config.per_anchor
         tokens = anchors.batch_tokens or max(batch["labels"].numel() for batch in anchors.batches)
         self.exact = BatchedExact(proxy.model, proxy.pairs, anchors.batches, rule, tokens)
 
-    def __call__(self, batch: Batch) -> Estimates:
+    def __call__(self, batch: Batch) -> Columns:
         """Scores model inputs with labels."""
         utility_BV, loss = self.exact.utilities(batch)
-        estimates = _over_anchors(utility_BV, loss, self.anchors, {}, None)
-        return estimates if self.per_anchor else replace(estimates, per_anchor=None)
+        columns = _over_anchors(utility_BV, self.anchors) | {"loss": loss.cpu()}
+        if not self.per_anchor:
+            del columns["anchor_utilities"]
+        return columns
 
 
 ESTIMATORS: dict[str, Any] = {"reverse": Reverse, "forward": Forward, "exact": Exact}
 
 
-def _over_anchors(
-    utility_BV: Tensor,
-    loss: Tensor,
-    anchors: AnchorSet,
-    columns: dict[str, Tensor],
-    sketch: Tensor | None,
-) -> Estimates:
+def _over_anchors(utility_BV: Tensor, anchors: AnchorSet) -> Columns:
     """Means, group means and standard errors of per-anchor utilities."""
     utility_BV = utility_BV.cpu()
     count = utility_BV.shape[1]
-    error = utility_BV.std(1) / count**0.5 if count > 1 else None
-    by_group = None
+    in_order = utility_BV if anchors.places is None else utility_BV[:, torch.as_tensor(anchors.places).argsort()]
+    columns = {"utility": utility_BV.mean(1), "anchor_utilities": in_order}
+    if count > 1:
+        columns["utility_se"] = utility_BV.std(1) / count**0.5
     if anchors.groups is not None:
         number_V = torch.as_tensor(anchors.groups)
-        by_group = torch.stack(
-            [utility_BV[:, number_V == group].mean(1) for group in range(int(number_V.max()) + 1)], dim=1
-        )
-    mean = utility_BV.mean(1)
-    in_order = utility_BV if anchors.places is None else utility_BV[:, torch.as_tensor(anchors.places).argsort()]
-    return Estimates(mean, loss.cpu(), by_group, error, columns, sketch, in_order)
+        means = [utility_BV[:, number_V == group].mean(1) for group in range(int(number_V.max()) + 1)]
+        columns["groups"] = torch.stack(means, dim=1)
+    return columns
 
 
 def _first_samples(batches: Sequence[Batch], count: int = 16) -> list[Batch]:

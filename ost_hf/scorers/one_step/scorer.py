@@ -3,96 +3,101 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding import Encoded, EncodedDataset
-from ost_hf.errors import ConfigError, ModelError
+from ost_hf.errors import ModelError
 from ost_hf.functional.normalise import DIVIDED, divisor
 from ost_hf.functional.step import UpdateRule
+from ost_hf.functional.update_rules import UPDATE_RULES
 from ost_hf.parallel import free_memory
 from ost_hf.proxy.model import Proxy
-from ost_hf.scorers.base import Score, register
-from ost_hf.scorers.config import ScorerConfig
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, default_batch_tokens, encode_anchors
 from ost_hf.scorers.one_step.estimators import ESTIMATORS, AnchorSet, Estimator, Forward
+from ost_hf.scorers.one_step.options import OneStepOptions
+from ost_hf.tables.columns import Columns
 
 logger = logging.getLogger(__name__)
 
+# Columns that are utilities too: what a utility is divided by divides them.
+_ALIKE = ("utility", "utility_se", "anchor_utilities")
 
-@register("one_step")
+
 class OneStepScorer:
     """Scores with a warm proxy against anchors.
 
     Args:
-        config: Estimator, utility, update rule.
+        config: The ``scoring`` section: batch limits, and which further columns are asked for.
+        options: Estimator, utility, update rule.
         proxy: The proxy.
         anchors: The anchors, encoded for the proxy.
 
     Raises:
-        ConfigError: If the estimator needs the whole pool.
-        ModelError: If the AdamW rule is asked of a cold proxy, or the proxy cannot be scored with as asked.
+        ModelError: If the update rule needs a warm-up's moments and the proxy is cold, or the proxy cannot be scored
+            with as asked.
         DataError: If an anchor cannot be encoded (the anchor set is small, clean and chosen by hand), or
             there is no column to group by.
     """
 
-    def __init__(self, config: ScorerConfig, proxy: Proxy, anchors: EncodedDataset, **unused: Any):
-        if config.estimator not in ESTIMATORS:
-            raise ConfigError(
-                f"scoring.estimator {config.estimator!r} ranks a whole pool and cannot score single batches; use the "
-                f"score stage (score_pool), or one of {', '.join(ESTIMATORS)}"
-            )
-        if config.update_rule == "adamw" and proxy.adam is None:
-            raise ModelError(
-                "update_rule 'adamw' steps from the warm-up's moments, but the proxy is cold (proxy.warmup_fraction "
-                "is 0): warm it up, or set scoring.update_rule to sgd"
-            )
-        self.config = config
+    def __init__(self, config: Any, options: OneStepOptions, proxy: Proxy, anchors: EncodedDataset, **unused: Any):
+        self.config, self.options = config, options
         self.batch_size = config.batch_size
         self.batch_tokens = config.batch_tokens or default_batch_tokens()
         self.proxy = proxy
-        self.rule = UpdateRule(config.update_rule, config.step_size, state=proxy.adam)
+        self.rule = update_rule(options, proxy)
         self._inputs = ToDevice(proxy.processing_class)
         encoded = encode_anchors(anchors)
         self.group_names, numbers = anchor_groups(anchors, config.group_by)
         self.anchors, self.estimator = self._build(encoded, numbers)
         self.facts = {"forward": self.estimator.facts} if isinstance(self.estimator, Forward) else {}
 
-    def score(self, batch: list[Encoded]) -> list[Score]:
-        """Utilities of a batch of candidates."""
-        estimates = self.estimator(self._inputs(batch))
-        if self.config.utility in DIVIDED:
+    def score(self, batch: list[Encoded]) -> Mapping[str, Tensor]:
+        """Utilities of a batch of candidates, and the columns that were asked for."""
+        columns = self.estimator(self._inputs(batch))
+        groups_BG = columns.pop("groups", None)
+        columns |= {} if groups_BG is None else dict(zip(self._group_columns, groups_BG.unbind(1), strict=True))
+        if self.options.utility in DIVIDED:
             tokens = torch.tensor([row.tokens for row in batch])
-            estimates = estimates.over(
-                divisor(self.config.utility, estimates.loss, tokens, estimates.columns.get("grad_norm"))
-            )
-        scores = []
-        for i in range(len(batch)):
-            columns = {name: float(values[i]) for name, values in estimates.columns.items()}
-            if estimates.groups is not None:
-                named = zip(self.group_names, estimates.groups[i].tolist(), strict=True)
-                columns |= {f"group:{name}": utility for name, utility in named}
-            error = None if estimates.error is None else float(estimates.error[i])
-            sketch = None if estimates.sketch is None else estimates.sketch[i].tolist()
-            per_anchor = None if estimates.per_anchor is None else estimates.per_anchor[i].tolist()
-            scores.append(
-                Score(float(estimates.utility[i]), float(estimates.loss[i]), error, columns, sketch, per_anchor)
-            )
-        return scores
+            by_B = divisor(self.options.utility, columns["loss"], tokens, columns.get("grad_norm"))
+            for name in columns:
+                if name in (*_ALIKE, *self._group_columns):
+                    columns[name] = _over(columns[name], by_B)
+        return columns
+
+    def of_anchors(self, columns: Columns) -> Columns | None:
+        """What is kept of the anchors, scored as candidates: with ``mean_cosine``, utilities against the *others*."""
+        if self.options.estimator != "reverse":
+            return None
+        count = len(columns["utility"])
+        utility = np.full(count, np.nan)
+        if self.options.utility == "mean_cosine" and count > 1:
+            # The cosine with itself, which is one, taken out of the mean.
+            utility = (count * columns["utility"] - 1) / (count - 1)
+        kept = {"loss": columns["loss"], "utility": utility}
+        return kept | ({"sketch": columns["sketch"]} if "sketch" in columns else {})
+
+    @property
+    def _group_columns(self) -> list[str]:
+        return [f"group:{name}" for name in self.group_names]
 
     def _build(self, encoded: list[Encoded], groups: list[int]) -> tuple[AnchorSet, Estimator]:
         """The estimator, with as many anchors at once as the device's memory holds."""
         # One anchor at a time: the forward estimator's set-up is its only backward pass.
-        one_by_one = self.config.estimator == "forward"
+        one_by_one = self.options.estimator == "forward"
         while True:
             batches = cut_batches(encoded, self.batch_tokens, 1 if one_by_one else None)
             number_of = [groups[row.row] for batch in batches for row in batch] if groups else None
             try:
                 places = [row.row for batch in batches for row in batch]
                 anchors = AnchorSet([self._inputs(batch) for batch in batches], number_of, self.batch_tokens, places)
-                return anchors, ESTIMATORS[self.config.estimator](self.config, self.proxy, anchors, self.rule)
+                build = ESTIMATORS[self.options.estimator]
+                return anchors, build(self.config, self.options, self.proxy, anchors, self.rule)
             except torch.OutOfMemoryError as error:
                 if len(batches) == len(encoded):
                     raise ModelError(
@@ -103,3 +108,28 @@ class OneStepScorer:
             free_memory()
             self.batch_tokens //= 2
             logger.warning("out of memory with the anchors; going on with %d tokens at once", self.batch_tokens)
+
+
+def update_rule(options: OneStepOptions, proxy: Proxy) -> UpdateRule:
+    """The simulated step from a proxy's state.
+
+    Raises:
+        ModelError: If the rule needs the warm-up's moments and the proxy is cold.
+    """
+    if UPDATE_RULES.find(options.update_rule).needs_moments and proxy.adam is None:
+        raise ModelError(
+            f"update_rule {options.update_rule!r} steps from the warm-up's moments, but the proxy is cold "
+            "(proxy.warmup_fraction is 0): warm it up, or set scoring.one_step.update_rule to sgd"
+        )
+    return UpdateRule(options.update_rule, step_size(options), state=proxy.adam)
+
+
+def step_size(options: OneStepOptions) -> float:
+    """The learning rate of the simulated step."""
+    if options.learning_rate is not None:
+        return options.learning_rate
+    return UPDATE_RULES.find(options.update_rule).default_learning_rate
+
+
+def _over(values: Tensor, by_B: Tensor) -> Tensor:
+    return values / by_B.view(-1, *[1] * (values.dim() - 1)).to(values)

@@ -1,1 +1,31 @@
 """A second look at every row, by proxies that have learnt from what the first look found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ost_hf.scoring.second_look.options import SecondLookOptions
+from ost_hf.scoring.stages import second_stage
+
+
+@second_stage("second_look", options=SecondLookOptions, columns=("late_loss", "corrupted_p", "p_value_anchors"))
+class SecondLook:
+    """The stage; what it does is told in :mod:`ost_hf.scoring.second_look.rounds`."""
+
+    def check(self, job: Any, proxy: Any) -> None:
+        """Raises ``ModelError`` where the base model's weights cannot be trained."""
+        from ost_hf.scoring.second_look.proxies import check_trainable
+
+        check_trainable(proxy.model.get_base_model(), job)
+
+    def run(self, job: Any, first: Any, build: Any) -> Any:
+        """Late losses and p-values of every row."""
+        from ost_hf.scoring.second_look.rounds import run_second_look
+
+        return run_second_look(job, first)
+
+    def cost(self, job: Any, rows: Any) -> Any:
+        """What it would take, measured on a few rows."""
+        from ost_hf.scoring.second_look.cost import measure_second_look
+
+        return measure_second_look(job, rows)

@@ -11,30 +11,21 @@ from typing import Any
 
 import torch
 
-from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
 from ost_hf.models import ModelConfig, load_model, load_tensors, weights_dtype
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
-from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
 from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
-from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringJob
+from ost_hf.scoring.second_look.options import SecondLookOptions
 
 logger = logging.getLogger(__name__)
 
-LOWER = "lower scoring.second_look_learning_rate"
+LOWER = "lower scoring.second_look.learning_rate"
 MAX_GRAD_NORM = 1.0
 
 
-def train_mature_proxy(
-    folder: Path,
-    name: str,
-    seed: int,
-    learnt_from: list[int],
-    pool: EncodedDataset,
-    proxy: ProxyConfig,
-    config: ScoringConfig,
-) -> None:
+def train_mature_proxy(folder: Path, name: str, seed: int, learnt_from: list[int], job: ScoringJob) -> None:
     """Fine-tunes the base model on some rows, unless that was finished before.
 
     Args:
@@ -42,9 +33,7 @@ def train_mature_proxy(
         name: What it is called while it trains.
         seed: Of the order of the rows.
         learnt_from: The rows.
-        pool: Those rows and others, encoded.
-        proxy: The base model and its adapter.
-        config: How it is fine-tuned.
+        job: The pool, the base model, and how it is fine-tuned.
 
     Raises:
         ModelError: If the training diverges, or the weights are of a type that cannot be trained.
@@ -53,19 +42,19 @@ def train_mature_proxy(
     barrier()
     if finished:
         return
-    model, parameters = load_trainable(proxy, config)
-    size = config.second_look_batch_size
-    steps = training_steps(len(learnt_from), config)
-    batches = shuffled_batches(learnt_from, size, steps, seed)
+    options: SecondLookOptions = job.config.stage_options
+    model, parameters = load_trainable(job)
+    steps = training_steps(len(learnt_from), options)
+    batches = shuffled_batches(learnt_from, options.batch_size, steps, seed)
     # Language models in this library run without dropout: training mode would only add its cost to some.
     _, losses = train(
         model,
         parameters,
-        pool,
+        job.pool,
         batches,
-        linear_schedule(steps, config.second_look_learning_rate, rise=steps // 10),
+        linear_schedule(steps, options.learning_rate, rise=steps // 10),
         max_grad_norm=MAX_GRAD_NORM,
-        in_bfloat16=trained_in_bfloat16(proxy, config),
+        in_bfloat16=trained_in_bfloat16(job),
         name=name,
     )
     if not math.isfinite(losses[-1]):
@@ -73,7 +62,7 @@ def train_mature_proxy(
     logger.info("%s: %d steps on %d rows, loss %.3f -> %.3f", name, steps, len(learnt_from), losses[0], losses[-1])
     if is_main():
         # The embeddings of an adapted model are frozen; "auto" would ask the Hub whether they were resized.
-        is_adapter = config.second_look_trainable == "adapter"
+        is_adapter = options.trainable == "adapter"
         model.save_pretrained(folder, **({"save_embedding_layers": False} if is_adapter else {}))
         _finished(folder).touch()
     barrier()
@@ -82,28 +71,28 @@ def train_mature_proxy(
     free_memory()
 
 
-def training_steps(rows: int, config: ScoringConfig) -> int:
+def training_steps(rows: int, options: SecondLookOptions) -> int:
     """How many steps a proxy that learns from so many rows takes."""
-    return max(config.second_look_min_steps, round(config.second_look_epochs * rows / config.second_look_batch_size))
+    return max(options.min_steps, round(options.epochs * rows / options.batch_size))
 
 
-def trained_in_bfloat16(proxy: ProxyConfig, config: ScoringConfig) -> bool:
+def trained_in_bfloat16(job: ScoringJob) -> bool:
     """Whether training is of mixed precision: a whole model's is where the proxy is of bfloat16.
 
     An adapter's base is of bfloat16 there itself.
     """
-    return config.second_look_trainable == "all" and weights_dtype(proxy) == torch.bfloat16
+    return job.config.stage_options.trainable == "all" and weights_dtype(job.proxy) == torch.bfloat16
 
 
-def load_mature_proxy(folder: Path, proxy: ProxyConfig, config: ScoringConfig) -> Any:
+def load_mature_proxy(folder: Path, job: ScoringJob) -> Any:
     """What :func:`train_mature_proxy` left in a folder, in the proxy's precision, on this process's device."""
-    if config.second_look_trainable == "adapter":
-        built = build_proxy(proxy)
+    if job.config.stage_options.trainable == "adapter":
+        built = build_proxy(job.proxy)
         weights = load_tensors(folder / "adapter_model.safetensors")
         for name, parameter in built.parameters.items():
             parameter.data.copy_(weights[name.replace(".default.", ".")])
         return built.model
-    return _load_frozen(replace(proxy, model=str(folder), revision=None))
+    return _load_frozen(replace(job.proxy, model=str(folder), revision=None))
 
 
 def remove_mature_proxy(folder: Path) -> None:
@@ -121,23 +110,23 @@ def _finished(folder: Path) -> Path:
     return folder / "finished"
 
 
-def check_trainable(model: Any, proxy: ProxyConfig, config: ScoringConfig) -> None:
+def check_trainable(model: Any, job: ScoringJob) -> None:
     """Raises ``ModelError`` where all weights are to be trained and some are no floating-point numbers."""
     for parameter in model.parameters():
-        if config.second_look_trainable == "all" and not parameter.is_floating_point():
+        if job.config.stage_options.trainable == "all" and not parameter.is_floating_point():
             raise ModelError(
-                f"{proxy.model} has weights of type {parameter.dtype}, which the second look cannot train; set "
-                "scoring.second_look_trainable to adapter"
+                f"{job.proxy.model} has weights of type {parameter.dtype}, which the second look cannot train; set "
+                "scoring.second_look.trainable to adapter"
             )
 
 
-def load_trainable(proxy: ProxyConfig, config: ScoringConfig) -> tuple[Any, list[Any]]:
+def load_trainable(job: ScoringJob) -> tuple[Any, list[Any]]:
     """The base model on this process's device, in evaluation mode, and what of it is trained: float32, all of it."""
-    if config.second_look_trainable == "adapter":
-        built = build_proxy(proxy)
+    if job.config.stage_options.trainable == "adapter":
+        built = build_proxy(job.proxy)
         return built.model, list(built.parameters.values())
-    model = _load_frozen(replace(proxy, dtype="float32"))
-    check_trainable(model, proxy, config)
+    model = _load_frozen(replace(job.proxy, dtype="float32"))
+    check_trainable(model, job)
     return model, list(model.parameters())
 
 

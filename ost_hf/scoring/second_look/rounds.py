@@ -18,7 +18,8 @@ mixture of its own proxy and those of the rounds between; the last round's answe
 There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
 a corruption that is alike in both halves can confirm itself: such rows come to look clean. Utilities do not follow.
 
-Tables: ``first_look/`` holds the one-step scores, ``second_look/round-N/`` the losses, the score table both.
+Tables: ``first/`` holds the one-step scores, ``second_look/round-N/`` the losses (there ``loss`` is the late loss), the
+score table both.
 """
 
 from __future__ import annotations
@@ -27,7 +28,6 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -38,20 +38,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ost_hf.data.encoding import EncodedDataset
-from ost_hf.duplicates.policy import Excluded
 from ost_hf.errors import DataError, ModelError
 from ost_hf.evidence.conformal import conformal_p, small_up_to
 from ost_hf.evidence.late_loss import late_loss
 from ost_hf.evidence.nonconformity import differ, nonconformity
-from ost_hf.files import write_whole
+from ost_hf.files import write_json
 from ost_hf.parallel import barrier, free_memory, is_main
-from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scorers.base import Scorer
-from ost_hf.scorers.perplexity import LossScorer
-from ost_hf.scoring.anchor_scores import read_anchor_scores, score_anchors, score_rows_and_anchors
-from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scorers.losses import LossScorer
+from ost_hf.scoring.anchor_scores import score_anchors
+from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import run_scorer
+from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
+from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.score_table import ScoreTable
 
 logger = logging.getLogger(__name__)
@@ -88,66 +87,52 @@ class _Look:
         return self.losses.folder / f"anchors-{self.k}.json"
 
 
-def run_second_look(
-    build: Callable[..., Scorer],
-    pool: EncodedDataset,
-    anchors: EncodedDataset,
-    proxy: ProxyConfig,
-    table: ScoreTable,
-    exclude: Excluded,
-    config: ScoringConfig,
-) -> None:
-    """Scores the whole pool twice into ``table``, and what leads there into tables beside its parts.
+def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
+    """Looks at every row again, in rounds; what leads there is in tables beside the score table's parts.
 
     Args:
-        build: Makes the scorer of the first look from a configuration.
-        pool: The candidates, encoded for the proxy.
-        anchors: The anchors, encoded likewise: none of them is ever trained on.
-        proxy: The model that is fine-tuned for the second look.
-        table: The score table; its manifest is written already and gets the anchors' figures.
-        exclude: Rows that are not scored.
-        config: With ``second_look``.
+        job: With the options of this stage. None of its anchors is ever trained on.
+        first: The one-step utilities.
+
+    Returns:
+        ``row``, ``late_loss``, ``corrupted_p``, ``p_value_anchors`` and ``detail`` of each row that was looked at.
 
     Raises:
         DataError: Where a half of the pool has nothing that could be learnt from.
         ModelError: Where a training diverges, or an anchor's loss is not finite.
     """
-    first = _first_look(build, pool, anchors, table, exclude, config)
-    rows = _halved(first, pool, config)
+    options: SecondLookOptions = job.config.stage_options
+    rows = _halved(first, job)
     halves = [rows.filter(pc.equal(rows["half"], k)) for k in FOLDS]
-    learnt_from = [best_rows(half, config.second_look_share) for half in halves]
+    learnt_from = [best_rows(half, options.share) for half in halves]
     if not all(learnt_from):
         raise DataError(
-            f"a half of the pool has no row that could be scored ({len(rows)} of {len(pool)} could): nothing can be "
-            "learnt from it. Look at the statuses, or set scoring.second_look to false for so small a pool"
+            f"a half of the pool has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can be "
+            "learnt from it. Look at the statuses, or set scoring.second_stage to null for so small a pool"
         )
-    anchor_utility = _anchor_utility(table)
-    weight = config.second_look_utility_weight if anchor_utility is not None else 0.0
-    if weight != config.second_look_utility_weight:
-        logger.info(
-            "second look: p-values go by late losses alone: with utility %r and %d anchors there are no utilities of "
-            "anchors, each against the others, that differ",
-            config.utility, len(anchors),
-        )  # fmt: skip
+    anchor_utility = _anchor_utility(job)
+    weight = options.utility_weight if anchor_utility is not None else 0.0
+    if weight != options.utility_weight:
+        logger.info("second look: p-values go by late losses alone, for there are no utilities of anchors that differ")
     rounds: list[dict[str, Any]] = []
     looks: dict[int, list[_Look]] = {k: [] for k in FOLDS}
-    for number in range(1, config.second_look_rounds + 1):
-        seen = ScoreTable(table.folder / "second_look" / f"round-{number}")
+    for number in range(1, options.rounds + 1):
+        seen = ScoreTable(job.table.folder / "second_look" / f"round-{number}")
         anchor_losses = []
         for k in FOLDS:
             others = halves[1 - k]["row"].to_pylist()
             look = _Look(number, k, seen, learnt_from[k])
             looks[k] = [*looks[k], look][-proxies_asked(number) :]
-            anchor_losses.append(_look(looks[k], others, pool, anchors, proxy, exclude, config))
+            anchor_losses.append(_look(looks[k], others, job))
         found = _with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
         corrupted = pc.mean(found["found_corrupted"]).as_py()
         rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
         learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in FOLDS]
     if is_main():
-        table.add_to_manifest(second_look={"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds})
-        _merge(first.read(), found, table, config)
-    barrier()
+        facts = {"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds}
+        job.table.add_to_manifest(second_look=facts)
+    return _as_added(found, min(map(len, anchor_losses)))
 
 
 def proxies_asked(number: int) -> int:
@@ -158,15 +143,15 @@ def proxies_asked(number: int) -> int:
     return max(1, number - 1)
 
 
-def _halved(first: ScoreTable, pool: EncodedDataset, config: ScoringConfig) -> pa.Table:
+def _halved(first: ScoreTable, job: ScoringJob) -> pa.Table:
     """``row``, ``example_id``, ``utility`` and ``half`` of the rows that the first look could score, by row.
 
     Every process holds this of the whole pool: its columns stay arrays, and sketches are not read.
     """
     rows = first.read(columns=["row", "example_id", "utility"])
     rows = rows.filter(pc.is_valid(rows["utility"]))
-    hashes = pool.rows.content_hashes
-    halves = [fold(hashes[row], config.seed) for row in rows["row"].to_pylist()]
+    hashes = job.pool.rows.content_hashes
+    halves = [fold(hashes[row], job.config.seed) for row in rows["row"].to_pylist()]
     return rows.append_column("half", pa.array(halves, pa.int8()))
 
 
@@ -194,31 +179,34 @@ def _with_p_values(
     return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
 
 
-def _anchor_utility(table: ScoreTable) -> np.ndarray | None:
+def _anchor_utility(job: ScoringJob) -> np.ndarray | None:
     """The anchors' one-step utilities [V], each against the others; ``None`` where there are none, or all are alike.
 
     Only ``mean_cosine`` has them, and one or two anchors have none that differ.
     """
-    scores = read_anchor_scores(table)
+    scores = read_anchor_scores(job.table)
     if scores is None or scores["utility"].null_count or not differ(scores["utility"].to_numpy()):
         return None
     return scores["utility"].to_numpy()
 
 
-def _merge(first: pa.Table, second: pa.Table, table: ScoreTable, config: ScoringConfig) -> None:
-    """Writes what is missing in the score table; a part at a time is made Python objects."""
-    done = table.rows_done()
-    # A row that only the first look saw gets empty columns.
-    second = second.take(pc.index_in(first["row"], second["row"]))
-    for start in range(0, len(first), config.part_size):
-        records = first.slice(start, config.part_size).to_pylist()
-        for record, found in zip(records, second.slice(start, config.part_size).to_pylist(), strict=True):
-            record |= {"late_loss": found["loss"], "corrupted_p": found["p_value"]}
-            if found["row"] is not None and found["loss"] is None:
-                record["detail"] = f"second look: {found['status']}, {found['detail']}"
-        missing = [record for record in records if record["row"] not in done]
-        if missing:
-            table.write_part(missing)
+def _as_added(found: pa.Table, anchors: int) -> pa.Table:
+    """The last round's answers as the columns of a stage."""
+    why = [
+        f"second look: {status}, {detail}" if loss is None else None
+        for loss, status, detail in zip(
+            *(found[name].to_pylist() for name in ("loss", "status", "detail")), strict=True
+        )
+    ]
+    return pa.table(
+        {
+            "row": found["row"],
+            "detail": pa.array(why, pa.string()),
+            "late_loss": found["loss"],
+            "corrupted_p": found["p_value"],
+            "p_value_anchors": pa.array([anchors] * len(found), pa.int32()),
+        }
+    )
 
 
 def fold(content_hash: str, seed: int) -> int:
@@ -258,37 +246,7 @@ def not_corrupted(rows: pa.Table) -> list[int]:
     return clean.sort_by("example_id")["row"].to_pylist()
 
 
-def _first_look(
-    build: Callable[..., Scorer],
-    pool: EncodedDataset,
-    anchors: EncodedDataset,
-    table: ScoreTable,
-    exclude: Excluded,
-    config: ScoringConfig,
-) -> ScoreTable:
-    """The one-step scores of every row, beside those of the anchors."""
-    part = ScoreTable(table.folder / "first_look")
-    missing = sorted(set(range(len(pool))) - part.rows_done())
-    if is_main():
-        part.write_manifest({"estimator": config.estimator}, rows=len(pool))
-    barrier()
-    if missing:
-        scorer = build(config=config)
-        score_rows_and_anchors(scorer, pool, anchors, table, missing, exclude, config, part)
-        del scorer
-        free_memory()
-    return part
-
-
-def _look(
-    looks: list[_Look],
-    others: list[int],
-    pool: EncodedDataset,
-    anchors: EncodedDataset,
-    proxy: ProxyConfig,
-    exclude: Excluded,
-    config: ScoringConfig,
-) -> list[float]:
+def _look(looks: list[_Look], others: list[int], job: ScoringJob) -> list[float]:
     """Trains the last of some proxies and asks them all about the rows ``others`` and the anchors, where missing.
 
     Returns:
@@ -307,28 +265,26 @@ def _look(
                 f"statuses in {look.losses.folder.parent}"
             )
         for each in looks:
-            seed = proxy.seed + each.place
-            train_mature_proxy(each.proxy, each.name, seed, each.learnt_from, pool, proxy, config)
-        models = [load_mature_proxy(each.proxy, proxy, config) for each in looks]
-        scorer = LossScorer(partial(late_loss, models), pool.encoder.processing_class, config)
-        run_scorer(scorer, pool, look.losses, missing, exclude, config)
+            train_mature_proxy(each.proxy, each.name, job.proxy.seed + each.place, each.learnt_from, job)
+        models = [load_mature_proxy(each.proxy, job) for each in looks]
+        scorer = LossScorer(partial(late_loss, models), job.pool.encoder.processing_class, job.config)
+        run_scorer(scorer, job, missing, look.losses)
         if is_main():
-            _write_anchor_losses(scorer, anchors, look.anchors)
+            _write_anchor_losses(scorer, job.anchors, look.anchors)
         del scorer, models
         free_memory()
     barrier()
-    if is_main() and look.number in (1, config.second_look_rounds):
+    if is_main() and look.number in (1, job.config.stage_options.rounds):
         # No later round asks them, and copies of a large proxy would fill the disk.
         for each in looks:
             remove_mature_proxy(each.proxy)
     return json.loads(look.anchors.read_text())
 
 
-def _write_anchor_losses(scorer: LossScorer, anchors: EncodedDataset, path: Path) -> None:
-    losses = []
-    for row, score in enumerate(score_anchors(scorer, anchors)):
-        if score.loss is None or not math.isfinite(score.loss):
-            raise ModelError(f"the second look's loss of anchor {row} is {score.loss}: {LOWER}")
-        losses.append(score.loss)
-    text = json.dumps(losses) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text))
+def _write_anchor_losses(scorer: LossScorer, anchors: EncodedDataset | None, path: Path) -> None:
+    assert anchors is not None, "the stage follows a scorer that asks anchors"
+    losses = score_anchors(scorer, anchors)["loss"].tolist()
+    wrong = next((row for row, loss in enumerate(losses) if not math.isfinite(loss)), None)
+    if wrong is not None:
+        raise ModelError(f"the second look's loss of anchor {wrong} is {losses[wrong]}: {LOWER}")
+    write_json(path, losses)

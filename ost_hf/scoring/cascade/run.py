@@ -1,6 +1,6 @@
 """Cheap on all, exact where it matters: first order ranks the pool, exact steps settle the cut-off.
 
-Three tables: ``first_order/`` has every row, ``exact/`` a random calibration sample and the band of rows around
+Three tables: ``first/`` has every row, ``exact/`` a random calibration sample and the band of rows around
 the cut-off, and the score table itself both: a row's exact utility where there is one, else its first-order
 utility times the slope that the calibration sample shows. How far the two agree goes into the manifest.
 """
@@ -10,16 +10,16 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any
 
-from ost_hf.data.encoding import EncodedDataset
+import pyarrow as pa
+
 from ost_hf.evidence.rank_correlation import spearman
-from ost_hf.parallel import barrier, free_memory, is_main
-from ost_hf.scorers.base import Scorer
-from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.loop import run_scorer
+from ost_hf.parallel import is_main
+from ost_hf.scoring.cascade.options import CascadeOptions
+from ost_hf.scoring.job import ScoringJob
+from ost_hf.scoring.parts import Build, scored_by
 from ost_hf.shares import quota_of
 from ost_hf.tables.score_table import ScoreTable
 
@@ -58,34 +58,28 @@ class Agreement:
         )
 
 
-def run_cascade(
-    build: Callable[..., Scorer],
-    pool: EncodedDataset,
-    table: ScoreTable,
-    exclude: Mapping[int, tuple[str, str]],
-    config: ScoringConfig,
-) -> None:
-    """Scores the whole pool into ``table``, and what leads there into two tables beside its parts.
+def run_cascade(job: ScoringJob, first: ScoreTable, build: Build) -> pa.Table:
+    """Steps exactly on the rows that matter, and brings the others' utilities to the same scale.
 
     Args:
+        job: With the options of this stage; its manifest gets the agreement.
+        first: First-order utilities of the whole pool.
         build: Makes the scorer of a configuration.
-        pool: The candidates, encoded for the proxy.
-        table: The score table; its manifest is written already and gets the agreement.
-        exclude: Rows that are not scored: the status and the detail each gets in the table.
-        config: With estimator ``cascade``.
+
+    Returns:
+        ``row``, ``utility``, ``utility_se``, ``utility_first_order`` and ``utility_exact`` of each row with a utility.
     """
-    cheap = _scored(build, "reverse", range(len(pool)), pool, table, exclude, config)
-    first_order = _column(cheap, "utility", range(len(pool)))
-    calibration = calibration_rows(first_order, config)
-    # Copies that were dropped are no part of the pool of which a share is kept.
-    pool_size = len(pool) - len(exclude)
-    chosen = sorted(calibration | band_rows(first_order, pool_size, config))
-    costly = _scored(build, "exact", chosen, pool, table, exclude, config)
+    options: CascadeOptions = job.config.stage_options
+    first_order = _column(first, "utility", range(len(job.pool)))
+    calibration = calibration_rows(first_order, options.calibration, job.config.seed)
+    chosen = sorted(calibration | band_rows(first_order, job.candidates, options))
+    by_steps = replace(job.config, second_stage=None).with_options(estimator="exact")
+    costly = scored_by(job, build, by_steps, "exact", chosen)
     exact = _column(costly, "utility", chosen)
     slope = _slope({row: first_order[row] for row in calibration}, exact)
     final = {row: exact.get(row, slope * utility) for row, utility in first_order.items()}
     if is_main():
-        agreement = agree(first_order, exact, final, calibration, config.cascade_share, pool_size, slope)
+        agreement = agree(first_order, exact, final, calibration, quota_of(options.share, job.candidates), slope)
         logger.info("%s", agreement)
         if slope <= 0 or not (agreement.spearman or 0) >= _TRUSTED:
             logger.warning(
@@ -93,39 +87,14 @@ def run_cascade(
                 "not to be trusted; use estimator exact, or a smaller learning rate",
                 slope,
             )
-        table.add_to_manifest(cascade=asdict(agreement))
-        errors, done, whole = _column(costly, "utility_se", chosen), table.rows_done(), cheap.read()
-        # A part at a time is made Python objects.
-        for start in range(0, len(whole), config.part_size):
-            records = whole.slice(start, config.part_size).to_pylist()
-            missing = [_merge(row, final, exact, errors, slope) for row in records if row["row"] not in done]
-            if missing:
-                table.write_part(missing)
-    barrier()
-
-
-def _scored(
-    build: Callable[..., Scorer],
-    estimator: str,
-    rows: Iterable[int],
-    pool: EncodedDataset,
-    table: ScoreTable,
-    exclude: Mapping[int, tuple[str, str]],
-    config: ScoringConfig,
-) -> ScoreTable:
-    """The table of ``rows`` by one estimator; those that an earlier run has stored are not scored again."""
-    wanted = sorted(rows)
-    part = ScoreTable(table.folder / {"reverse": "first_order"}.get(estimator, estimator))
-    missing = sorted(set(wanted) - part.rows_done())
-    if is_main():
-        part.write_manifest({"estimator": estimator}, rows=len(wanted))
-    barrier()
-    if missing:
-        scorer = build(config=replace(config, estimator=estimator))
-        run_scorer(scorer, pool, part, missing, exclude, config)
-        del scorer
-        free_memory()
-    return part
+        job.table.add_to_manifest(cascade=asdict(agreement))
+    errors = _column(costly, "utility_se", chosen)
+    first_errors = _column(first, "utility_se", range(len(job.pool)))
+    error_of = {row: abs(slope) * error for row, error in first_errors.items()} | errors
+    rows = sorted(first_order)
+    columns = {"utility": final, "utility_se": error_of, "utility_first_order": first_order, "utility_exact": exact}
+    added = {name: pa.array([values.get(row) for row in rows], pa.float64()) for name, values in columns.items()}
+    return pa.table({"row": pa.array(rows, pa.int64()), **added})
 
 
 def _column(part: ScoreTable, name: str, rows: Iterable[int]) -> Utilities:
@@ -138,17 +107,16 @@ def _column(part: ScoreTable, name: str, rows: Iterable[int]) -> Utilities:
     return {row: value for row, value in pairs if row in wanted and value is not None}
 
 
-def calibration_rows(first_order: Utilities, config: ScoringConfig) -> set[int]:
-    """A seeded random sample of the rows that have a utility."""
-    count = min(config.cascade_calibration, len(first_order))
-    return set(random.Random(config.seed).sample(sorted(first_order), count))
+def calibration_rows(first_order: Utilities, count: int, seed: int) -> set[int]:
+    """A seeded random sample of so many of the rows that have a utility."""
+    return set(random.Random(seed).sample(sorted(first_order), min(count, len(first_order))))
 
 
-def band_rows(first_order: Utilities, pool_size: int, config: ScoringConfig) -> set[int]:
-    """The rows ranked around the cut-off, ``cascade_band`` of the pool, half of them on either side."""
+def band_rows(first_order: Utilities, pool_size: int, options: CascadeOptions) -> set[int]:
+    """The rows ranked around the cut-off, ``band`` of the pool, half of them on either side."""
     order = _order(first_order)
-    cut = quota_of(config.cascade_share, pool_size)
-    half = round(config.cascade_band * pool_size / 2)
+    cut = quota_of(options.share, pool_size)
+    half = round(options.band * pool_size / 2)
     return set(order[max(0, cut - half) : cut + half])
 
 
@@ -157,13 +125,12 @@ def agree(
     exact: Utilities,
     final: Utilities,
     calibration: set[int],
-    keep_ratio: float,
-    pool_size: int,
+    quota: int,
     slope: float,
 ) -> Agreement:
-    """Compares the ranking of first order with the final one."""
+    """Compares the ranking of first order with the final one, of which ``quota`` rows are kept."""
     before, after = _order(first_order), _order(final)
-    quota = min(quota_of(keep_ratio, pool_size), len(after))
+    quota = min(quota, len(after))
     place = {row: rank for rank, row in enumerate(before)}
     moves = [abs(rank - place[row]) for rank, row in enumerate(after)]
     both = sorted(row for row in calibration if row in exact)
@@ -189,15 +156,3 @@ def _slope(first_order: Utilities, exact: Utilities) -> float:
     pairs = [(x, exact[row]) for row, x in first_order.items() if row in exact]
     square = sum(x * x for x, _ in pairs)
     return sum(x * y for x, y in pairs) / square if square else 1.0
-
-
-def _merge(
-    record: dict[str, Any], final: Utilities, exact: Utilities, errors: Utilities, slope: float
-) -> dict[str, Any]:
-    row, error = record["row"], record["utility_se"]
-    return record | {
-        "utility": final.get(row),
-        "utility_se": errors.get(row) if row in exact else error and abs(slope) * error,
-        "utility_first_order": record["utility"],
-        "utility_exact": exact.get(row),
-    }

@@ -1,4 +1,4 @@
-"""Seconds and memory of what the doctor tries, on any device."""
+"""Seconds and memory of what is tried on a few rows, on any device."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from ost_hf.data.encoding import Encoded
+from ost_hf.errors import ModelError
 from ost_hf.parallel import state
+from ost_hf.scorers.protocol import as_columns
 
 # Seconds after which a pass is not timed again.
 _LONG_ENOUGH = 2.0
@@ -26,9 +28,15 @@ def timed_pass(scorer: Any, batches: list[list[Encoded]]) -> tuple[list[float], 
     times: list[float] = []
     while not times or (len(times) < 3 and sum(times) < _LONG_ENOUGH):
         begun = now()
-        scores = [score.utility for batch in batches for score in scorer.score(batch)]
+        found = [as_columns(scorer.score(batch))["utility"] for batch in batches]
         times.append(now() - begun)
-    return scores, min(times)
+    return [float(utility) for utilities in found for utility in utilities], min(times)
+
+
+def first_line(error: Exception) -> str:
+    """What a refusal says, without a traceback's worth of advice from the libraries."""
+    line = next(iter(str(error).splitlines()), "")
+    return line if isinstance(error, ModelError) else f"{type(error).__name__}: {line}"
 
 
 def reset_peak_memory() -> None:

@@ -1,6 +1,6 @@
 """The order in which candidates are taken.
 
-Every strategy gets candidates sorted by ``example_id`` and returns all of them in its order; who comes first is kept,
+Every order is a function that gets candidates sorted by ``example_id`` and returns all of them in its order; who comes first is kept,
 as far as the quota and the strata's room go. Ties are broken by place, so nothing depends on the order of the pool.
 
 Letters: N candidates, V anchors, k size of a sketch.
@@ -28,8 +28,8 @@ Places = NDArray[np.int64]
 AS_CLEAN = 0.2
 
 UNKNOWN_ANCHORS = (
-    "the table does not say how many anchors its column corrupted_p was made with: keep the metadata of a score table, "
-    "give select the anchors' table, or say it with table.replace_schema_metadata({'corrupted_p_anchors': '100'})"
+    "the table does not say how many anchors its column corrupted_p was made with: keep a score table's column "
+    "p_value_anchors, or add it with that number in every row"
 )
 
 
@@ -82,7 +82,7 @@ def setwise(candidates: Candidates) -> Order:
     """
     if candidates.sketch is None or candidates.anchor_sketch is None:
         raise DataError(
-            "selection.strategy 'setwise' needs sketches of candidates and anchors: score with scoring.sketch_size "
+            "selection.order 'setwise' needs sketches of candidates and anchors: score with scoring.sketch_size "
             "(512, say), and give select the anchors' table"
         )
     chosen = greedy(
@@ -109,11 +109,11 @@ def diverse(candidates: Candidates) -> Order:
     """
     if candidates.sketch is None:
         raise DataError(
-            "selection.strategy 'diverse' needs an embedding of each row: score with scorer deita, or with "
+            "selection.order 'diverse' needs an embedding of each row: score with scorer deita, or with "
             "scoring.sketch_size"
         )
     if len(candidates.room) > 1:
-        raise DataError("selection.strategy 'diverse' cannot be balanced: leave length_strata and balance_by unset")
+        raise DataError("selection.order 'diverse' cannot be balanced: leave length_strata and balance_by unset")
     taken = diverse_order(
         candidates.utility.tolist(), candidates.sketch, candidates.diversity_threshold, count=candidates.quota
     )
@@ -250,7 +250,7 @@ def _take(candidates: Candidates, order: Places, explanation: str) -> Order:
     return Order(np.asarray(kept, dtype=np.int64), np.asarray(others, dtype=np.int64), explanation)
 
 
-STRATEGY_FUNCTIONS: dict[str, Callable[[Candidates], Order]] = {
+ORDER_FUNCTIONS: dict[str, Callable[[Candidates], Order]] = {
     "auto": auto,
     "top": top,
     "setwise": setwise,

@@ -1,0 +1,1 @@
+"""One run: its configuration, its stages, the checks before them, the launcher."""

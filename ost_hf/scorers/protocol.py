@@ -1,0 +1,107 @@
+"""What a scorer is: it gives candidates numbers, a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from ost_hf.data.encoding import Encoded
+from ost_hf.tables.columns import Columns
+from ost_hf.tables.statuses import NON_FINITE, OK
+
+# Tokens at once for a scorer that does not care.
+NO_LIMIT = 2**62
+
+
+@dataclass
+class Score:
+    """What a scorer says of one candidate, where it speaks of candidates one by one.
+
+    ``columns`` become further columns of the score table; a list of numbers becomes a list column. A scorer that cannot
+    judge a candidate says why in ``status`` and ``detail`` and leaves ``utility`` empty: no invented number.
+    """
+
+    utility: float | None
+    loss: float | None = None
+    utility_se: float | None = None
+    columns: dict[str, float | list[float]] = field(default_factory=dict)
+    status: str = OK
+    detail: str = ""
+
+
+# One score for each row (a number alone is a utility), or columns of one entry for each row, ``utility`` among them.
+Scores = Sequence["Score | float"] | Mapping[str, Any]
+
+
+class Scorer(Protocol):
+    """Gives candidates numbers, higher is better.
+
+    A score must depend on the candidate alone: not on its neighbours in the batch, their order, or the
+    process that computes it.
+
+    A scorer may also have ``facts``, a dictionary of what it found out about how it can score, for the manifest; and a
+    method ``of_anchors(columns)``, which is given the columns of the anchors, scored as candidates, and gives those that
+    are kept of them (:mod:`ost_hf.tables.anchor_table`).
+    """
+
+    # How many candidates `score` takes at once; `None` for any number.
+    batch_size: int | None
+    # How many tokens, padding included. A scorer without this attribute does not care.
+    batch_tokens: int
+
+    def score(self, batch: list[Encoded]) -> Scores:
+        """Scores candidates that could be encoded.
+
+        Args:
+            batch: At most ``batch_size`` encoded rows of at most ``batch_tokens`` tokens, or a single one.
+
+        Returns:
+            One score per row, in order; or columns. A row whose score is not finite is reported as such.
+        """
+        ...
+
+
+def as_columns(scores: Scores) -> Columns:
+    """Scores of a batch as columns, ``[B]`` or ``[B, k]`` each."""
+    if isinstance(scores, Mapping):
+        return {name: _as_array(values) for name, values in scores.items()}
+    each = [score if isinstance(score, Score) else Score(float(score)) for score in scores]
+    columns: dict[str, np.ndarray] = {"utility": _numbers([score.utility for score in each])}
+    # A loss may be missing where there are others; a wrong one may not.
+    wrong = [score.loss is not None and not np.isfinite(score.loss) for score in each]
+    status = [NON_FINITE if bad and score.status == OK else score.status for bad, score in zip(wrong, each, strict=True)]
+    columns["status"] = np.array(status, dtype=object)
+    details = [
+        f"utility {score.utility}, loss {score.loss}" if bad and score.status == OK else score.detail
+        for bad, score in zip(wrong, each, strict=True)
+    ]
+    columns["detail"] = np.array(details, dtype=object)
+    for name in ("utility_se",):
+        if any(getattr(score, name) is not None for score in each):
+            columns[name] = _numbers([getattr(score, name) for score in each])
+    if any(score.loss is not None for score in each):
+        columns["loss"] = _numbers([score.loss for score in each])
+    for name in {name: None for score in each for name in score.columns}:
+        columns[name] = _stacked([score.columns.get(name) for score in each])
+    return columns
+
+
+def _as_array(values: Any) -> np.ndarray:
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _numbers(values: list[Any]) -> np.ndarray:
+    return np.array([np.nan if value is None else value for value in values], dtype=np.float64)
+
+
+def _stacked(values: list[Any]) -> np.ndarray:
+    """Numbers ``[B]``, or vectors ``[B, k]`` with NaN for a row without one."""
+    vector = next((value for value in values if isinstance(value, (list, np.ndarray))), None)
+    if vector is None:
+        return _numbers(values)
+    empty = np.full(len(vector), np.nan, dtype=np.float32)
+    return np.stack([empty if value is None else np.asarray(value, dtype=np.float32) for value in values])

@@ -1,0 +1,56 @@
+"""Columns of a score table as arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from ost_hf.tables.columns import SCHEMA
+
+
+def numbers(table: pa.Table, column: str) -> NDArray[np.float64] | None:
+    """A column as ``[rows]``, NaN where it is empty; ``None`` if there is none."""
+    return table[column].to_numpy().astype(np.float64) if column in table.column_names else None
+
+
+def matrix(table: pa.Table, column: str, places: NDArray[np.int64] | None = None) -> NDArray[np.float32] | None:
+    """A list column as ``[rows, numbers]``, or the rows at ``places``; ``None`` if there is none, or one lacks it."""
+    if column not in table.column_names or not len(table):
+        return None
+    if places is None:
+        places = np.arange(len(table))
+    valid = table[column].is_valid().to_numpy()
+    if not len(places) or not valid[places].all():
+        return None
+    size = len(table[column][int(places[0])].values)
+    result = np.empty((len(places), size), dtype=np.float32)
+    target = np.full(len(table), -1, dtype=np.int64)
+    target[places] = np.arange(len(places))
+    start = 0
+    # Chunk by chunk, and from a chunk's own memory: a column of sketches should be in memory twice, not five times.
+    for chunk in table[column].chunks:
+        wanted = target[start : start + len(chunk)][valid[start : start + len(chunk)]]
+        numbers = chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(wanted), size)
+        result[wanted[wanted >= 0]] = numbers[wanted >= 0]
+        start += len(chunk)
+    return result
+
+
+def without_sketches(table: pa.Table) -> pa.Table:
+    """The table without its bulk: what sorts or filters it need not copy that."""
+    return table.drop_columns(["sketch"]) if "sketch" in table.column_names else table
+
+
+def anchors_of_utilities(table: pa.Table) -> int:
+    """How many anchors the column ``anchor_utilities`` is of; 0 without one."""
+    if "anchor_utilities" not in table.column_names:
+        return 0
+    return pc.max(pc.list_value_length(table["anchor_utilities"])).as_py() or 0
+
+
+def more_columns(table: pa.Table) -> set[str]:
+    """The names of the columns beside the usual ones that have a value."""
+    names = set(table.column_names) - set(SCHEMA.names)
+    return {name for name in names if table[name].null_count < len(table)}

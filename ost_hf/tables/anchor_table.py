@@ -1,0 +1,47 @@
+"""What a scorer says of the anchors themselves, rows that are known to be clean: ``anchors.parquet`` beside the scores.
+
+One row for each anchor, in the anchors' order: ``row``, ``loss``, ``utility`` (against the *other* anchors, for one that
+vouches for itself says nothing; null where there is no such number) and, where candidates have them, ``sketch``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ost_hf.files import write_whole
+from ost_hf.tables.columns import Columns
+from ost_hf.tables.score_table import ScoreTable
+
+_SCHEMA = pa.schema(
+    [("row", pa.int64()), ("loss", pa.float64()), ("utility", pa.float64()), ("sketch", pa.list_(pa.float32()))]
+)
+
+
+def write_anchor_scores(table: ScoreTable, columns: Columns) -> None:
+    """Writes the anchors' scores beside a score table.
+
+    Args:
+        table: The score table.
+        columns: ``loss`` and ``utility`` ``[V]``, and ``sketch`` ``[V, k]`` if there is one.
+    """
+    count = len(columns["utility"])
+    sketch = list(columns["sketch"]) if "sketch" in columns else [None] * count
+    numbers = {name: np.asarray(columns[name], dtype=np.float64) for name in ("loss", "utility")}
+    arrays = {name: pa.array(values, mask=np.isnan(values)) for name, values in numbers.items()}
+    scores = pa.table({"row": list(range(count)), **arrays, "sketch": pa.array(sketch, _SCHEMA.field("sketch").type)})
+    write_whole(anchor_file(table), lambda temporary: pq.write_table(scores.cast(_SCHEMA), temporary))
+
+
+def read_anchor_scores(table: ScoreTable) -> pa.Table | None:
+    """What :func:`write_anchor_scores` wrote; ``None`` if nothing."""
+    path = anchor_file(table)
+    return pq.read_table(path) if path.exists() else None
+
+
+def anchor_file(table: ScoreTable) -> Path:
+    """Where the anchors' scores lie beside a score table."""
+    return table.folder / "anchors.parquet"

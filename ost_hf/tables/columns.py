@@ -1,0 +1,139 @@
+"""Columns that were computed for a batch of rows, and rows of a table that are filled with them.
+
+A column is an array with one entry for each row: numbers ``[B]``, vectors ``[B, k]`` (a sketch, a utility for each
+anchor), or texts. NaN stands for "no number", and becomes an empty cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from ost_hf.tables.statuses import NON_FINITE, OK
+
+Columns = Mapping[str, np.ndarray]
+
+# Every row of a score table has these; what else a scorer gives stands behind them, sorted by name.
+SCHEMA = pa.schema(
+    [
+        ("example_id", pa.string()),
+        ("row", pa.int64()),
+        ("utility", pa.float64()),
+        ("utility_se", pa.float64()),
+        ("loss", pa.float64()),
+        ("tokens", pa.int32()),
+        ("status", pa.string()),
+        ("detail", pa.string()),
+    ]
+)
+_FACTS = ("example_id", "row", "tokens", "status", "detail")
+
+
+def checked(columns: Columns) -> Columns:
+    """The same with a ``status`` and a ``detail`` for every row; a row that is not ``ok`` loses its numbers.
+
+    Args:
+        columns: ``utility`` and others. Where ``loss`` is among them it must be finite, as the utility must. A row with
+            a ``status`` of its own needs no utility.
+    """
+    utility = np.asarray(columns["utility"], dtype=np.float64)
+    loss = columns.get("loss")
+    status = np.array(columns.get("status", [OK] * len(utility)), dtype=object)
+    detail = np.array(columns.get("detail", [""] * len(utility)), dtype=object)
+    finite = np.isfinite(utility) if loss is None else np.isfinite(utility) & np.isfinite(loss)
+    for place in np.flatnonzero((status == OK) & ~finite):
+        status[place] = NON_FINITE
+        detail[place] = f"utility {utility[place]}, loss {None if loss is None else float(loss[place])}"
+    is_ok = status == OK
+    kept: dict[str, np.ndarray] = {"status": status, "detail": detail}
+    for name, values in columns.items():
+        if name in ("status", "detail"):
+            continue
+        numbers = np.array(values, dtype=np.float32 if np.ndim(values) == 2 else np.float64)
+        # A finite loss is worth knowing even where there is no utility.
+        numbers[~np.isfinite(numbers) if name == "loss" else ~is_ok] = np.nan
+        kept[name] = numbers
+    return kept
+
+
+def take(columns: Columns, places: Sequence[int]) -> Columns:
+    """Some rows of a batch's columns."""
+    return {name: values[list(places)] for name, values in columns.items()}
+
+
+def put(columns: Columns, place: int, one: Columns) -> Columns:
+    """The columns of a batch with those of a batch of one in place of a row's."""
+    count = len(columns["utility"])
+    before, after = take(columns, range(place)), take(columns, range(place + 1, count))
+    return joined([before, one, after])
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """The columns of several batches, one after the other; where a batch lacks one, its rows have no number."""
+    names = sorted({name for part in parts for name in part})
+    return {name: np.concatenate([_or_empty(part, name, parts) for part in parts]) for name in names}
+
+
+def _or_empty(part: Columns, name: str, parts: Sequence[Columns]) -> np.ndarray:
+    if name in part:
+        return part[name]
+    like = next(other[name] for other in parts if name in other)
+    return np.full((len(part["utility"]), *like.shape[1:]), np.nan, dtype=like.dtype)
+
+
+class TableRows:
+    """Rows of a score table, begun with what is known of each and filled with columns, in any order."""
+
+    def __init__(self) -> None:
+        self._facts: dict[str, list[Any]] = {name: [] for name in _FACTS}
+        self._chunks: list[tuple[Sequence[int], Columns]] = []
+
+    def __len__(self) -> int:
+        return len(self._facts["row"])
+
+    def begin(self, example_id: str, row: int, tokens: int, status: str, detail: str) -> int:
+        """Adds a row without numbers, and gives its place here."""
+        for name, value in zip(_FACTS, (example_id, row, tokens, status, detail), strict=True):
+            self._facts[name].append(value)
+        return len(self) - 1
+
+    def fill(self, places: Sequence[int], columns: Columns) -> None:
+        """Sets the columns of some rows; ``status`` and ``detail`` among them replace what the rows began with."""
+        columns = dict(columns)
+        for name in ("status", "detail"):
+            values = columns.pop(name, None)
+            for place, value in zip(places, [] if values is None else values, strict=values is not None):
+                # A row that was cut to the limit stays so named, though its scorer was content with it.
+                if not (name == "status" and value == OK):
+                    self._facts[name][place] = value
+        self._chunks.append((places, columns))
+
+    def table(self) -> pa.Table:
+        """The rows in the order of ``row``."""
+        count = len(self)
+        names = {name for _, columns in self._chunks for name in columns} - set(SCHEMA.names)
+        order = np.argsort(np.asarray(self._facts["row"]), kind="stable")
+        made = {}
+        for name in [*SCHEMA.names, *sorted(names)]:
+            if name in self._facts:
+                made[name] = pa.array([self._facts[name][place] for place in order], SCHEMA.field(name).type)
+            else:
+                made[name] = self._numbers(name, count, order)
+        return pa.table(made)
+
+    def _numbers(self, name: str, count: int, order: np.ndarray) -> pa.Array:
+        chunks = [(places, columns[name]) for places, columns in self._chunks if name in columns]
+        if any(values.ndim == 2 for _, values in chunks):
+            vectors: list[Any] = [None] * count
+            for places, values in chunks:
+                for place, vector in zip(places, values, strict=True):
+                    vectors[place] = None if np.isnan(vector).all() else vector
+            return pa.array([vectors[place] for place in order], pa.list_(pa.float32()))
+        numbers = np.full(count, np.nan)
+        for places, values in chunks:
+            numbers[list(places)] = values
+        numbers = numbers[order]
+        return pa.array(numbers, pa.float64(), mask=np.isnan(numbers))
