@@ -39,7 +39,7 @@ def own_rules() -> Iterator[None]:
 
 
 def test_our_rules_are_found_by_the_name_of_their_file() -> None:
-    assert RULES == ["adamw", "sgd"]
+    assert RULES == ["adamw", "lion", "sgd"]
 
 
 @pytest.mark.parametrize("rule", RULES, indirect=True)
