@@ -59,10 +59,14 @@ def anchor_direction(model: Any, pairs: Sequence[LoraPair], anchors: Sequence[Ba
         pairs: Its adapted layers.
         anchors: Batches of anchors.
         rule: The step.
+
+    Raises:
+        ConfigError: If the rule's step cannot be made linear.
     """
+    # First, so that a rule which has no rate says so before the passes over the anchors.
+    rates = {name: rule.linear_rate(name, weight.detach()) for name, weight in weights_of(pairs).items()}
     means = anchor_directions(model, pairs, anchors, rule, "raw").columns
-    weights = weights_of(pairs)
-    return Direction({name: rule.linear_rate(name, weights[name].detach()) * mean[0] for name, mean in means.items()})
+    return Direction({name: rates[name] * mean[0] for name, mean in means.items()})
 
 
 def forward_mode(model: Any, pairs: Sequence[LoraPair], batch: Batch, direction: Direction) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,10 @@
 """One optimizer step as a function: parameters and state go in, new parameters come out, nothing changes.
 
-With learning rate eta and gradient g:
+    theta' = theta - eta lambda theta + move(g)
 
-* SGD:    theta' = theta - eta (g + lambda theta)
-* AdamW:  m' = b1 m + (1 - b1) g,  v' = b2 v + (1 - b2) g^2,  both divided by (1 - b^(t+1)),
-          theta' = theta - eta lambda theta - eta m^ / (sqrt(v^) + eps)   (Loshchilov & Hutter, 1711.05101)
-
-Weight decay follows ``torch.optim``: coupled for SGD, decoupled for AdamW. Every candidate steps from the
-same state, which is never written back, so scores cannot depend on the order of the pool.
+with learning rate eta, weight decay lambda and gradient g. What the gradient moves is the rule's: a file each in
+:mod:`ost_hf.functional.update_rules`. Every candidate steps from the same state, which is never written back, so
+scores cannot depend on the order of the pool.
 """
 
 from __future__ import annotations
@@ -17,7 +14,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ost_hf.errors import ConfigError
 from ost_hf.functional.lora import Tensors
+from ost_hf.functional.update_rules import UPDATE_RULES, RuleFunctions
 
 
 @dataclass(frozen=True)
@@ -31,32 +30,43 @@ class AdamState:
 
 @dataclass(frozen=True)
 class UpdateRule:
-    """An optimizer's single step.
+    """An optimizer's single step: a registered rule with its settings and the moments that it steps from.
 
     Args:
-        name: ``sgd`` or ``adamw``.
+        name: A name in ``UPDATE_RULES``.
         learning_rate: eta.
-        betas: (b1, b2); AdamW only.
-        eps: AdamW only.
+        betas: (b1, b2) of a rule that has them; the rule's own by default.
+        eps: Of a rule that divides by a root mean square.
         weight_decay: lambda.
-        state: AdamW's moments; a cold second moment would make every step a sign step, so it is refused.
+        state: The moments of the warm-up.
 
     Raises:
-        ValueError: For an unknown name, or AdamW without moments of at least one step.
+        ConfigError: For an unknown name, or if the rule needs moments and there are none of at least one step.
     """
 
     name: str
     learning_rate: float
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[float, float] = None  # type: ignore[assignment]  # the rule's own are filled in
     eps: float = 1e-8
     weight_decay: float = 0.0
     state: AdamState | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        if self.name not in _MOVES:
-            raise ValueError(f"update rule must be one of {', '.join(_MOVES)}, got {self.name!r}")
-        if self.name == "adamw" and (self.state is None or self.state.step < 1):
-            raise ValueError("the adamw update rule needs the moments of a warm-up: warm the proxy up, or use sgd")
+        functions = self._functions
+        if self.betas is None:
+            object.__setattr__(self, "betas", functions.default_betas)
+        if functions.needs_moments and (self.state is None or self.state.step < 1):
+            others = [name for name in UPDATE_RULES.names() if not UPDATE_RULES.find(name).needs_moments]
+            raise ConfigError(
+                f"the {self.name} update rule needs the moments of a warm-up: warm the proxy up, or use "
+                f"{' or '.join(others)}"
+            )
+
+    @property
+    def moments(self) -> AdamState:
+        """The state, for rules that need it."""
+        assert self.state is not None, "the rule does not say that it needs moments"
+        return self.state
 
     def step(self, name: str, parameter: Tensor, gradient: Tensor) -> Tensor:
         """The parameter after one step on ``gradient``.
@@ -64,12 +74,13 @@ class UpdateRule:
         Args:
             name: The parameter's name in the state.
             parameter: theta, any shape.
-            gradient: Of the same shape.
+            gradient: Of the same shape, or ``[B, *parameter shape]``.
 
         Returns:
             theta', of the gradient's shape.
         """
-        return parameter - self.learning_rate * self.weight_decay * parameter + _MOVES[self.name](self, name, gradient)
+        move = self._functions.move(self, name, gradient)
+        return parameter - self.learning_rate * self.weight_decay * parameter + move
 
     def displacement(self, name: str, gradient: Tensor) -> Tensor:
         """What the candidate itself moves: the step with ``gradient`` minus the step with a zero gradient.
@@ -85,15 +96,11 @@ class UpdateRule:
         Returns:
             ``[B, *parameter shape]``.
         """
-        move = _MOVES[self.name]
+        move = self._functions.move
         return move(self, name, gradient) - move(self, name, torch.zeros_like(gradient[:1]))
 
     def linear_rate(self, name: str, parameter: Tensor) -> Tensor:
         """Gives c with ``displacement ~ -c g``: the step made linear in the gradient, its derivative at g = 0.
-
-        For AdamW that holds the second moment, which the true step takes the candidate's squared gradient into:
-
-            c = eta (1 - b1) / (1 - b1^(t+1)) / (sqrt(b2 v / (1 - b2^(t+1))) + eps)
 
         Args:
             name: The parameter's name in the state.
@@ -101,36 +108,16 @@ class UpdateRule:
 
         Returns:
             c, of the parameter's shape.
+
+        Raises:
+            ConfigError: If the rule's step has no derivative (``has_linear_rate`` is false).
         """
-        if self.name == "sgd":
-            return torch.full_like(parameter, self.learning_rate)
-        assert self.state is not None
-        beta1, beta2 = self.betas
-        step = self.state.step + 1
-        rate = self.learning_rate * (1 - beta1) / (1 - beta1**step)
-        return rate / ((beta2 * self.state.exp_avg_sq[name] / (1 - beta2**step)).sqrt() + self.eps)
+        return self._functions.linear_rate(self, name, parameter)
 
     def preconditioner(self, name: str, parameter: Tensor) -> Tensor:
-        """P of this rule: 1 for SGD, ``1 / (sqrt(v^) + eps)`` for AdamW with the warm-up's second moment held."""
-        if self.state is None or self.name == "sgd":
-            return torch.ones_like(parameter)
-        variance = self.state.exp_avg_sq[name] / (1 - self.betas[1] ** self.state.step)
-        return 1 / (variance.sqrt() + self.eps)
+        """P of this rule, of the parameter's shape: the metric in which gradients are compared."""
+        return self._functions.preconditioner(self, name, parameter)
 
-
-def _sgd(rule: UpdateRule, name: str, gradient: Tensor) -> Tensor:
-    return -rule.learning_rate * gradient
-
-
-def _adamw(rule: UpdateRule, name: str, gradient: Tensor) -> Tensor:
-    assert rule.state is not None
-    beta1, beta2 = rule.betas
-    step = rule.state.step + 1
-    mean = beta1 * rule.state.exp_avg[name] + (1 - beta1) * gradient
-    square = beta2 * rule.state.exp_avg_sq[name] + (1 - beta2) * gradient * gradient
-    denominator = (square / (1 - beta2**step)).sqrt() + rule.eps
-    return -rule.learning_rate * (mean / (1 - beta1**step)) / denominator
-
-
-# What the gradient moves, weight decay aside: both rules decay theta by eta lambda theta.
-_MOVES = {"sgd": _sgd, "adamw": _adamw}
+    @property
+    def _functions(self) -> RuleFunctions:
+        return UPDATE_RULES.find(self.name)

@@ -16,7 +16,7 @@ def reference(case, rule: UpdateRule) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 700, 1500, 5000])
-@pytest.mark.parametrize(("name", "weight_decay"), [("sgd", 0.0), ("adamw", 0.0), ("adamw", 0.1)])
+@pytest.mark.parametrize(("name", "weight_decay"), [("sgd", 0.0), ("adamw", 0.0), ("adamw", 0.1), ("lion", 0.1)])
 def test_batched_steps_give_the_numbers_of_the_reference(
     case, name: str, weight_decay: float, batch_tokens: int
 ) -> None:

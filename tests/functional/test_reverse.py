@@ -46,7 +46,7 @@ def test_per_sample_gradients_are_those_of_autograd(case) -> None:
             torch.testing.assert_close(collected[name][index], gradient, rtol=1e-7, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule_name", ["sgd", "adamw"])
+@pytest.mark.parametrize("rule_name", ["sgd", "adamw", "lion"])
 def test_raw_is_the_inner_product_with_the_displacement(case, rule_name: str) -> None:
     rule = UpdateRule(rule_name, 1e-3, weight_decay=0.0, state=case.adam)
     directions = anchor_directions(case.model, case.pairs, case.anchors, rule, "raw", column_of=range(12))
@@ -59,7 +59,7 @@ def test_raw_is_the_inner_product_with_the_displacement(case, rule_name: str) ->
         torch.testing.assert_close(ours.utility[index], expected, rtol=1e-7, atol=1e-13)
 
 
-@pytest.mark.parametrize("rule_name", ["sgd", "adamw"])
+@pytest.mark.parametrize("rule_name", ["sgd", "adamw", "lion"])
 def test_mean_cosine_is_the_cosine_of_preconditioned_gradients(case, rule_name: str) -> None:
     rule = UpdateRule(rule_name, 1e-3, state=case.adam)
     directions = anchor_directions(case.model, case.pairs, case.anchors, rule, "mean_cosine", column_of=range(12))
