@@ -91,9 +91,7 @@ def score(
         sources = rows_from(pool), None if anchors is None else rows_from(anchors, "anchors")
         evaluation = evaluation_rows(settings.get("evaluation"))
     encoding = as_config(EncodingConfig, settings.get("encoding"), "encoding")
-    return score_pool(
-        request_of(sources, as_proxy(proxy), choice, Path(output_dir), encoding, evaluation)
-    )
+    return score_pool(request_of(sources, as_proxy(proxy), choice, Path(output_dir), encoding, evaluation))
 
 
 def select(scores: Any, *, strategy: str | None = None, pool: Any = None, **selection: Any) -> Selection:

@@ -92,7 +92,9 @@ def import_file(name: str) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            raise ConfigError(f"cannot import {name!r} ({error}): name a .py file, or a module that is installed") from error
+            raise ConfigError(
+                f"cannot import {name!r} ({error}): name a .py file, or a module that is installed"
+            ) from error
         return
     path = Path(name).expanduser().resolve()
     if not path.is_file():

@@ -70,9 +70,9 @@ def build(cls: type[T], values: Any, where: str) -> T:
     """
     if not isinstance(values, Mapping):
         raise ConfigError(f"section {where} must hold fields and values, got {values!r}")
-    if hasattr(cls, "from_mapping"):
-        return cls.from_mapping(values, where)  # type: ignore[no-any-return]
-    return cls(**coerced(cls, values, where))
+    own: Any = getattr(cls, "from_mapping", None)
+    made: T = cls(**coerced(cls, values, where)) if own is None else own(values, where)
+    return made
 
 
 def coerced(cls: type, values: Mapping[str, Any], where: str) -> Section:
@@ -129,7 +129,8 @@ def as_mapping(config: Any, only_given: bool = False) -> Section:
         only_given: Leave out fields that its caller has not given.
     """
     if hasattr(config, "to_mapping"):
-        return config.to_mapping(only_given)  # type: ignore[no-any-return]
+        mapping: Section = config.to_mapping(only_given)
+        return mapping
     given = getattr(config, "_given", None) if only_given else None
     return {
         item.name: as_mapping(value) if is_dataclass(value) and not isinstance(value, type) else value
@@ -137,6 +138,15 @@ def as_mapping(config: Any, only_given: bool = False) -> Section:
         if item.init and (given is None or item.name in given)
         for value in (getattr(config, item.name),)
     }
+
+
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Section:
+    """Fields over fields; of nested sections each field by itself."""
+    result = dict(below)
+    for key, value in above.items():
+        known = result.get(key)
+        result[key] = laid_over(known, value) if isinstance(value, Mapping) and isinstance(known, Mapping) else value
+    return result
 
 
 def name_differences(old: Any, new: Any, name: str = "") -> list[str]:

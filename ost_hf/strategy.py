@@ -22,7 +22,7 @@ from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import ConfigError, require_choice
 from ost_hf.scoring.config import DEFAULT_SCORER, ScoringConfig
 from ost_hf.selection.config import ORDERS, SelectionConfig
-from ost_hf.settings import Section, build, given_fields
+from ost_hf.settings import Section, build, given_fields, laid_over
 
 DEFAULT_STRATEGY = "auto"
 
@@ -75,7 +75,9 @@ class Choice:
         return resolve(self.strategy, **given)
 
 
-def resolve(strategy: str | None = None, *, duplicates: Any = None, scoring: Any = None, selection: Any = None) -> Choice:
+def resolve(
+    strategy: str | None = None, *, duplicates: Any = None, scoring: Any = None, selection: Any = None
+) -> Choice:
     """Lays what was given over a strategy's defaults.
 
     Args:
@@ -99,8 +101,8 @@ def resolve(strategy: str | None = None, *, duplicates: Any = None, scoring: Any
         raise ConfigError(f"{error} (selection.order has {name})" if name in ORDERS else str(error)) from None
     values = {"duplicates": duplicates, "scoring": scoring, "selection": selection}
     given = {section: given_fields(section, values[section], cls) for section, cls in SECTIONS.items()}
-    settled = {section: _laid_over(_defaults(name, given).get(section, {}), given[section]) for section in SECTIONS}
-    built = {section: build(cls, settled[section], section) for section, cls in SECTIONS.items()}
+    settled = {section: laid_over(_defaults(name, given).get(section, {}), given[section]) for section in SECTIONS}
+    built: dict[str, Any] = {section: build(cls, settled[section], section) for section, cls in SECTIONS.items()}
     built["scoring"] = _at_cut(built["scoring"], built["selection"])
     return Choice(name, {section: fields for section, fields in given.items() if fields}, **built)
 
@@ -114,15 +116,6 @@ def _defaults(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
     elif scoring.get("scorer", DEFAULT_SCORER) != DEFAULT_SCORER:
         return {}
     return STRATEGIES[name]
-
-
-def _laid_over(below: Section, above: Section) -> Section:
-    """Fields over fields; of nested sections each field by itself."""
-    result = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = {**result[key], **value} if both else value
-    return result
 
 
 def _at_cut(scoring: ScoringConfig, selection: SelectionConfig) -> ScoringConfig:

@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ost_hf.doctor.diagnosis import Figures, Measurement, Recommendation, Sample, SecondLookCost, Setting, Structure
+from ost_hf.doctor.diagnosis import Figures, Measurement, Recommendation, Sample, Setting, Structure
+from ost_hf.scoring.cost import StageCost
 
 # How many times its noise a utility must be for its ranking to be trusted.
 CLEAR_SNR = 20
@@ -29,7 +30,7 @@ class Findings:
     sample: Sample
     setting: Setting
     measurements: Sequence[Measurement]
-    second_look: SecondLookCost | None = None
+    second_stage: StageCost | None = None
 
     def measurement(self, precision: str, estimator: str, utility: str = "raw") -> Measurement | None:
         """One estimator in one precision; ``None`` if it was not tried."""
@@ -68,7 +69,7 @@ def warnings_of(found: Findings) -> list[str]:
         *_about_structure(found.structure),
         *(_about_noise(m, found.setting) for m in found.measurements if m.figures and standing(m) < CLEAR_SNR),
         *_about_ranking(found),
-        *_about_second_look(found.second_look),
+        *_about_second_stage(found.second_stage),
     ]
 
 
@@ -79,11 +80,10 @@ def _about_rows(sample: Sample) -> list[str]:
     return [f"of {sample.drawn} rows drawn from the pool, not ok: {counts}. The score table will name each such row"]
 
 
-def _about_second_look(cost: SecondLookCost | None) -> list[str]:
+def _about_second_stage(cost: StageCost | None) -> list[str]:
     if cost is None or cost.refused is None:
         return []
-    less = "scoring.second_look_trainable to adapter, or " if cost.trainable == "all" else ""
-    return [f"the second look was refused: {cost.refused}. Set {less}scoring.second_look to false (strategy one_step)"]
+    return [f"{cost.stage} was refused: {cost.refused}. Set {cost.remedy}"]
 
 
 def _about_structure(structure: Structure) -> list[str]:
@@ -230,7 +230,7 @@ def _without_reverse(precision: str, found: Findings) -> tuple[str | None, str]:
     refusal = measurement.refused if measurement is not None else "it was not measured"
     for name in ("forward", "exact"):
         if found.is_clear(precision, name):
-            switch = "" if found.setting.utility == "raw" else "; it needs scoring.utility raw"
+            switch = "" if found.setting.utility == "raw" else "; it needs scoring.one_step.utility raw"
             return name, f"reverse cannot score in {precision} ({refusal}){switch}"
     return None, f"no estimator can score this pool in {precision}. reverse: {refusal}"
 

@@ -26,6 +26,7 @@ from torch import nn
 
 from ost_hf.functional.frozen import Anatomy, anatomy_of
 from ost_hf.proxy.model import Proxy
+from ost_hf.scoring.cost import StageCost
 
 
 @dataclass(frozen=True)
@@ -136,27 +137,6 @@ class Measurement:
 
 
 @dataclass(frozen=True)
-class SecondLookCost:
-    """What the second look would take beside the first: figures, or why it was refused.
-
-    ``steps`` of ``batch_size`` samples are those of all ``trainings`` together, at most: rows that are found corrupted
-    are not learnt from. ``passes`` counts forward passes of every row, at ``rows_per_second`` each. ``seconds`` is all
-    of it, encoding aside; ``peak_memory_gib``, the first look's proxy included, is known on CUDA devices only.
-    """
-
-    trainings: int
-    steps: int
-    batch_size: int
-    trainable: str
-    passes: int
-    step_seconds: float | None = None
-    rows_per_second: float | None = None
-    seconds: float | None = None
-    peak_memory_gib: float | None = None
-    refused: str | None = None
-
-
-@dataclass(frozen=True)
 class Recommendation:
     """Estimator and precision to use, and why; ``None`` where no estimator could score."""
 
@@ -167,7 +147,7 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that ``doctor.json`` holds. ``second_look`` is ``None`` where none is asked for."""
+    """Everything that ``doctor.json`` holds; ``second_stage`` where one is asked for that tells its cost."""
 
     structure: Structure
     sample: Sample
@@ -175,7 +155,7 @@ class Diagnosis:
     measurements: list[Measurement]
     warnings: list[str]
     recommendation: Recommendation
-    second_look: SecondLookCost | None = None
+    second_stage: StageCost | None = None
 
 
 def figures_of(

@@ -7,7 +7,6 @@ configured precision and in float32 (or bfloat16), where the base model is loade
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections import Counter
@@ -16,113 +15,83 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ost_hf.data.config import EncodingConfig
-from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
-from ost_hf.data.rows import Rows
+from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.doctor.advice import Findings, recommend, warnings_of
 from ost_hf.doctor.diagnosis import Diagnosis, Measurement, Sample, Setting, describe, figures_of
 from ost_hf.doctor.readings import Adapter, Bench, Reading, Readings, read_all, read_in
-from ost_hf.doctor.second_look_cost import measure_second_look
-from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.policy import exclude_rows, write_report
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evidence.rank_correlation import spearman
-from ost_hf.files import write_whole
-from ost_hf.models import load_processing_class
+from ost_hf.files import write_json
 from ost_hf.parallel import free_memory, state
-from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy
-from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.runner import prepare_proxy
+from ost_hf.scorers.one_step.scorer import step_size
+from ost_hf.scoring.config import DEFAULT_SCORER
+from ost_hf.scoring.cost import StageCost
+from ost_hf.scoring.job import ScoringJob, ScoringRequest
+from ost_hf.scoring.prepared_proxy import prepare_proxy
+from ost_hf.scoring.runner import check_request, encoded_job
+from ost_hf.scoring.stages import STAGES
+from ost_hf.tables.statuses import OK
 
 
-def diagnose(
-    run_dir: str | Path,
-    pool: Rows,
-    anchors: Rows,
-    proxy: ProxyConfig,
-    scoring: ScoringConfig | None = None,
-    encoding: EncodingConfig | None = None,
-    overlap: str = "error",
-    rows: int = 32,
-    duplicates: DuplicatesConfig | None = None,
-    evaluation: Rows | None = None,
-) -> Diagnosis:
+def diagnose(request: ScoringRequest, rows: int = 32) -> Diagnosis:
     """Examines a run's proxy; writes ``doctor.json``, ``duplicates.json`` and, if it is not there yet, ``proxy``.
 
     Args:
-        run_dir: The run directory.
-        pool: The candidates.
-        anchors: The anchor set.
-        proxy: The proxy and its warm-up.
-        scoring: Utility, update rule and learning rate to look at, and batch sizes.
-        encoding: How rows become tokens.
-        overlap: Anchors found in the pool: ``error``, or ``drop`` to leave those rows out.
+        request: As for ``score_pool``; the proxy is warmed up on the rows that it would be warmed up on there.
         rows: Candidates drawn from the pool.
-        duplicates: As for ``score_pool``: the proxy is warmed up on the rows that it would be warmed up on there.
-        evaluation: The same.
 
     Raises:
-        ConfigError: For another scorer than ``one_step``, or more than one process.
+        ConfigError: For a scorer that gives no one-step utilities, or more than one process.
         DataError: If anchors cannot be used, there are duplicates where none may be, or fewer than three of the drawn
             rows can be used.
         RunDirectoryError: If the folder holds a proxy of another run.
     """
-    scoring = scoring or ScoringConfig()
-    if scoring.scorer != "one_step":
-        raise ConfigError(f"the doctor examines the one_step scorer, got scoring.scorer {scoring.scorer!r}")
+    if request.scoring.scorer != DEFAULT_SCORER:
+        raise ConfigError(
+            f"the doctor examines the {DEFAULT_SCORER} scorer, got scoring.scorer {request.scoring.scorer!r}"
+        )
     if state().num_processes > 1:
         raise ConfigError(
             f"the doctor measures one process, got {state().num_processes}: start it without accelerate launch"
         )
-    exclude, report = exclude_rows(pool, anchors, overlap, duplicates or DuplicatesConfig(), evaluation)
-    write_report(report, Path(run_dir) / "duplicates.json")
-    encoder = Encoder(load_processing_class(proxy), encoding or EncodingConfig())
-    candidates, anchor_set = EncodedDataset(pool, encoder), EncodedDataset(anchors, encoder)
-    # Not kept here: its memory is needed for the same proxy in another precision.
-    diagnosis = examine(
-        prepare_proxy(Path(run_dir) / "proxy", proxy, candidates, exclude),
-        candidates,
-        anchor_set,
-        scoring,
-        exclude,
-        rows,
+    check_request(request.scoring, request.anchors)
+    exclude, report = exclude_rows(
+        request.pool, request.anchors, request.overlap, request.duplicates, request.evaluation
     )
-    write_diagnosis(diagnosis, Path(run_dir) / "doctor.json")
+    write_report(report, request.run_dir / "duplicates.json")
+    job = encoded_job(request, exclude)
+    # Not kept here: its memory is needed for the same proxy in another precision.
+    diagnosis = examine(prepare_proxy(job), job, rows)
+    write_diagnosis(diagnosis, request.run_dir / "doctor.json")
     return diagnosis
 
 
-def examine(
-    proxy: Proxy,
-    pool: EncodedDataset,
-    anchors: EncodedDataset,
-    scoring: ScoringConfig,
-    exclude: Collection[int] = (),
-    rows: int = 32,
-) -> Diagnosis:
+def examine(proxy: Proxy, job: ScoringJob, rows: int = 32) -> Diagnosis:
     """Examines a proxy in memory; it is left as it was.
 
     Args:
         proxy: The proxy in its own precision.
-        pool: The candidates, encoded for it.
-        anchors: The anchors, encoded for it.
-        scoring: As in :func:`diagnose`. Standard errors, groups and sketches are left out.
-        exclude: Rows of the pool not to draw.
+        job: The pool and the anchors, encoded for it, and the settings to look at: utility, update rule, learning rate,
+            batch sizes. Standard errors, groups and sketches are left out.
         rows: Candidates drawn.
     """
+    assert job.anchors is not None
+    scoring = job.config
     structure = describe(proxy)
-    drawn = draw(pool, exclude, rows, scoring.seed)
+    drawn = draw(job.pool, job.exclude, rows, scoring.seed)
     usable = [row for row in drawn if row.features is not None]
-    statuses = dict(Counter(row.status for row in drawn if row.status != "ok"))
+    statuses = dict(Counter(row.status for row in drawn if row.status != OK))
     if len(usable) < 3:
         raise DataError(
             f"{len(usable)} of {len(drawn)} rows drawn from the pool can be scored, at least 3 are needed; the others "
             f"are: {statuses}. Mend the rows, or the pool and encoding sections"
         )
-    bench = Bench(usable, len(pool), anchors, scoring)
+    bench = Bench(usable, len(job.pool), job.anchors, scoring)
     readings = read_all(structure.precision, bench, proxy)
     # With the proxy still in memory, as it will be.
-    second_look = measure_second_look(bench, pool, proxy.config) if scoring.second_look else None
+    second_stage = _second_stage(job, usable)
     if structure.quantisation is None:
         adapter = Adapter.of(proxy)
         # One base model at a time, where the caller keeps none.
@@ -130,10 +99,19 @@ def examine(
         free_memory()
         readings |= read_in("bfloat16" if structure.precision == "float32" else "float32", bench, adapter)
     measurements = _measurements(readings)
-    sample = Sample(len(pool), len(drawn), len(usable), statuses, len(anchors))
-    setting = Setting(scoring.estimator, scoring.utility, scoring.update_rule, scoring.step_size)
-    found = Findings(structure, sample, setting, measurements, second_look)
-    return Diagnosis(structure, sample, setting, measurements, warnings_of(found), recommend(found), second_look)
+    sample = Sample(len(job.pool), len(drawn), len(usable), statuses, len(job.anchors))
+    options = scoring.options
+    setting = Setting(options.estimator, options.utility, options.update_rule, step_size(options))
+    found = Findings(structure, sample, setting, measurements, second_stage)
+    return Diagnosis(structure, sample, setting, measurements, warnings_of(found), recommend(found), second_stage)
+
+
+def _second_stage(job: ScoringJob, rows: list[Encoded]) -> StageCost | None:
+    """What the second stage would take, where there is one that tells."""
+    if job.config.second_stage is None:
+        return None
+    stage = STAGES.find(job.config.second_stage).make()
+    return stage.cost(job, rows) if hasattr(stage, "cost") else None
 
 
 def draw(pool: EncodedDataset, exclude: Collection[int], count: int, seed: int) -> list[Encoded]:
@@ -145,8 +123,7 @@ def draw(pool: EncodedDataset, exclude: Collection[int], count: int, seed: int) 
 
 def write_diagnosis(diagnosis: Diagnosis, path: Path) -> None:
     """Writes strict JSON: a figure that is not finite becomes ``null``."""
-    text = json.dumps(_finite(asdict(diagnosis)), indent=2, allow_nan=False) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text))
+    write_json(path, _finite(asdict(diagnosis)))
 
 
 def _finite(value: Any) -> Any:

@@ -17,15 +17,15 @@ from torch.nn.functional import pad
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import IGNORE_INDEX, Encoded, EncodedDataset
-from ost_hf.doctor.clock import now, peak_memory_gib, reset_peak_memory, timed_pass
 from ost_hf.doctor.diagnosis import Cost
 from ost_hf.errors import ModelError
 from ost_hf.functional.step import AdamState, UpdateRule
 from ost_hf.parallel import free_memory, state
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
-from ost_hf.scorers.base import build_scorer
 from ost_hf.scorers.one_step.estimators import ESTIMATORS, AnchorSet, Batch
+from ost_hf.scorers.one_step.scorer import OneStepScorer
+from ost_hf.scoring.clock import first_line, now, peak_memory_gib, reset_peak_memory, timed_pass
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.loop import fit_memory
 
@@ -81,20 +81,12 @@ def read_all(precision: str, bench: Bench, proxy: Proxy) -> Readings:
     return readings
 
 
-def first_line(error: Exception) -> str:
-    """What a refusal says, without a traceback's worth of advice from the libraries."""
-    line = next(iter(str(error).splitlines()), "")
-    return line if isinstance(error, ModelError) else f"{type(error).__name__}: {line}"
-
-
 def _read(bench: Bench, proxy: Proxy, estimator: str, utility: str) -> Reading:
     # Standard errors, groups and sketches change the cost, not the utility.
-    config = replace(
-        bench.scoring, estimator=estimator, utility=utility, per_anchor=False, group_by=None, sketch_size=0
-    )
+    config = bench.scoring.without_extras().with_options(estimator=estimator, utility=utility)
     reset_peak_memory()
     started = now()
-    scorer: Any = build_scorer("one_step", config=config, proxy=proxy, anchors=bench.anchors)
+    scorer = OneStepScorer(config, config.options, proxy, bench.anchors)
     ready = now()
     # Also what warms kernels up before the clock runs.
     fit_memory(scorer, bench.rows)
@@ -138,10 +130,11 @@ class _OtherCompany:
         """Utilities by row."""
         encoded = [bench.anchors.encode(row) for row in range(len(bench.anchors))]
         anchors = AnchorSet([self._inputs(rows) for rows in self._cut(encoded)])
-        estimator = ESTIMATORS[self.config.estimator](self.config, self.proxy, anchors, self.rule)
+        options = self.config.options
+        estimator = ESTIMATORS[options.estimator](self.config, options, self.proxy, anchors, self.rule)
         found: dict[int, float] = {}
         for rows in self._cut(bench.rows):
-            utilities = estimator(self._inputs(rows)).utility.tolist()
+            utilities = estimator(self._inputs(rows))["utility"].tolist()
             found |= zip((row.row for row in rows), utilities, strict=True)
         return found
 

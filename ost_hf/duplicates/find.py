@@ -1,9 +1,9 @@
 """Rows that stand twice: within the pool, and in the pool and the anchors or the evaluation set.
 
 Exact duplicates have the same content hash. Near ones (:mod:`ost_hf.duplicates.near`) say nearly the same about nearly
-the same pictures; groups are the connected components over the pairs that were compared and found near, so that two rows
-of a group may be joined by a third only. Of a group the row with the smallest ``example_id`` is kept: whichever way the
-pool is ordered, it is the same one.
+the same pictures. Groups are the connected components over the pairs that were compared and found near, so that two
+rows of a group may be joined by a third only. Of a group the row with the smallest ``example_id`` is kept, which does
+not depend on the pool's order.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.near import NearFinder
 
 EXACT, NEAR = "exact", "near"
-
-# The status of a row that is dropped for what it repeats. Such rows are no part of the pool of which a share is kept.
-ANCHOR_OVERLAP, EVALUATION_OVERLAP, DUPLICATE = COPY_STATUSES = ("anchor_overlap", "evaluation_overlap", "duplicate")
 
 
 @dataclass(frozen=True)

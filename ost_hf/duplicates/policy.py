@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,6 @@ from ost_hf.data.anchors import refuse_overlap
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.find import (
-    ANCHOR_OVERLAP,
-    DUPLICATE,
-    EVALUATION_OVERLAP,
     EXACT,
     NEAR,
     Copy,
@@ -25,8 +21,10 @@ from ost_hf.duplicates.find import (
     find_duplicates,
 )
 from ost_hf.errors import DataError
-from ost_hf.files import write_whole
+from ost_hf.files import write_json
 from ost_hf.parallel import is_main
+from ost_hf.settings import as_mapping
+from ost_hf.tables.statuses import ANCHOR_OVERLAP, DUPLICATE, EVALUATION_OVERLAP
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ def exclude_rows(
         refuse_overlap(pool, anchors)
     found = find_duplicates(pool, config, anchors, evaluation)
     excluded: Excluded = {}
-    report: Record = {"settings": asdict(config), "rows": len(pool), "near_pairs": found.near_pairs}
+    report: Record = {"settings": as_mapping(config), "rows": len(pool), "near_pairs": found.near_pairs}
     if anchors is not None:
         excluded = _settle_anchors(found.anchors, config, pool)
         report["anchors"] = _listed("of anchors", found.anchors, excluded, pool)
@@ -80,8 +78,7 @@ def exclude_rows(
 
 def write_report(report: Record, path: Path) -> None:
     """Writes ``duplicates.json``, whole or not at all."""
-    text = json.dumps(report, indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, lambda temporary: temporary.write_text(text))
+    write_json(path, report)
 
 
 def _settle_anchors(copies: Mapping[int, Copy], config: DuplicatesConfig, pool: Rows) -> Excluded:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,7 +17,6 @@ from ost_hf.errors import DataError
 from ost_hf.evaluation.answers import extract_answer
 from ost_hf.evaluation.config import EvaluationConfig
 from ost_hf.evaluation.metric import check_installed, load_exact_match
-from ost_hf.files import write_whole
 from ost_hf.parallel import gather_objects, is_main, share, state
 
 Result = dict[str, Any]
@@ -77,13 +74,6 @@ def check_columns(rows: Rows, config: EvaluationConfig) -> None:
         if column is not None and column not in rows.dataset.column_names:
             names = ", ".join(rows.dataset.column_names)
             raise DataError(f"evaluation.{option}: there is no column {column!r}; there are: {names}")
-
-
-def write_metrics(metrics: Result, path: str | Path) -> None:
-    """Writes ``metrics.json``; only the main process does."""
-    if is_main():
-        text = json.dumps(metrics, indent=2) + "\n"
-        write_whole(Path(path), lambda temporary: temporary.write_text(text))
 
 
 def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig) -> list[Result]:

@@ -24,7 +24,9 @@ UTILITY_TEXTS = {
 }
 
 
-def render_card(repo_id: str, scores: pa.Table, selection: SelectionTable, manifest: dict[str, Any], source: str) -> str:
+def render_card(
+    repo_id: str, scores: pa.Table, selection: SelectionTable, manifest: dict[str, Any], source: str
+) -> str:
     """The card's text, without its YAML head.
 
     Args:

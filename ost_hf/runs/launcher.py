@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ost_hf.runs.config import CONFIG_FILE, RunConfig
 from ost_hf.errors import ConfigError, OSTError
+from ost_hf.runs.config import CONFIG_FILE, RunConfig
 
 # Selecting is sorting a table: one process does.
 LAUNCHED_STAGES = ("score", "train", "evaluate")

@@ -32,9 +32,7 @@ def prepare(config: RunConfig) -> Callable[[], None]:
         anchors = load_anchors(config.anchors) if config.anchors is not None else None
         held = config.evaluation is not None and config.duplicates.evaluation != "off"
         evaluation = (Rows.load(config.evaluation),) if held and config.evaluation is not None else ()
-    job = open_job(
-        request_of((pool, anchors), config.proxy, config.choice, config.folder, config.encoding, evaluation)
-    )
+    job = open_job(request_of((pool, anchors), config.proxy, config.choice, config.folder, config.encoding, evaluation))
 
     def work() -> None:
         run_job(job)

@@ -39,7 +39,8 @@ def find_stage(name: str) -> Stage:
         ConfigError: If there is none.
     """
     require_choice("stage", name, STAGES)
-    return importlib.import_module(f"ost_hf.runs.{name}")  # type: ignore[return-value]
+    stage: Stage = importlib.import_module(f"ost_hf.runs.{name}")
+    return stage
 
 
 def run_stage(config: RunConfig, name: str) -> None:
@@ -57,4 +58,3 @@ def run_stage(config: RunConfig, name: str) -> None:
     del work
     # A trainer, its model and the optimizer's moments hold on to one another: the next stage may need their memory.
     free_memory()
-

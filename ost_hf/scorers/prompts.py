@@ -13,6 +13,7 @@ from ost_hf.data.rows import Example, Message
 from ost_hf.errors import DataError
 from ost_hf.models import ModelConfig
 
+
 @dataclass(frozen=True)
 class Turn:
     """What the assistant was asked and what it said: one training target of a conversation."""

@@ -44,8 +44,8 @@ class Scorer(Protocol):
     process that computes it.
 
     A scorer may also have ``facts``, a dictionary of what it found out about how it can score, for the manifest; and a
-    method ``of_anchors(columns)``, which is given the columns of the anchors, scored as candidates, and gives those that
-    are kept of them (:mod:`ost_hf.tables.anchor_table`).
+    method ``of_anchors(columns)``, which is given the columns of the anchors, scored as candidates, and gives those
+    that are kept of them (:mod:`ost_hf.tables.anchor_table`).
     """
 
     # How many candidates `score` takes at once; `None` for any number.
@@ -73,7 +73,9 @@ def as_columns(scores: Scores) -> Columns:
     columns: dict[str, np.ndarray] = {"utility": _numbers([score.utility for score in each])}
     # A loss may be missing where there are others; a wrong one may not.
     wrong = [score.loss is not None and not np.isfinite(score.loss) for score in each]
-    status = [NON_FINITE if bad and score.status == OK else score.status for bad, score in zip(wrong, each, strict=True)]
+    status = [
+        NON_FINITE if bad and score.status == OK else score.status for bad, score in zip(wrong, each, strict=True)
+    ]
     columns["status"] = np.array(status, dtype=object)
     details = [
         f"utility {score.utility}, loss {score.loss}" if bad and score.status == OK else score.detail

@@ -32,9 +32,7 @@ from ost_hf.scorers.inputs import ToDevice, anchor_groups, encode_anchors, forwa
 from ost_hf.scorers.registry import ANCHORS, PROXY, register
 
 
-@register(
-    "rds", needs=(PROXY, ANCHORS), columns={"per_anchor": "anchor_similarities", "group_by": "group:"}
-)
+@register("rds", needs=(PROXY, ANCHORS), columns={"per_anchor": "anchor_similarities", "group_by": "group:"})
 class RDSScorer:
     """Ranks by the cosine with the nearest anchor; with ``group_by``, a column has that of each group.
 

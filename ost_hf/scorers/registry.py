@@ -16,8 +16,8 @@ A scorer of one's own::
         def score(self, batch):
             return [row.tokens**self.power for row in batch]
 
-``ost-hf score --import long_answers.py --scoring.scorer long_answers --scoring.long_answers.power 3`` uses it, and so does
-``OSTTrainer(..., scoring={"scorer": "long_answers", "long_answers": {"power": 3}})`` after an import.
+``ost-hf score --import long_answers.py --scoring.scorer long_answers --scoring.long_answers.power 3`` uses it, and so
+does ``OSTTrainer(..., scoring={"scorer": "long_answers", "long_answers": {"power": 3}})`` after an import.
 Standard library only: ``--help`` reads this.
 """
 

@@ -133,12 +133,14 @@ class ScoringConfig:
             if key not in SCORERS and key not in STAGES:
                 known = [*own, *SCORERS.names(), *STAGES.names()]
                 raise ConfigError(unknown_key(f"field of section {where}", str(key), known))
-        plain = coerced(cls, {key: value for key, value in values.items() if key in own}, where)
-        return cls(**plain, **({"sections": {key: value or {} for key, value in named.items()}} if named else {}))
+        given = coerced(cls, {key: value for key, value in values.items() if key in own}, where)
+        if named:
+            given["sections"] = {key: value or {} for key, value in named.items()}
+        return cls(**given)
 
     def to_mapping(self, only_given: bool = False) -> Section:
         """The section as :meth:`from_mapping` takes it; by default with every option of scorer and second stage."""
-        given = getattr(self, "_given", frozenset()) if only_given else None
+        given: frozenset[str] | None = getattr(self, "_given", None) if only_given else None
         plain = {
             item.name: list(value) if isinstance(value, tuple) else value
             for item in fields(self)
@@ -147,7 +149,10 @@ class ScoringConfig:
         }
         options = dict(self.sections)
         if not only_given:
-            options = {self.scorer: self.options, **({self.second_stage: self.stage_options} if self.second_stage else {})}
+            options = {
+                self.scorer: self.options,
+                **({self.second_stage: self.stage_options} if self.second_stage else {}),
+            }
         return plain | {
             name: values for name, each in options.items() if (values := as_mapping(each, only_given)) or only_given
         }

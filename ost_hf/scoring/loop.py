@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
+
 import numpy as np
 import pyarrow as pa
 import torch
@@ -44,7 +45,7 @@ def run_scorer(scorer: Scorer, job: ScoringJob, rows: list[int], table: ScoreTab
         rows: What is missing in the table.
         table: Where parts go; by default the job's own.
     """
-    table = table or job.table
+    table = job.table if table is None else table
     # Every process must have seen what was missing before anyone adds to it.
     barrier()
     # Smaller parts where the default would leave a process without work.

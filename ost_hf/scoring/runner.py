@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import platform
 import shutil
+from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
 from typing import Any
 
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
-from ost_hf.duplicates.policy import exclude_rows, write_report
+from ost_hf.duplicates.policy import Excluded, exclude_rows, write_report
 from ost_hf.errors import DataError
 from ost_hf.models import load_processing_class
 from ost_hf.parallel import barrier, free_memory, is_main
@@ -81,12 +82,21 @@ def open_job(request: ScoringRequest) -> ScoringJob:
     _open(table, request)
     if is_main():
         write_report(report, request.run_dir / "duplicates.json")
+    return encoded_job(request, exclude)
+
+
+def encoded_job(request: ScoringRequest, exclude: Excluded) -> ScoringJob:
+    """A request with its rows encoded for the proxy; the run directory is not looked at.
+
+    Args:
+        request: What is asked for.
+        exclude: Rows that are not scored: the status and the detail each gets.
+    """
     encoder = Encoder(load_processing_class(request.proxy), request.encoding)
     needs_anchors = ANCHORS in SCORERS.find(request.scoring.scorer).needs
     anchors = EncodedDataset(request.anchors, encoder) if needs_anchors and request.anchors is not None else None
-    return ScoringJob(
-        EncodedDataset(pool, encoder), anchors, request.proxy, table, exclude, request.scoring, request.run_dir
-    )
+    pool, table = EncodedDataset(request.pool, encoder), ScoreTable(request.run_dir / "scores")
+    return ScoringJob(pool, anchors, request.proxy, table, exclude, request.scoring, request.run_dir)
 
 
 def run_job(job: ScoringJob) -> ScoreTable:

@@ -43,7 +43,7 @@ class SelectionConfig:
             "without one, as `top`; `top`: highest "
             "utility first (the paper's); `setwise`: each row by what it adds to those chosen already (needs sketches: "
             "scoring.sketch_size); `diverse`: highest utility first, leaving out what is near a row taken already "
-            "(DEITA's filter, on its embeddings or on sketches)"
+            "(DEITA's filter, on its embeddings or on sketches)",
         },
     )
     diversity_threshold: float = field(

@@ -15,6 +15,7 @@ from typing import Any
 from ost_hf.errors import ConfigError, require_choice, require_integer, require_known, require_range, unknown_key
 from ost_hf.runs.config import SECTIONS
 from ost_hf.runs.yaml_values import parse_yaml
+from ost_hf.settings import laid_over
 
 Section = dict[str, Any]
 
@@ -150,7 +151,7 @@ def overlaid(below: Section, above: Section) -> Section:
         for section in (value, result.get(key)) if both else ():
             if section is not None and not isinstance(section, dict):
                 raise ConfigError(f"section {key} must hold fields, got {section!r}")
-        result[key] = {**(result.get(key) or {}), **(value or {})} if both else value
+        result[key] = laid_over(result.get(key) or {}, value or {}) if both else value
     return result
 
 

@@ -19,13 +19,18 @@ import numpy as np
 
 from ost_hf.errors import ModelError, RunDirectoryError
 from ost_hf.evidence.rank_correlation import spearman
+from ost_hf.files import write_json
 from ost_hf.runs.config import RunConfig, build_config
-from ost_hf.runs.run import run_stage
+from ost_hf.runs.whole import start_stage
+from ost_hf.settings import as_mapping
 from ost_hf.study.config import StudyConfig
-from ost_hf.study.markers import identity, read_done, write_done, write_json
+from ost_hf.study.markers import identity, read_done, write_done
 from ost_hf.study.plan import Group, configuration
 
 Record = dict[str, Any]
+
+# The scorer that draws the subsets.
+RANDOM = "random"
 
 # What of a score table predicts, and whether more of it should mean a lower loss.
 _PREDICTORS = {"utility": 1, "late_loss": -1}
@@ -98,21 +103,23 @@ def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
     marker = folder / "outcome.json"
     method = next(name for name, sections in study.methods.items() if not sections.get("untrained"))
     config = configuration(study, group, method)
-    given: Record = {
-        "run_dir": str(folder),
-        "scoring": {"scorer": "random", "seed": 10_000 * group.seed + number},
-        "selection": {"keep_ratio": settings["share"]},
-        "training": {**config.training, "max_steps": settings["max_steps"]},
-    }
-    drawn = build_config(given)
-    config = replace(config, **{name: getattr(drawn, name) for name in given})
+    given = {name: values for name, values in config.given.items() if name != "strategy"}
+    config = build_config(
+        {
+            **given,
+            "run_dir": str(folder),
+            "duplicates": as_mapping(config.duplicates),
+            "scoring": {"scorer": RANDOM, "seed": 10_000 * group.seed + number},
+            "selection": {"keep_ratio": settings["share"]},
+            "training": {**config.training, "max_steps": settings["max_steps"]},
+        }
+    )
     done = read_done(marker, config)
     if done is not None:
         return done
     made_with = identity(config)
-    config.write()
     for stage in ("score", "select", "train"):
-        run_stage(config, stage)
+        start_stage(config, stage)
     loss = anchor_loss(config)
     if not math.isfinite(loss):
         raise ModelError(f"the anchors' loss after training on subset {number} is {loss}: lower training.learning_rate")
@@ -153,7 +160,7 @@ def _predictors(config: RunConfig) -> dict[str, np.ndarray]:
 
 
 def _kept_rows(config: RunConfig) -> list[int]:
-    from ost_hf.selection.selector import read_selection
+    from ost_hf.training.plan import read_selection
 
-    table = read_selection(config.folder)
+    table = read_selection(config.folder).table
     return [row for row, kept in zip(table["row"].to_pylist(), table["kept"].to_pylist(), strict=True) if kept]

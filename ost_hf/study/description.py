@@ -13,10 +13,10 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.evidence.contamination import contamination_evidence
 from ost_hf.runs.config import RunConfig
-from ost_hf.selection.selector import read_selection
-from ost_hf.selection.strategies import as_clean_as_anchors
+from ost_hf.selection.orders import as_clean_as_anchors
 from ost_hf.study.statistics import area_under_curve, extra_copies_kept
-from ost_hf.tables.score_table import ScoreTable
+from ost_hf.tables.score_table import P_VALUE_ANCHORS, ScoreTable, p_value_anchors
+from ost_hf.training.plan import read_selection
 
 Record = dict[str, Any]
 
@@ -39,16 +39,16 @@ def describe_arm(
         DataError: If no row of the pool is ``truth``'s clean, or none is a copy of another.
     """
     metrics = json.loads((config.folder / "metrics.json").read_text())
-    table = read_selection(config.folder)
+    selection = read_selection(config.folder)
+    table = selection.table
     kept = [row for row, is_kept in zip(table["row"].to_pylist(), table["kept"].to_pylist(), strict=True) if is_kept]
-    metadata = table.schema.metadata or {}
     result: Record = {
         "score": metrics["exact_match"],
         "by_group": metrics.get("by_group", {}),
         "rows_kept": len(kept),
         "rows_pool": len(table),
         "steps": config.training.get("max_steps"),
-        "explanation": metadata.get(b"explanation", b"").decode(),
+        "explanation": selection.explanation,
     }
     pool = Rows.load(config.pool).dataset if config.pool is not None and (count_by or copies is not None) else None
     if pool is not None and copies is not None:
@@ -82,16 +82,15 @@ def describe_choice(config: RunConfig) -> Record:
         ``leans``: the share of the pool with p-values that count as clean, and of what was kept; and the share of the
         kept rows that the highest utilities alone would have kept.
     """
-    scores = ScoreTable(config.folder / "scores")
-    if config.selection.strategy != "auto" or not config.scoring.second_look:
+    table = ScoreTable(config.folder / "scores").read(columns=["row", "utility", "corrupted_p", P_VALUE_ANCHORS])
+    if config.selection.order != "auto" or "corrupted_p" not in table.column_names:
         return {}
-    table = scores.read(columns=["row", "utility", "corrupted_p"])
     p_values, utility = (table[name].to_numpy().astype(np.float64) for name in ("corrupted_p", "utility"))
-    kept = read_selection(config.folder)["kept"].to_numpy()
+    kept = read_selection(config.folder).table["kept"].to_numpy()
     highest = np.argsort(np.nan_to_num(-utility, nan=np.inf), kind="stable")[: kept.sum()]
     if np.isnan(p_values).all():
         return {}  # every row's second look failed, and `auto` ranked by utility
-    anchors = scores.p_value_anchors()
+    anchors = p_value_anchors(table)
     assert anchors is not None
     as_clean = np.zeros(len(p_values), dtype=bool)
     as_clean[as_clean_as_anchors(p_values, contamination_evidence(p_values, anchors))] = True

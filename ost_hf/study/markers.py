@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ost_hf.errors import RunDirectoryError
-from ost_hf.files import feed, write_whole
+from ost_hf.files import feed, write_json
 from ost_hf.runs.config import RunConfig
 
 Record = dict[str, Any]
@@ -32,7 +31,7 @@ def identity(config: RunConfig) -> Record:
         source = getattr(config, section)
         if source is not None:
             named[f"{section}.model"] = _digest(Path(source.model).expanduser())
-    return json.loads(json.dumps({**asdict(config), "files": named}))
+    return json.loads(json.dumps({**config.resolved(), "files": named}))
 
 
 def data_digests(config: RunConfig) -> Record:
@@ -85,11 +84,6 @@ def read_done(marker: Path, config: RunConfig) -> Record | None:
             "choose another run_dir, or remove the folder to make it again"
         )
     return stored["result"]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a file whole."""
-    write_whole(path, lambda temporary: temporary.write_text(json.dumps(value, indent=2) + "\n"))
 
 
 def write_done(marker: Path, config: RunConfig, made_with: Record, result: Record) -> None:

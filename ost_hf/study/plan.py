@@ -10,6 +10,7 @@ from typing import Any
 
 from ost_hf.errors import ConfigError, require_integer
 from ost_hf.runs.config import RunConfig, build_config
+from ost_hf.scoring.stages import STAGES
 from ost_hf.study.config import Section, StudyConfig, overlaid
 
 # The sections whose seed is the repetition's: all that is random but the search for near copies.
@@ -80,6 +81,19 @@ def arms(study: StudyConfig, method: str) -> Iterator[Arm]:
             yield Arm(ratio, protocol)
 
 
+def _at_one_cut(scoring: Section, study: StudyConfig, method: str) -> Section:
+    """A second stage that works near the cut gets the study's only one: all cuts of a study share the scores."""
+    stage = scoring.get("second_stage")
+    if stage is None or not hasattr(STAGES.find(stage).options, "at_cut"):
+        return scoring
+    options = scoring.get(stage) or {}
+    if options.get("keep_ratio") is not None:
+        return scoring
+    if len(study.keep_ratios) > 1:
+        raise ConfigError(f"methods.{method}: with several keep_ratios {stage} needs scoring.{stage}.keep_ratio")
+    return {**scoring, stage: {**options, "keep_ratio": study.keep_ratios[0]}}
+
+
 def _has_own_cut(sections: Section) -> bool:
     return any(key in (sections.get("selection") or {}) for key in _CUTS)
 
@@ -101,13 +115,8 @@ def configuration(study: StudyConfig, group: Group, method: str, arm: Arm | None
         sections = overlaid(sections, given)
     for name in ("prepare", "prepare_options"):
         sections.pop(name, None)
-    scoring = sections.get("scoring") or {}
-    unnamed = scoring.get("estimator") == "cascade" and scoring.get("cascade_keep_ratio") is None
-    if unnamed and not _has_own_cut(sections):
-        # Its exact steps go to rows near the cut, and all cuts of a study share the scores.
-        if len(study.keep_ratios) > 1:
-            raise ConfigError(f"methods.{method}: with several keep_ratios cascade needs scoring.cascade_keep_ratio")
-        sections["scoring"] = {**scoring, "cascade_keep_ratio": study.keep_ratios[0]}
+    if not _has_own_cut(sections):
+        sections["scoring"] = _at_one_cut(sections.get("scoring") or {}, study, method)
     untrained = bool(sections.pop("untrained", False))
     folder = group.folder / method
     sections = filled(sections, group)

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import subprocess
-from dataclasses import asdict
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
@@ -65,7 +64,7 @@ def configuration_hash(config: RunConfig) -> str:
     Returns:
         A hash of all fields, defaults too, but for seeds and the run directory.
     """
-    fields = asdict(config)
+    fields = config.resolved()
     fields.pop("run_dir")
     for section in fields.values():
         if isinstance(section, dict):

@@ -17,20 +17,19 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from filelock import FileLock, Timeout
 
 from ost_hf.errors import ConfigError, OSTError, RunDirectoryError
+from ost_hf.files import write_json
 from ost_hf.runs.config import RunConfig
-from ost_hf.runs.preflight import preflight
-from ost_hf.runs.run import run_stage
+from ost_hf.runs.whole import ORDER, preflight, start_stage
 from ost_hf.study.config import StudyConfig
 from ost_hf.study.datamodelling import write_datamodelling
 from ost_hf.study.description import describe_arm, describe_choice, describe_scores
-from ost_hf.study.markers import identity, read_done, write_done, write_json
+from ost_hf.study.markers import identity, read_done, write_done
 from ost_hf.study.plan import Arm, Group, arms, configuration, prepare_command
 from ost_hf.study.provenance import available_cores, machine, version_of_code
 
@@ -185,7 +184,7 @@ def _run_method(study: StudyConfig, group: Group, method: str, console: TextIO) 
         config = configuration(study, group, method, arm)
         done = read_done(config.folder / "result.json", config)
         if done is None:
-            preflight(config)
+            preflight(config, ("evaluate",) if arm.protocol is None else ORDER)
             made_with = identity(config)
             if arm.protocol is None:
                 result = _run_untrained(config)
@@ -209,9 +208,8 @@ def _run_scoring(config: RunConfig) -> Record:
         return done
     made_with = identity(config)
     resumed = (config.folder / "scores").exists()
-    config.write()
     started = time.perf_counter()
-    run_stage(config, "score")
+    start_stage(config, "score")
     # What an interrupted attempt took is not known.
     seconds = None if resumed else time.perf_counter() - started
     scored = {"seconds": seconds, **version_of_code()}
@@ -225,7 +223,6 @@ def _run_arm(study: StudyConfig, config: RunConfig, arm: Arm, scored: Record) ->
     link = config.folder / "scores"
     if not link.is_symlink():
         link.symlink_to(Path("..") / "scores", target_is_directory=True)
-    config.write()
     seconds = {"score": scored["seconds"]}
     seconds["select"] = _timed(config, "select")
     config = _with_steps(config, arm)
@@ -243,7 +240,6 @@ def _run_arm(study: StudyConfig, config: RunConfig, arm: Arm, scored: Record) ->
 
 
 def _run_untrained(config: RunConfig) -> Record:
-    config.write()
     seconds = {"evaluate": _timed(config, "evaluate")}
     metrics = json.loads((config.folder / "metrics.json").read_text())
     return {"score": metrics["exact_match"], "by_group": metrics.get("by_group", {}), "seconds": seconds}
@@ -251,7 +247,7 @@ def _run_untrained(config: RunConfig) -> Record:
 
 def _timed(config: RunConfig, stage: str) -> float:
     started = time.perf_counter()
-    run_stage(config, stage)
+    start_stage(config, stage)
     return time.perf_counter() - started
 
 
@@ -259,10 +255,8 @@ def _with_steps(config: RunConfig, arm: Arm) -> RunConfig:
     """Protocol A's number of steps: in proportion to the kept share."""
     if arm.protocol != "A":
         return config
-    from ost_hf.selection.selector import read_selection
+    from ost_hf.training.plan import read_selection
 
-    kept = read_selection(config.folder)["kept"].to_pylist()
+    kept = read_selection(config.folder).table["kept"].to_pylist()
     wanted = max(1, round(config.training["max_steps"] * sum(kept) / len(kept)))
-    config = replace(config, training={**config.training, "max_steps": wanted})
-    config.write()
-    return config
+    return config.with_training(max_steps=wanted)

@@ -89,6 +89,10 @@ class ScoreTable:
     def __len__(self) -> int:
         return int(self.manifest()["rows"])
 
+    def __bool__(self) -> bool:
+        """A table is one before its first row."""
+        return True
+
     def __repr__(self) -> str:
         if not (self.folder / "manifest.json").exists():
             return f"ScoreTable in {self.folder}: nothing scored yet"

@@ -36,11 +36,13 @@ class SelectionArguments:
     strategy: str | None = field(
         default=None, metadata={"help": "How rows are scored and chosen: `auto` (default), `one_step` or `paper`."}
     )
-    proxy: dict | str | None = field(  # type: ignore[type-arg]
+    proxy: dict | str | None = field(
         default=None,
-        metadata={"help": "Score the training set first: a small model's name or folder, or ProxyConfig fields as JSON."},
+        metadata={
+            "help": "Score the training set first: a small model's name or folder, or ProxyConfig fields as JSON."
+        },
     )
-    anchors: dict | str | None = field(  # type: ignore[type-arg]
+    anchors: dict | str | None = field(
         default=None,
         metadata={"help": "With proxy: a few clean rows, by name or file, or AnchorConfig fields as JSON."},
     )
@@ -50,13 +52,13 @@ class SelectionArguments:
     selection: str | None = field(
         default=None, metadata={"help": "In place of proxy: a run directory, or file, with a selection to train on."}
     )
-    scoring: dict | str | None = field(  # type: ignore[type-arg]
+    scoring: dict | str | None = field(
         default=None, metadata={"help": "With proxy: fields of ScoringConfig that differ from the strategy's, as JSON."}
     )
-    encoding: dict | str | None = field(  # type: ignore[type-arg]
+    encoding: dict | str | None = field(
         default=None, metadata={"help": "How rows become tokens: fields of EncodingConfig as JSON."}
     )
-    duplicates: dict | str | None = field(  # type: ignore[type-arg]
+    duplicates: dict | str | None = field(
         default=None, metadata={"help": "With proxy: what is done about copies, fields of DuplicatesConfig as JSON."}
     )
 

@@ -127,6 +127,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         if self._plan is not None and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
             _warn_of_lost_steps(self.model)
 
+    train_dataset: Any
+
     def _take(self, selection: Selection) -> None:
         if isinstance(self.train_dataset, IterableDataset):
             self.train_dataset = filter_stream(self.train_dataset, selection.table)

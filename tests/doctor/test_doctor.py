@@ -13,11 +13,12 @@ import pytest
 import torch
 import transformers
 import yaml
-
 from ost_hf.cli.doctor import page
+
 from ost_hf.cli.main import main
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.doctor import clock
 from ost_hf.doctor.advice import Findings, warnings_of
 from ost_hf.doctor.diagnosis import Diagnosis, Figures, Sample, Setting, Structure, describe, fused_experts
 from ost_hf.doctor.examine import diagnose, draw, examine
@@ -26,7 +27,6 @@ from ost_hf.errors import ConfigError, DataError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.scorers.one_step.estimators import Exact
-from ost_hf.doctor import clock
 from ost_hf.scoring.config import ScoringConfig
 
 TINY_STEP = ScoringConfig(learning_rate=1e-7)

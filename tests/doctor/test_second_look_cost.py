@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-
 from ost_hf.cli.doctor import page
+
 from ost_hf.data.encoding import EncodedDataset
+from ost_hf.doctor import clock
 from ost_hf.doctor.diagnosis import Diagnosis
 from ost_hf.doctor.examine import examine
 from ost_hf.proxy.model import Proxy
-from ost_hf.doctor import clock
 from ost_hf.scoring.config import ScoringConfig
 
 CONFIG = ScoringConfig(second_look=True, second_look_min_steps=2, second_look_batch_size=5, batch_size=8)

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ost_hf.duplicates import near
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates import near
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.find import find_duplicates
 from ost_hf.errors import ConfigError

@@ -14,9 +14,9 @@ import pytest
 import task
 from PIL import Image, ImageDraw
 
-from ost_hf.duplicates import near_images
 from ost_hf.data.images import open_image
 from ost_hf.data.rows import Rows
+from ost_hf.duplicates import near_images
 from ost_hf.duplicates.config import DuplicatesConfig
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ost_hf.functional import loss
-
 import ost_hf
 from ost_hf.data import encoding
+from ost_hf.functional import loss
 from ost_hf.models import ModelConfig
 
 ROOT = Path(__file__).parents[2]

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from ost_hf.errors import ConfigError
 from ost_hf.runs.config import SECTIONS, build_config, load_config, section_fields
 from ost_hf.runs.evaluate import evaluated_model
 from ost_hf.runs.yaml_values import dump_yaml, parse_yaml
-from ost_hf.errors import ConfigError
 
 SMALL = """
 run_dir: run

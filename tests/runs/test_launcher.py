@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ost_hf.errors import ConfigError
 from ost_hf.runs import launcher
 from ost_hf.runs.config import build_config
 from ost_hf.runs.yaml_values import parse_yaml
-from ost_hf.errors import ConfigError
 
 
 def test_a_stage_is_launched_where_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

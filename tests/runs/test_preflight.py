@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import TrainingArguments
-
-from ost_hf.runs.config import RunConfig, build_config
 from ost_hf.runs.preflight import preflight
 from ost_hf.runs.run import run
+from transformers import TrainingArguments
+
+from ost_hf.errors import ConfigError, OSTError
+from ost_hf.runs.config import RunConfig, build_config
+from ost_hf.runs.yaml_values import dump_yaml
 from ost_hf.study.config import load_study
 from ost_hf.study.plan import groups
 from ost_hf.study.worker import run_group
-from ost_hf.runs.yaml_values import dump_yaml
-from ost_hf.errors import ConfigError, OSTError
 
 Record = dict[str, Any]
 

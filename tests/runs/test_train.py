@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ost_hf.runs.train import check_devices
 from ost_hf.errors import ConfigError
+from ost_hf.runs.train import check_devices
 
 
 def test_one_process_trains_on_one_device() -> None:

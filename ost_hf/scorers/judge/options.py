@@ -67,9 +67,7 @@ class JudgeOptions:
         },
     )
     lowest: float = field(default=1.0, metadata={"help": "lowest rating of the prompt's scale"})
-    highest: float = field(
-        default=10.0, metadata={"help": "highest rating; what lies outside is not parsed"}
-    )
+    highest: float = field(default=10.0, metadata={"help": "highest rating; what lies outside is not parsed"})
     max_tokens: int = field(
         default=512, metadata={"help": "longest reply in tokens; room for a few sentences before the rating"}
     )

@@ -15,9 +15,7 @@ class LessOptions:
 
     checkpoints: int = field(
         default=4,
-        metadata={
-            "help": "warm-up epochs, each of which ends in a checkpoint (the paper's 4); cost grows with it"
-        },
+        metadata={"help": "warm-up epochs, each of which ends in a checkpoint (the paper's 4); cost grows with it"},
     )
     projection: int = field(
         default=8192,

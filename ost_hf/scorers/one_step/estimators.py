@@ -57,9 +57,9 @@ class Estimator(Protocol):
         """Scores model inputs with labels ``[B, T]``.
 
         Returns:
-            Columns of B candidates, on the CPU: ``utility [B]``, the mean over anchors, and ``loss [B]``; where they are
-            asked for and can be had, ``groups [B, G]``, the means over each group; ``utility_se [B]``, the standard error
-            over anchors, and ``anchor_utilities [B, V]``, in the anchors' own order; ``grad_norm [B]``;
+            Columns of B candidates, on the CPU: ``utility [B]``, the mean over anchors, and ``loss [B]``. Where they
+            are asked for and can be had: ``groups [B, G]``, the means over each group; ``anchor_utilities [B, V]``, in
+            the anchors' own order, and ``utility_se [B]``, the standard error over them; ``grad_norm [B]``;
             ``sketch [B, k]``.
         """
         ...

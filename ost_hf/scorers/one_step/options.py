@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ost_hf.errors import ConfigError, require_choice, require_range
+from ost_hf.functional.update_rules import UPDATE_RULES
 from ost_hf.settings import remembers_given
-
-if TYPE_CHECKING:
-    from ost_hf.scoring.config import ScoringConfig
 
 UTILITIES = ("mean_cosine", "raw", "raw_per_sample", "per_gradient_norm", "relative")
 
@@ -40,10 +38,13 @@ class OneStepOptions:
             "help": "`mean_cosine`: mean over anchors of the cosine of preconditioned gradients, in [-1, 1]; `raw`: "
             "drop of the mean anchor loss in nats per token (the paper's); `raw_per_sample`: that for a step on the "
             "sum over the row's tokens; `per_gradient_norm`: raw over the row's gradient norm; `relative`: raw over "
-            "the row's loss"
+            "the row's loss",
         },
     )
-    update_rule: str = field(default="adamw", metadata={"help": "the simulated step: `adamw`, `sgd` (the paper's), `lion`, or one of your own"})
+    update_rule: str = field(
+        default="adamw",
+        metadata={"help": "the simulated step: `adamw`, `sgd` (the paper's), `lion`, or your own"},
+    )
     learning_rate: float | None = field(
         default=None, metadata={"help": "of the simulated step; by default the rule's own (1e-4 for adamw and sgd)"}
     )
@@ -62,6 +63,12 @@ class OneStepOptions:
         require_choice(f"{section}.utility", self.utility, UTILITIES)
         require_choice(f"{section}.derivative", self.derivative, ["auto", "central", "forward_mode"])
         require_range(f"{section}.learning_rate", self.learning_rate, above=0)
+        rule = UPDATE_RULES.find(self.update_rule)
+        if self.estimator == "forward" and not rule.has_linear_rate:
+            raise ConfigError(
+                f"{section}.estimator 'forward' makes the step linear, and update_rule {self.update_rule!r} has no "
+                "rate for that: use estimator 'reverse' or 'exact'"
+            )
         if self.estimator != "reverse" and self.utility not in _WITHOUT_GRADIENTS[self.estimator]:
             allowed = " or ".join(map(repr, _WITHOUT_GRADIENTS[self.estimator]))
             raise ConfigError(
@@ -69,7 +76,7 @@ class OneStepOptions:
                 f"{self.utility!r} needs estimator 'reverse'"
             )
 
-    def check(self, config: ScoringConfig) -> None:
+    def check(self, config: Any) -> None:
         """Raises ``ConfigError`` for columns that the estimator cannot give."""
         if self.estimator == "forward" and (config.per_anchor or config.group_by):
             raise ConfigError(

@@ -22,9 +22,7 @@ class CascadeOptions:
             "0.5; to be set where the selection cuts by count, utility or strata"
         },
     )
-    band: float = field(
-        default=0.1, metadata={"help": "share of the pool around the cut-off that is scored exactly"}
-    )
+    band: float = field(default=0.1, metadata={"help": "share of the pool around the cut-off that is scored exactly"})
     calibration: int = field(
         default=100, metadata={"help": "random rows scored exactly, to measure how far first order agrees"}
     )

@@ -23,7 +23,7 @@ class SecondLookOptions:
             "common": True,
             "help": "`all` weights, float32 and 16 bytes each while training (mixed precision where the proxy is of "
             "bfloat16); or an `adapter` like the proxy's, for little memory: it learns less. Of either, the last of "
-            "several rounds asks rounds - 1 whole models at once"
+            "several rounds asks rounds - 1 whole models at once",
         },
     )
     share: float = field(
@@ -35,7 +35,7 @@ class SecondLookOptions:
         metadata={
             "common": True,
             "help": "so often two proxies are trained: first on what the one-step utilities rank highest, then on what "
-            "the round before did not find corrupted; those of all rounds but the first are asked together"
+            "the round before did not find corrupted; those of all rounds but the first are asked together",
         },
     )
     utility_weight: float = field(

@@ -1,16 +1,13 @@
-"""``ost-hf doctor``: how far this proxy's utilities can be trusted, and what they cost."""
+"""A diagnosis as text."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-from ost_hf.runs.config import RunConfig
-
-if TYPE_CHECKING:
-    from ost_hf.doctor.diagnosis import Diagnosis, Figures, Measurement, SecondLookCost
+from ost_hf.doctor.diagnosis import Diagnosis, Figures, Measurement
+from ost_hf.scoring.cost import StageCost
 
 _WIDTH = 110
 _HEAD = ("", "|u|", "signal", "noise", "snr", "vs f32", "Spearman", "rows/s", "tokens/s", "pool in", "GiB")
@@ -19,31 +16,6 @@ _LEGEND = (
     "in other batches and padding. snr: |u| / median |change|; vs f32: the same for the change from float32. Spearman: "
     "with exact in float32. pool in: the whole pool at this rate, set-up and encoding aside."
 )
-
-
-def run(config: RunConfig) -> None:
-    """Examines the proxy of a run directory, prints what was found and writes ``run_dir/doctor.json``."""
-    from ost_hf.data.anchors import load_anchors
-    from ost_hf.data.rows import Rows
-    from ost_hf.doctor.examine import diagnose
-    from ost_hf.runs.score import evaluation_rows
-
-    config.require("pool", "anchors", "proxy")
-    assert config.pool is not None and config.anchors is not None and config.proxy is not None
-    pool, anchors = Rows.load(config.pool), load_anchors(config.anchors)
-    diagnosis = diagnose(
-        config.folder,
-        pool,
-        anchors,
-        config.proxy,
-        config.scoring,
-        config.encoding,
-        config.anchors.overlap,
-        duplicates=config.duplicates,
-        evaluation=evaluation_rows(config),
-    )
-    print(page(diagnosis))
-    print(f"written to {config.folder / 'doctor.json'}")
 
 
 def page(diagnosis: Diagnosis) -> str:
@@ -58,8 +30,8 @@ def page(diagnosis: Diagnosis) -> str:
         *textwrap.wrap(_LEGEND, _WIDTH),
         "",
     ]
-    if diagnosis.second_look is not None and diagnosis.second_look.refused is None:
-        lines += _item("2nd look", _second_look(diagnosis.second_look))
+    if diagnosis.second_stage is not None and diagnosis.second_stage.refused is None:
+        lines += _item("then", _second_stage(diagnosis.second_stage))
     for m in diagnosis.measurements:
         if m.note:
             lines += _item("note", f"{m.estimator} {m.utility} in {m.precision}: {m.note}")
@@ -89,12 +61,12 @@ def _structure(diagnosis: Diagnosis) -> list[str]:
     ]
 
 
-def _second_look(cost: SecondLookCost) -> str:
+def _second_stage(cost: StageCost) -> str:
     assert cost.step_seconds is not None and cost.rows_per_second is not None and cost.seconds is not None
-    what = "all weights" if cost.trainable == "all" else "adapters"
     memory = f"; {cost.peak_memory_gib:.1f} GiB with the proxy" if cost.peak_memory_gib is not None else ""
     return (
-        f"about {_duration(cost.seconds)} more, encoding aside: {cost.trainings} trainings of {what}, at most "
+        f"{cost.stage}: about {_duration(cost.seconds)} more, encoding aside: {cost.trainings} trainings of "
+        f"{cost.trainable}, at most "
         f"{cost.steps:,} steps of {cost.batch_size} samples together ({_compact(1 / cost.step_seconds)} steps/s), and "
         f"{cost.passes} forward passes of the pool ({_compact(cost.rows_per_second)} rows/s){memory}"
     )

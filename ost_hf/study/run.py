@@ -1,13 +1,11 @@
-"""The command's flags, its workers, and what it writes: ``results.json``, ``results.md``, ``results.png``."""
+"""Runs a study in workers, and writes what came of it: ``results.json``, ``results.md``, ``results.png``."""
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import json
 import multiprocessing
 import sys
-from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -15,7 +13,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from ost_hf.errors import ConfigError, OSTError, RunDirectoryError, unknown_key
+from ost_hf.errors import ConfigError, RunDirectoryError
 from ost_hf.files import write_whole
 from ost_hf.runs.launcher import LAUNCHED_STAGES, wants_launch
 from ost_hf.study.config import StudyConfig, load_study
@@ -37,64 +35,7 @@ from ost_hf.study.source import commits_of
 _DEFINING = ("common", "settings", "methods", "keep_ratios", "protocols", "count_by", "copies", "datamodelling")
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of ``ost-hf study``."""
-    parser = argparse.ArgumentParser(
-        prog="ost-hf study",
-        description="Compare ways of selecting: settings x methods x keep ratios x protocols x seeds, from one YAML. "
-        "An interrupted study goes on where it stopped.",
-        allow_abbrev=False,
-    )
-    source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--config", metavar="FILE", help="the study's YAML; runs what is missing")
-    source.add_argument(
-        "--results", metavar="FILE", nargs="+", help="results.json: only table and plot are made; several: put together"
-    )
-    parser.add_argument("--workers", type=int, metavar="N", help="processes side by side, in place of the YAML's")
-    parser.add_argument(
-        "--seeds", type=int, nargs="+", metavar="SEED",
-        help="run these alone, or more than the YAML's (of --results: take these alone)",
-    )  # fmt: skip
-    parser.add_argument("--settings", nargs="+", metavar="NAME", help="run (of --results: take) these alone")
-    parser.add_argument("--methods", nargs="+", metavar="NAME", help="run (of --results: take) these alone")
-    parser.add_argument("--collect", action="store_true", help="run nothing: results of what is done so far")
-    parser.add_argument("--output", metavar="FOLDER", help="folder for results, table and plot; by default run_dir")
-    return parser
-
-
-def main(argv: Sequence[str]) -> None:
-    """Runs the command.
-
-    Raises:
-        OSTError: For what the user can mend; arms that failed are named after all others were run.
-    """
-    args = build_parser().parse_args(argv)
-    if args.results is not None:
-        if args.collect or args.workers is not None:
-            raise ConfigError("--results runs nothing: leave --collect and --workers away")
-        part = {"method": args.methods, "setting": args.settings, "seed": args.seeds}
-        _report_again([Path(path) for path in args.results], args.output, part)
-        return
-    study = load_study(args.config, {} if args.workers is None else {"workers": args.workers})
-    seeds, settings, methods = args.seeds or study.seeds, args.settings or study.settings, args.methods or study.methods
-    for kind, names, known in (("setting", settings, study.settings), ("method", methods, study.methods)):
-        for name in names:
-            if name not in known:
-                raise ConfigError(unknown_key(kind, name, known))
-    # What is run may be a part, or more than the YAML has; what is collected is all that is there.
-    wanted = [group for group in groups(replace(study, seeds=sorted(set(seeds)))) if group.setting in settings]
-    _check_libraries()
-    failures = [] if args.collect else run_study(study, wanted, list(methods))
-    results = collect(study, args.config)
-    if results["results"]:
-        write_results(results, Path(args.output) if args.output else study.folder)
-    elif args.collect:
-        print(f"nothing is done yet in {study.folder}")
-    if failures:
-        raise OSTError(f"{len(failures)} of the study's methods failed:\n  " + "\n  ".join(failures))
-
-
-def _report_again(paths: list[Path], output: str | None, part: dict[str, list[Any] | None]) -> None:
+def report_again(paths: list[Path], output: str | None, part: dict[str, list[Any] | None]) -> None:
     """Tables and plot of what is in files; of several, and of a part of them, also a ``results.json``.
 
     Raises:
@@ -121,7 +62,7 @@ def write_results(results: dict[str, Any], folder: Path) -> None:
     report(results, folder, "results")
 
 
-def _check_libraries() -> None:
+def check_libraries() -> None:
     """Raises ``ConfigError`` now if the report could not be written after hours of work."""
     missing = [name for name in ("scipy", "matplotlib") if importlib.util.find_spec(name) is None]
     if missing:
