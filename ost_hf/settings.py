@@ -1,8 +1,8 @@
 """Configurations as mappings and back: one coercer for YAML, flags, JSON and Python.
 
-A configuration is a frozen dataclass whose fields have a ``help`` text in their metadata. One with sections that are not
-known before (the options of a scorer, say) has a class method ``from_mapping`` and a method ``to_mapping`` of its own.
-Standard library only: ``--help`` reads this.
+A configuration is a frozen dataclass whose fields have a ``help`` text in their metadata. One with sections that are
+not known before (the options of a scorer, say) has a class method ``from_mapping`` and a method ``to_mapping`` of its
+own. Standard library only: ``--help`` reads this.
 """
 
 from __future__ import annotations

@@ -2,10 +2,11 @@
 
 * ``auto``      One-step utilities choose what two proxies learn from. A second look with those proxies tells clean rows
                 from corrupted ones. Rows as clean as the anchors come first; of too many of them there is a draw, hard
-                rows more often unless corruption is hardly told apart. One of several copies is scored, and no near copy
-                of an anchor: a copy of a clean row is as clean, and nothing else keeps it out.
+                rows more often unless corruption is hardly told apart. One of several copies is scored, and no near
+                copy of an anchor: a copy of a clean row is as clean, and nothing else keeps it out.
 * ``one_step``  The one-step utility alone (mean cosine, AdamW), highest first.
-* ``paper``     The paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step, simulated
+* ``paper``     The paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step,
+simulated
                 for each row, highest first.
 
 Every door (Python functions, trainers, YAML and flags, studies) comes through :func:`resolve`.
@@ -92,7 +93,8 @@ def resolve(
         look at again.
 
     Raises:
-        ConfigError: For an unknown strategy, field or value, or where ``paper`` would not be the paper's method any more.
+        ConfigError: For an unknown strategy, field or value, or where ``paper`` would not be the paper's method any
+        more.
     """
     name = DEFAULT_STRATEGY if strategy is None else strategy
     try:

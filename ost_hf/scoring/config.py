@@ -198,7 +198,7 @@ class ScoringConfig:
 
     @property
     def idle(self) -> list[str]:
-        """Settings without effect: sections of others, and what was changed that a scorer which says so does not read."""
+        """Settings without effect: sections of others, and what the scorer says that it does not read."""
         declared = SCORERS.find(self.scorer).columns
         if declared is None:
             return []
@@ -208,7 +208,7 @@ class ScoringConfig:
         return [f"scoring.{name}" for name in [*unread, *others]]
 
     def identity(self) -> Section:
-        """What decides the numbers: all settings but the loop's, options as those of a scorer or stage want to be told."""
+        """What decides the numbers: all settings but the loop's, options as they want to be told."""
         said = {name: value for name, value in self.to_mapping().items() if name not in (*_OF_THE_LOOP, "imports")}
         for name, options in ((self.scorer, self.options), (self.second_stage, self.stage_options)):
             if name is not None and hasattr(options, "identity"):

@@ -1,7 +1,7 @@
 """Second stages by name: what looks at rows again after a scorer, reads the first table and adds columns.
 
-Ours are folders of this package, each named like its stage. One of one's own is a class under :func:`second_stage`, in a
-file that ``scoring.imports`` names. Standard library only: ``--help`` reads this.
+Ours are folders of this package, each named like its stage. One of one's own is a class under :func:`second_stage`, in
+a file that ``scoring.imports`` names. Standard library only: ``--help`` reads this.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 class SecondStage(Protocol):
     """Adds columns to a score table.
 
-    A stage may also have ``check(job, proxy)``, which raises before the first row is scored for what would stop it later;
-    and ``cost(job, rows)``, which tells the doctor what it would take (:class:`ost_hf.scoring.cost.StageCost`). Its
-    options may have ``check(config)``, for what does not go together in the ``scoring`` section, and
+    A stage may also have ``check(job, proxy)``, which raises before the first row is scored for what would stop it
+    later; and ``cost(job, rows)``, which tells the doctor what it would take (:class:`ost_hf.scoring.cost.StageCost`).
+    Its options may have ``check(config)``, for what does not go together in the ``scoring`` section, and
     ``at_cut(keep_ratio, other_cuts)``, which gives them with what they need to know of how much will be kept.
     """
 

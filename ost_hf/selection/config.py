@@ -140,8 +140,8 @@ class SelectionConfig:
             if is_asked and not is_there:
                 has = ", ".join(sorted(columns)) or "none"
                 raise ConfigError(
-                    f"selection.{setting} goes by columns that the scores lack (beside the usual ones they have: {has}): "
-                    f"score with {remedy}, or select otherwise"
+                    f"selection.{setting} goes by columns that the scores lack (beside the usual ones they have: "
+                    f"{has}): score with {remedy}, or select otherwise"
                 )
         if self.aggregate is not None and (
             self.order == "setwise" or (self.order == "auto" and "corrupted_p" in columns)

@@ -1,7 +1,7 @@
 """From a selection table to rows of a dataset.
 
-A table and a dataset meet by ``example_id``: the set may be shuffled, filtered, or encoded for another tokenizer than the
-proxy's. Only a set without any id is matched by position, and then its length must agree.
+A table and a dataset meet by ``example_id``: the set may be shuffled, filtered, or encoded for another tokenizer than
+the proxy's. Only a set without any id is matched by position, and then its length must agree.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The order in which candidates are taken.
 
-Every order is a function that gets candidates sorted by ``example_id`` and returns all of them in its order; who comes first is kept,
-as far as the quota and the strata's room go. Ties are broken by place, so nothing depends on the order of the pool.
+Every order is a function that gets candidates sorted by ``example_id`` and returns all of them in its order; who comes
+first is kept, as far as the quota and the strata's room go. Ties are broken by place, so nothing depends on the order
+of the pool.
 
 Letters: N candidates, V anchors, k size of a sketch.
 """

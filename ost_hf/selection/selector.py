@@ -99,8 +99,8 @@ def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record
             record["verdict"] = str(verdict[place])
     if config.drop_toxic and verdict is None:
         raise DataError(
-            "selection.drop_toxic needs p-values: score with a second look, or with scoring.per_anchor and two anchors at "
-            "least"
+            "selection.drop_toxic needs p-values: score with a second look, or with scoring.per_anchor and two anchors "
+            "at least"
         )
     return records, verdict is not None
 

@@ -1,7 +1,7 @@
 """What a scorer says of the anchors themselves, rows that are known to be clean: ``anchors.parquet`` beside the scores.
 
-One row for each anchor, in the anchors' order: ``row``, ``loss``, ``utility`` (against the *other* anchors, for one that
-vouches for itself says nothing; null where there is no such number) and, where candidates have them, ``sketch``.
+One row for each anchor, in the anchors' order: ``row``, ``loss``, ``utility`` (against the *other* anchors, for one
+that vouches for itself says nothing; null where there is no such number) and, where candidates have them, ``sketch``.
 """
 
 from __future__ import annotations

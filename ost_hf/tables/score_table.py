@@ -1,9 +1,9 @@
 """The score table: Parquet parts and a manifest in one folder.
 
-Columns: ``example_id``, ``row`` (its place in the pool), ``utility`` (higher helps more), ``utility_se``, ``loss`` (nats
-per token), ``tokens`` (supervised), ``status`` (:mod:`ost_hf.tables.statuses`), ``detail``, and what else the scorer and
-a second stage give (``grad_norm``, ``group:NAME``, ``late_loss``, ``corrupted_p``, vectors such as ``sketch``). Every row
-of the pool appears exactly once; one without a utility has a status that says why.
+Columns: ``example_id``, ``row`` (its place in the pool), ``utility`` (higher helps more), ``utility_se``, ``loss``
+(nats per token), ``tokens`` (supervised), ``status`` (:mod:`ost_hf.tables.statuses`), ``detail``, and what else the
+scorer and a second stage give (``grad_norm``, ``group:NAME``, ``late_loss``, ``corrupted_p``, vectors such as
+``sketch``). Every row of the pool appears exactly once; one without a utility has a status that says why.
 
 What a reader needs beside the numbers stands in columns too, so that it survives every format: a table with
 ``corrupted_p`` has ``p_value_anchors``, the number of anchors that those p-values were made with.

@@ -1,8 +1,8 @@
 """The selection table: for each row of the pool whether it is kept, its rank, and why not.
 
-Columns: ``example_id``, ``row``, ``utility``, ``rank`` (1 is best; null without a utility), ``kept``, ``reason``, and where
-there are p-values ``verdict`` (``toxic``, ``useful``, ``uncertain``). In a folder it is ``selection.parquet`` with
-``selection.json`` beside it: the settings that it was made with, and in words what was found and what decided.
+Columns: ``example_id``, ``row``, ``utility``, ``rank`` (1 is best; null without a utility), ``kept``, ``reason``, and
+where there are p-values ``verdict`` (``toxic``, ``useful``, ``uncertain``). In a folder it is ``selection.parquet``
+with ``selection.json`` beside it: the settings that it was made with, and in words what was found and what decided.
 """
 
 from __future__ import annotations

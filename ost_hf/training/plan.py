@@ -131,8 +131,8 @@ def plan_selection(
     if not sources:
         if fields or getattr(args, "sampling", "shuffled") != "shuffled":
             raise ConfigError(
-                "keep_ratio, keep_count, min_utility, drop_toxic and sampling need something to choose by: give scores, "
-                "a selection, or a proxy with anchors; leave them unset for a plain Trainer"
+                "keep_ratio, keep_count, min_utility, drop_toxic and sampling need something to choose by: give "
+                "scores, a selection, or a proxy with anchors; leave them unset for a plain Trainer"
             )
         return None
     if train_dataset is None:
@@ -140,8 +140,8 @@ def plan_selection(
     if "selection" in given:
         if fields:
             raise ConfigError(
-                f"a selection says already what is kept; leave {', '.join(fields)} unset, or give scores instead of the "
-                "selection"
+                f"a selection says already what is kept; leave {', '.join(fields)} unset, or give scores instead of "
+                "the selection"
             )
         return SelectionPlan(encoding, ready=_as_selection(given["selection"]))
     if "scores" in given:

@@ -1,7 +1,7 @@
 """The same for TRL's ``SFTTrainer``.
 
-TRL prepares the dataset in its constructor, and packing destroys the identity of rows. So the training set is left as it
-is there, and is prepared when its rows have been chosen: TRL's own sampler and logs are right as they are.
+TRL prepares the dataset in its constructor, and packing destroys the identity of rows. So the training set is left as
+it is there, and is prepared when its rows have been chosen: TRL's own sampler and logs are right as they are.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class OSTSFTConfig(SelectionArguments, SFTConfig):
 class OSTSFTTrainer(SelectionMixin, SFTTrainer):
     """``SFTTrainer`` on the kept rows of its training set.
 
-    As ``OSTTrainer``, it scores and selects when ``train`` is called, or before by ``score`` and ``select``; TRL prepares
-    the kept rows then.
+    As ``OSTTrainer``, it scores and selects when ``train`` is called, or before by ``score`` and ``select``; TRL
+    prepares the kept rows then.
 
     Args:
-        *args: As in ``SFTTrainer``.
-        **kwargs: As in ``SFTTrainer``, and ``scores``, ``selection``, ``proxy``, ``anchors``, ``strategy``, ``scoring``,
+        *args: As in ``SFTTrainer``. **kwargs: As in ``SFTTrainer``, and ``scores``, ``selection``, ``proxy``,
+        ``anchors``, ``strategy``, ``scoring``,
             ``duplicates`` as in ``OSTTrainer``. ``encoding`` says how rows become tokens for the proxy; for the target
             ``SFTConfig`` says that: its ``max_length``, and whether all turns of ``messages`` are learnt or, by
             ``assistant_only_loss``, answers alone. The training set is a ``datasets.Dataset``, or an iterable one whose

@@ -18,8 +18,8 @@ class CascadeOptions:
     keep_ratio: float | None = field(
         default=None,
         metadata={
-            "help": "the share that will be kept, whose cut-off is looked at exactly; by default selection.keep_ratio, or "
-            "0.5; to be set where the selection cuts by count, utility or strata"
+            "help": "the share that will be kept, whose cut-off is looked at exactly; by default selection.keep_ratio, "
+            "or 0.5; to be set where the selection cuts by count, utility or strata"
         },
     )
     band: float = field(default=0.1, metadata={"help": "share of the pool around the cut-off that is scored exactly"})
@@ -42,8 +42,8 @@ class CascadeOptions:
             )
         if config.group_by or config.sketch_size:
             raise ConfigError(
-                "scoring.second_stage cascade mixes first-order and exact utilities of the mean over all anchors: leave "
-                "scoring.group_by and scoring.sketch_size unset, or second_stage null"
+                "scoring.second_stage cascade mixes first-order and exact utilities of the mean over all anchors: "
+                "leave scoring.group_by and scoring.sketch_size unset, or second_stage null"
             )
 
     def at_cut(self, keep_ratio: float | None, other_cuts: Sequence[str] = ()) -> CascadeOptions:
@@ -61,8 +61,8 @@ class CascadeOptions:
         if other_cuts:
             raise ConfigError(
                 f"cascade steps exactly near one cut, and {' and '.join(other_cuts)} cut elsewhere: set "
-                "scoring.cascade.keep_ratio to about the share of the pool that will be kept, or scoring.second_stage to "
-                "null"
+                "scoring.cascade.keep_ratio to about the share of the pool that will be kept, or scoring.second_stage "
+                "to null"
             )
         return replace(self, keep_ratio=keep_ratio)
 

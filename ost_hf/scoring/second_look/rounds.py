@@ -107,8 +107,8 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     learnt_from = [best_rows(half, options.share) for half in halves]
     if not all(learnt_from):
         raise DataError(
-            f"a half of the pool has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can be "
-            "learnt from it. Look at the statuses, or set scoring.second_stage to null for so small a pool"
+            f"a half of the pool has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can "
+            "be learnt from it. Look at the statuses, or set scoring.second_stage to null for so small a pool"
         )
     anchor_utility = _anchor_utility(job)
     weight = options.utility_weight if anchor_utility is not None else 0.0
