@@ -9,10 +9,14 @@ moments are required.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
-from ost_hf.functional.step import UpdateRule
 from ost_hf.functional.update_rules import RuleFunctions, update_rule
+
+if TYPE_CHECKING:
+    from ost_hf.functional.step import UpdateRule
 
 
 @update_rule("adamw")

@@ -12,11 +12,15 @@ required.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from torch import Tensor
 
 from ost_hf.errors import ConfigError
-from ost_hf.functional.step import UpdateRule
 from ost_hf.functional.update_rules import RuleFunctions, update_rule
+
+if TYPE_CHECKING:
+    from ost_hf.functional.step import UpdateRule
 
 # Of the AdamW that made the second moment; ``rule.betas`` are Lion's.
 _WARM_UP_BETA2 = 0.999
@@ -43,7 +47,7 @@ class Lion(RuleFunctions):
     def linear_rate(self, rule: UpdateRule, name: str, parameter: Tensor) -> Tensor:
         """Refused: the derivative of a sign is zero wherever there is one."""
         raise ConfigError(
-            "update rule 'lion' steps by a sign, which has no useful derivative: use scoring.estimator 'reverse' or "
+            "update rule 'lion' steps by a sign, which has no useful derivative: use scoring.one_step.estimator 'reverse' or "
             "'exact', which take the step as it is, or another update rule"
         )
 

@@ -7,11 +7,15 @@ Coupled weight decay, as in ``torch.optim.SGD``: without momentum it is the deco
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from ost_hf.functional.step import UpdateRule
 from ost_hf.functional.update_rules import RuleFunctions, update_rule
+
+if TYPE_CHECKING:
+    from ost_hf.functional.step import UpdateRule
 
 
 @update_rule("sgd")
