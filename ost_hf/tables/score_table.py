@@ -114,6 +114,11 @@ class ScoreTable:
         return datasets.Dataset(self.read())
 
     @property
+    def column_names(self) -> set[str]:
+        """The columns of the parts that are there; their rows are not read."""
+        return {name for part in self._parts() for name in pq.read_schema(part).names}
+
+    @property
     def metadata(self) -> ScoreMetadata:
         """What the table was made with."""
         manifest = self.manifest()

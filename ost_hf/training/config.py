@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar
 
 import transformers
+from transformers.trainer_pt_utils import AcceleratorConfig
 
 from ost_hf.errors import ConfigError, require_choice, require_known
 from ost_hf.selection.config import SelectionConfig
-from ost_hf.settings import Section
+from ost_hf.settings import Section, as_mapping
 from ost_hf.training.sampler import SAMPLING_ORDERS
 
 # Of the fields below: what goes into the section `selection`, sections as JSON, and where a choice comes from.
 _SELECTION = ("keep_ratio", "keep_count", "min_utility", "drop_toxic")
 _SECTIONS = ("scoring", "encoding", "duplicates")
 _SOURCES = ("proxy", "anchors", "scores", "selection")
+
+A = TypeVar("A", bound=transformers.TrainingArguments)
 
 
 @dataclass
@@ -63,6 +68,8 @@ class SelectionArguments:
     )
 
     def __post_init__(self) -> None:
+        for name in (*_SOURCES, *_SECTIONS):
+            setattr(self, name, _plain(name, getattr(self, name)))
         for name in _SECTIONS:
             setattr(self, name, _from_json(name, getattr(self, name)))
         SelectionConfig(**self.selection_fields())
@@ -109,6 +116,20 @@ class OSTConfig(SelectionArguments, transformers.TrainingArguments):
         super().__post_init__()
 
 
+def _plain(name: str, value: Any) -> Any:
+    """A value that can be written as JSON, as all of ``TrainingArguments`` are, into checkpoints and logs."""
+    if isinstance(value, Path):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        return as_mapping(value, only_given=True)
+    if value is None or isinstance(value, (str, dict)):
+        return value
+    raise ConfigError(
+        f"{name} of a configuration is text or a mapping, got a {type(value).__name__}: give it to the trainer, as "
+        f"{name}=..."
+    )
+
+
 def _from_json(name: str, value: Any) -> Any:
     """A section's fields, given as JSON by a script's flags."""
     if not isinstance(value, str):
@@ -120,6 +141,16 @@ def _from_json(name: str, value: Any) -> Any:
     if not isinstance(found, dict):
         raise ConfigError(f"{name} must hold fields and values as JSON, got {value!r}")
     return found
+
+
+def copied(args: A) -> A:
+    """A copy that a trainer may change, with nested settings of its own; what lives behind them is shared."""
+    result = copy.copy(args)
+    for item in fields(args):
+        value = getattr(args, item.name)
+        if isinstance(value, (dict, list, AcceleratorConfig)):
+            setattr(result, item.name, copy.deepcopy(value))
+    return result
 
 
 def refuse_unknown(trainer: type, given: Mapping[str, Any]) -> None:

@@ -83,9 +83,10 @@ class SelectionMixin:
     @contextmanager
     def _aside(self) -> Iterator[None]:
         """Keeps a model that a single device holds in main memory while a proxy needs the device's."""
-        place = getattr(self, "place_model_on_device", False) and self.args.device.type != "cpu"  # type: ignore[attr-defined]
-        if place and (self._plan is None or self._plan.request is None):
-            place = False
+        scores_here = self._plan is not None and self._plan.request is not None and self._plan.scores is None
+        movable = getattr(self.model, "quantization_method", None) is None  # type: ignore[attr-defined]
+        placed = getattr(self, "place_model_on_device", False) and self.args.device.type != "cpu"  # type: ignore[attr-defined]
+        place = scores_here and movable and placed
         if place:
             self._move_model_to_device(self.model, torch.device("cpu"))  # type: ignore[attr-defined]
         try:

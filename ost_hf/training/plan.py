@@ -22,8 +22,11 @@ from ost_hf.errors import ConfigError, DataError
 from ost_hf.parallel import barrier, free_memory, is_main, main_process_first, outside_deepspeed
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import check_request, score_pool
+from ost_hf.selection.columns import more_columns
 from ost_hf.selection.kept import Selection
+from ost_hf.settings import Section
 from ost_hf.strategy import Choice, resolve
+from ost_hf.tables.columns import SCHEMA
 from ost_hf.tables.score_table import ScoreTable
 from ost_hf.tables.selection_table import SelectionTable
 from ost_hf.training.config import SelectionArguments
@@ -33,6 +36,12 @@ logger = logging.getLogger(__name__)
 # Keywords of the trainers, and fields of their configurations.
 KEYWORDS = ("scores", "selection", "proxy", "anchors", "strategy", "scoring", "encoding", "duplicates")
 _SOURCES = ("scores", "selection", "proxy")
+# What may stand beside each of them.
+_BELONGS = {
+    "scores": ("strategy",),
+    "selection": (),
+    "proxy": ("anchors", "strategy", "scoring", "duplicates"),
+}
 
 
 @dataclass
@@ -88,11 +97,11 @@ def given_choices(args: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """What was given about how rows are chosen: keywords of the trainer over fields of its configuration."""
     of_args = args.choosing() if isinstance(args, SelectionArguments) else {}
     of_keywords = {name: keywords[name] for name in KEYWORDS if keywords.get(name) is not None}
-    # Another source given as a keyword is meant in place of the configuration's, and what belongs to that.
-    if any(name in of_keywords for name in _SOURCES):
-        of_args = {name: value for name, value in of_args.items() if name not in (*_SOURCES, "anchors")} | (
-            {"anchors": of_args["anchors"]} if "anchors" in of_args and "proxy" in of_keywords else {}
-        )
+    # Another source given as a keyword is meant in place of the configuration's, and of what belongs to that one.
+    source = next((name for name in _SOURCES if name in of_keywords), None)
+    if source is not None:
+        belongs = (*_BELONGS[source], "encoding")
+        of_args = {name: value for name, value in of_args.items() if name in belongs}
     return of_args | of_keywords
 
 
@@ -143,22 +152,44 @@ def plan_selection(
                 f"a selection says already what is kept; leave {', '.join(fields)} unset, or give scores instead of "
                 "the selection"
             )
-        return SelectionPlan(encoding, ready=_as_selection(given["selection"]))
+        ready = _as_selection(given["selection"])
+        if getattr(args, "sampling", "shuffled") == "weighted" and "utility" not in ready.table.column_names:
+            raise ConfigError("sampling 'weighted' needs utilities, and the selection has no column 'utility'")
+        return SelectionPlan(encoding, ready=ready)
     if "scores" in given:
-        scores = given["scores"]
-        scores = scores if isinstance(scores, (ScoreTable, pa.Table)) else ScoreTable.at(scores)
-        choice = resolve(given.get("strategy") or strategy_of(scores), selection=fields)
-        return SelectionPlan(encoding, scores=scores, choice=choice)
+        return _plan_of_scores(given, fields, encoding)
+    assert args is not None, "a source was given, and with it arguments"
+    run_dir = Path(str(args.output_dir)) / "ost"
+    return _plan_of_pool(given, fields, encoding, (train_dataset, eval_dataset, tokens_of), run_dir)
+
+
+def _plan_of_scores(given: Mapping[str, Any], fields: Section, encoding: EncodingConfig) -> SelectionPlan:
+    """How to choose by scores that are there, all of them and with the columns that the selection goes by."""
+    scores = given["scores"]
+    scores = scores if isinstance(scores, (ScoreTable, pa.Table)) else ScoreTable.at(scores)
+    choice = resolve(given.get("strategy") or strategy_of(scores), selection=fields)
+    if isinstance(scores, ScoreTable):
+        scores.read(columns=["row"])
+        choice.selection.check(scores.column_names - set(SCHEMA.names))
+    else:
+        choice.selection.check(more_columns(scores))
+    return SelectionPlan(encoding, scores=scores, choice=choice)
+
+
+def _plan_of_pool(
+    given: Mapping[str, Any], fields: Section, encoding: EncodingConfig, sources: tuple[Any, Any, Any], run_dir: Path
+) -> SelectionPlan:
+    """How to score a pool, and choose by that; ``sources`` are training set, evaluation set and their tokenizer."""
+    train_dataset, eval_dataset, tokens_of = sources
     choice = resolve(
         given.get("strategy"), scoring=given.get("scoring"), duplicates=given.get("duplicates"), selection=fields
     )
+    proxy = as_proxy(given["proxy"])
     with main_process_first():
         pool = _pool_of(train_dataset, tokens_of)
         anchors = rows_from(given["anchors"], "anchors", tokens_of) if "anchors" in given else None
     held = _held_out(eval_dataset, pool, tokens_of) if choice.duplicates.evaluation != "off" else ()
-    assert args is not None, "a source was given, and with it arguments"
-    run_dir = Path(str(args.output_dir)) / "ost"
-    request = request_of((pool, anchors), as_proxy(given["proxy"]), choice, run_dir, encoding, held)
+    request = request_of((pool, anchors), proxy, choice, run_dir, encoding, held)
     check_request(request.scoring, anchors)
     if (columns := choice.scoring.columns) is not None:
         choice.selection.check(columns)
@@ -178,14 +209,14 @@ def _refuse_contradictions(sources: list[str], given: Mapping[str, Any]) -> None
     """Raises ``ConfigError`` where arguments do not go together."""
     if len(sources) > 1:
         raise ConfigError(f"give one of scores, selection and proxy, not {' and '.join(sources)}")
-    if "proxy" in sources:
-        return
-    if "anchors" in given:
+    belongs = _BELONGS[sources[0]] if sources else ()
+    if "anchors" in given and "anchors" not in belongs:
         raise ConfigError("scoring needs a proxy and anchors; anchors came without a proxy")
-    needs = "scoring", "duplicates", *(("strategy",) if "scores" not in sources else ())
-    for name in needs:
-        if name in given:
+    for name in ("scoring", "duplicates", "strategy"):
+        if name in given and name not in belongs:
             raise ConfigError(f"{name} says how a pool is scored here: give a proxy and anchors with it")
+    if "encoding" in given and not sources:
+        raise ConfigError("encoding needs rows to choose: give scores, a selection, or a proxy with anchors")
 
 
 def _pool_of(train_dataset: Any, tokens_of: Any) -> Rows:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -20,11 +19,11 @@ from ost_hf.errors import ConfigError
 from ost_hf.models import TargetConfig, load_model, load_processing_class
 from ost_hf.parallel import is_main
 from ost_hf.selection.kept import Kept, Selection, find_kept
-from ost_hf.training.config import OSTConfig, refuse_unknown, sampling_order
+from ost_hf.training.config import OSTConfig, copied, refuse_unknown, sampling_order
 from ost_hf.training.mixin import SelectionMixin
 from ost_hf.training.plan import given_choices, has_source, plan_selection
 from ost_hf.training.streams import filter_stream
-from ost_hf.training.usable import drop_unusable, usable_part
+from ost_hf.training.usable import UsableRows, drop_unusable, hash_once
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +46,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         train_dataset: The pool: ``datasets.Dataset``, ``Rows``, ``EncodedDataset``, any dataset with a length, or an
             iterable one of model inputs whose rows have an ``example_id``.
         eval_dataset: As in ``Trainer``; encoded as the training set is. When the pool is scored here, it is held
-            against these rows, or against each of several sets.
+            against these rows, or against each of several sets. Rows that cannot be encoded are looked for, and left
+            out, when the set's length is first asked for: ``len(trainer.eval_dataset)`` belongs on every process.
         processing_class: The target's tokenizer or processor.
         scores: A score table or its run directory; kept rows are chosen by ``args``.
         selection: A selection, its table, its file or its run directory, in place of ``scores``.
@@ -98,12 +98,11 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             "scoring": scoring, "encoding": encoding, "duplicates": duplicates,
         }  # fmt: skip
         given = given_choices(args, own)
-        if isinstance(model, (str, Path)):
-            target = TargetConfig(model=str(model))
-            processing_class = processing_class or load_processing_class(target)
-            model = load_model(target)
+        target = TargetConfig(model=str(model)) if isinstance(model, (str, Path)) else None
+        if target is not None and processing_class is None:
+            processing_class = load_processing_class(target)
         if has_source(given):
-            args = copy.copy(args) if args is not None else OSTConfig("tmp_trainer")
+            args = copied(args) if args is not None else OSTConfig("tmp_trainer")
             refuse_unknown(transformers.Trainer, kwargs)
             _check(args, train_dataset, eval_dataset, processing_class, data_collator)
         self._plan = plan_selection(args, given, train_dataset, eval_dataset, processing_class)
@@ -116,7 +115,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
                 # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
                 args.remove_unused_columns = False  # type: ignore[union-attr]
         super().__init__(
-            model=model,
+            model=model if target is None else load_model(target),
             args=args,
             data_collator=data_collator,
             train_dataset=train_dataset,
@@ -128,6 +127,14 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             _warn_of_lost_steps(self.model)
 
     train_dataset: Any
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As in ``Trainer``; scores and selects first where that was not done yet."""
+        sets = self.eval_dataset if isinstance(self.eval_dataset, dict) else {None: self.eval_dataset}
+        for one in sets.values() if self.args.eval_strategy != "no" else ():
+            if isinstance(one, UsableRows):
+                len(one)  # a set without a usable row would end the training at its first evaluation
+        return super().train(*args, **kwargs)
 
     def _take(self, selection: Selection) -> None:
         if isinstance(self.train_dataset, IterableDataset):
@@ -185,7 +192,7 @@ def _check(
 
 def _find_usable(dataset: Any, selection: Selection, args: transformers.TrainingArguments) -> Kept:
     """The kept rows of a training set that can be encoded."""
-    _hash(dataset)
+    hash_once(dataset)
     kept = find_kept(dataset, selection.table)
     if getattr(args, "check_rows", True) and isinstance(dataset, EncodedDataset):
         report = Path(str(args.output_dir)) / "rows_not_used.json"
@@ -194,23 +201,13 @@ def _find_usable(dataset: Any, selection: Selection, args: transformers.Training
     return kept
 
 
-def _hash(dataset: Any) -> None:
-    """Hashes rows here once, where hashes are needed at all: a loader's workers would each do it again."""
-    # Ids are hashes where there is no column of them, and the cache of encoded rows knows rows by hashes.
-    if isinstance(dataset, EncodedDataset) and (
-        dataset.rows.config.id_column is None or dataset.encoder.config.cache_mib
-    ):
-        dataset.rows.hash_together()
-
-
 def _usable(dataset: Any, args: Any, name: str = "eval_dataset") -> Any:
     """Without rows that cannot be encoded, where the dataset is encoded here and ``check_rows`` is left on."""
     if isinstance(dataset, dict):
         return {key: _usable(one, args, f"eval_dataset {key!r}") for key, one in dataset.items()}
     if not isinstance(dataset, EncodedDataset) or not getattr(args, "check_rows", True):
         return dataset
-    _hash(dataset)
-    return usable_part(dataset, name, args.dataloader_num_workers)
+    return UsableRows(dataset, name, args.dataloader_num_workers)
 
 
 def _encoded(dataset: Any, encoder: Encoder) -> Any:

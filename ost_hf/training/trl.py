@@ -6,7 +6,6 @@ it is there, and is prepared when its rows have been chosen: TRL's own sampler a
 
 from __future__ import annotations
 
-import copy
 import inspect
 import logging
 from dataclasses import dataclass
@@ -16,17 +15,15 @@ import datasets
 from torch.utils.data import IterableDataset
 from trl import SFTConfig, SFTTrainer
 
-from ost_hf.errors import DataError
+from ost_hf.errors import ConfigError, DataError
 from ost_hf.parallel import is_main
 from ost_hf.selection.kept import Selection, find_kept
-from ost_hf.training.config import SelectionArguments, refuse_unknown
+from ost_hf.training.config import SelectionArguments, copied, refuse_unknown
 from ost_hf.training.mixin import SelectionMixin
 from ost_hf.training.plan import KEYWORDS, given_choices, has_source, plan_selection
 from ost_hf.training.streams import filter_stream
 
 logger = logging.getLogger(__name__)
-
-_POSITIONAL = [name for name in inspect.signature(SFTTrainer.__init__).parameters if name != "self"]
 
 
 @dataclass
@@ -41,12 +38,12 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
     prepares the kept rows then.
 
     Args:
-        *args: As in ``SFTTrainer``. **kwargs: As in ``SFTTrainer``, and ``scores``, ``selection``, ``proxy``,
-        ``anchors``, ``strategy``, ``scoring``,
-            ``duplicates`` as in ``OSTTrainer``. ``encoding`` says how rows become tokens for the proxy; for the target
-            ``SFTConfig`` says that: its ``max_length``, and whether all turns of ``messages`` are learnt or, by
-            ``assistant_only_loss``, answers alone. The training set is a ``datasets.Dataset``, or an iterable one whose
-            rows have an ``example_id``.
+        *args: As in ``SFTTrainer``.
+        **kwargs: As in ``SFTTrainer``, and ``scores``, ``selection``, ``proxy``, ``anchors``, ``strategy``,
+            ``scoring``, ``duplicates`` as in ``OSTTrainer``. ``encoding`` says how rows become tokens for the proxy;
+            for the target ``SFTConfig`` says that: its ``max_length``, and whether all turns of ``messages`` are learnt
+            or, by ``assistant_only_loss``, answers alone. The training set is a ``datasets.Dataset``, or an iterable
+            one whose rows have an ``example_id``.
 
     Raises:
         ConfigError: As ``OSTTrainer`` does.
@@ -55,11 +52,11 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any):
         own = {name: kwargs.pop(name, None) for name in KEYWORDS}
-        named = dict(zip(_POSITIONAL, args, strict=False)) | kwargs
+        named = _named(self, args, kwargs)
         config, pool = named.get("args"), named.get("train_dataset")
         given = given_choices(config, own)
         if has_source(given):
-            named["args"] = config = OSTSFTConfig("tmp_trainer") if config is None else copy.copy(config)
+            named["args"] = config = OSTSFTConfig("tmp_trainer") if config is None else copied(config)
             refuse_unknown(SFTTrainer, kwargs)
             if pool is not None:
                 _check_rows(config, pool, named.get("formatting_func"))
@@ -71,7 +68,8 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
         super().__init__(**named)
 
     def _prepare_dataset(self, dataset: Any, *more: Any, **named: Any) -> Any:
-        if self._plan is not None and self._selection is None and dataset is self._pool:
+        waits = self._plan is not None and self._selection is None and self._preparation is None
+        if waits and dataset is self._pool:
             self._preparation = (more, named)
             return dataset
         return super()._prepare_dataset(dataset, *more, **named)
@@ -88,19 +86,32 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
         self.train_dataset = pool
 
 
+def _named(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """All arguments of ``SFTTrainer`` by name; those that it does not know are left for it, or us, to refuse."""
+    signature = inspect.signature(SFTTrainer.__init__)
+    known = {name: value for name, value in kwargs.items() if name in signature.parameters}
+    named = {**signature.bind_partial(trainer, *args, **known).arguments, **kwargs}
+    del named["self"]
+    config = named.get("args")
+    if isinstance(config, SelectionArguments) and not isinstance(config, SFTConfig):
+        raise ConfigError(f"OSTSFTTrainer takes an OSTSFTConfig, got {type(config).__name__}")
+    return named
+
+
 def _check_rows(args: Any, train_dataset: Any, formatting_func: Any) -> None:
     """Raises ``DataError`` for rows that ``SFTTrainer`` would refuse after the pool was scored."""
     if not isinstance(train_dataset, (datasets.Dataset, IterableDataset)):
         raise DataError(f"OSTSFTTrainer selects from a datasets.Dataset, not from {type(train_dataset).__name__}")
     names: list[str] = getattr(train_dataset, "column_names", None) or []  # of a stream they may not be known
-    taken = ({"messages"}, {"prompt", "completion"}, {args.dataset_text_field}, {"input_ids"})
+    text_field = getattr(args, "dataset_text_field", "text")  # of plain TrainingArguments TRL makes its own
+    taken = ({"messages"}, {"prompt", "completion"}, {text_field}, {"input_ids"})
     if names and formatting_func is None and not any(columns <= set(names) for columns in taken):
         raise DataError(
-            f"SFTTrainer takes rows of messages, prompt and completion, {args.dataset_text_field} or input_ids, and "
+            f"SFTTrainer takes rows of messages, prompt and completion, {text_field} or input_ids, and "
             f"these have {', '.join(names)}: rename question to prompt and answer to completion, or give "
             "formatting_func"
         )
-    if "messages" in names and not args.assistant_only_loss and is_main():
+    if "messages" in names and not getattr(args, "assistant_only_loss", False) and is_main():
         logger.warning(
             "rows are scored by their answers, but SFTTrainer will learn all turns of messages: set "
             "assistant_only_loss=True, or give prompt and completion"
