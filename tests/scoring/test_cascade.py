@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import datasets
@@ -15,17 +14,27 @@ from ost_hf.data.rows import Rows
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import ConfigError
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scoring.cascade import Agreement, agree, band_rows, calibration_rows
+from ost_hf.scoring.cascade.options import CascadeOptions
+from ost_hf.scoring.cascade.run import Agreement, agree, band_rows, calibration_rows
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.selection.config import SelectionConfig
+from ost_hf.strategy import resolve
 from ost_hf.tables.score_table import ScoreTable
 
-CASCADE = ScoringConfig(estimator="cascade", utility="raw", cascade_calibration=10, cascade_band=0.2, part_size=16)
+OPTIONS = CascadeOptions(calibration=10, band=0.2)
+CASCADE = ScoringConfig(
+    second_stage="cascade", sections={"one_step": {"utility": "raw"}, "cascade": OPTIONS}, part_size=16
+)
 
 
 def quick_proxy(path: str) -> ProxyConfig:
     return ProxyConfig(path, warmup_min_steps=3, warmup_batch_size=8)
+
+
+def costly_rows(first_order: dict[int, float], pool_size: int) -> set[int]:
+    return band_rows(first_order, pool_size, OPTIONS) | calibration_rows(first_order, OPTIONS.calibration, CASCADE.seed)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +45,7 @@ def run_dir(
     anchor_dataset: datasets.Dataset,
 ) -> Path:
     folder = tmp_path_factory.mktemp("cascade")
-    score_pool(folder, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path), CASCADE)
+    score_pool(ScoringRequest(folder, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path), CASCADE))
     return folder
 
 
@@ -56,7 +65,7 @@ def test_exact_steps_cover_the_band_and_the_sample(run_dir: Path) -> None:
     records = ScoreTable(run_dir / "scores").read().to_pylist()
     first_order = {record["row"]: record["utility_first_order"] for record in records}
     exact = {record["row"] for record in records if record["utility_exact"] is not None}
-    assert exact == band_rows(first_order, 60, CASCADE) | calibration_rows(first_order, CASCADE)
+    assert exact == costly_rows(first_order, 60)
     order = sorted(first_order, key=lambda row: -first_order[row])
     assert set(order[24:36]) <= exact
 
@@ -66,7 +75,7 @@ def test_the_cut_is_where_the_selection_will_cut(
 ) -> None:
     """Copies that are dropped are no part of the pool of which a share is kept."""
     twice = datasets.concatenate_datasets([pool_dataset, pool_dataset.select(range(20))])
-    table = score_pool(
+    request = ScoringRequest(
         tmp_path,
         Rows(twice),
         Rows(anchor_dataset),
@@ -74,27 +83,33 @@ def test_the_cut_is_where_the_selection_will_cut(
         CASCADE,
         duplicates=DuplicatesConfig(within_pool="drop"),
     )
+    table = score_pool(request)
     records = table.read().to_pylist()
     assert table.manifest()["cascade"]["kept"] == 30
     first_order = {r["row"]: r["utility_first_order"] for r in records if r["utility_first_order"] is not None}
     assert len(first_order) == 60
     exact = {record["row"] for record in records if record["utility_exact"] is not None}
-    assert exact == band_rows(first_order, 60, CASCADE) | calibration_rows(first_order, CASCADE)
+    assert exact == costly_rows(first_order, 60)
 
 
 def test_a_cut_that_is_no_share_is_asked_for() -> None:
-    assert CASCADE.near_the_cut(0.2).cascade_keep_ratio == 0.2
-    assert ScoringConfig().near_the_cut(0.2).cascade_keep_ratio is None
-    cuts = SelectionConfig(keep_count=100, balance_by="source").other_cuts
+    def keep_ratio(scoring: ScoringConfig, selection: SelectionConfig) -> float | None:
+        return resolve("one_step", scoring=scoring, selection=selection).scoring.stage_options.keep_ratio
+
+    assert keep_ratio(CASCADE, SelectionConfig(keep_ratio=0.2)) == 0.2
+    assert keep_ratio(CASCADE, SelectionConfig()) is None
+    assert resolve("one_step", selection={"keep_ratio": 0.2}).scoring == ScoringConfig()
+    cuts = SelectionConfig(keep_count=100, balance_by="source")
     with pytest.raises(ConfigError, match=r"selection\.keep_count and selection\.balance_by cut elsewhere"):
-        CASCADE.near_the_cut(None, cuts)
-    assert replace(CASCADE, cascade_keep_ratio=0.1).near_the_cut(None, cuts).cascade_keep_ratio == 0.1
+        keep_ratio(CASCADE, cuts)
+    assert keep_ratio(CASCADE.with_stage_options(keep_ratio=0.1), cuts) == 0.1
 
 
 def test_manifest_says_how_far_the_two_agree(run_dir: Path) -> None:
     records = ScoreTable(run_dir / "scores").read().to_pylist()
     agreement = Agreement(**ScoreTable(run_dir / "scores").manifest()["cascade"])
-    sample = calibration_rows({record["row"]: record["utility_first_order"] for record in records}, CASCADE)
+    first_order = {record["row"]: record["utility_first_order"] for record in records}
+    sample = calibration_rows(first_order, OPTIONS.calibration, CASCADE.seed)
     pairs = [(r["utility_first_order"], r["utility_exact"]) for r in records if r["row"] in sample]
     assert agreement.spearman == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
     assert agreement.spearman > 0.9
@@ -107,13 +122,13 @@ def test_manifest_says_how_far_the_two_agree(run_dir: Path) -> None:
 def test_scores_do_not_depend_on_being_killed_and_resumed(
     run_dir: Path, tmp_path: Path, vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset
 ) -> None:
-    rows, proxy = (Rows(pool_dataset), Rows(anchor_dataset)), quick_proxy(vlm_path)
-    score_pool(tmp_path, *rows, proxy, CASCADE)
+    request = ScoringRequest(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path), CASCADE)
+    score_pool(request)
     parts = sorted(path.relative_to(tmp_path) for path in (tmp_path / "scores").rglob("part-*.parquet"))
     # As if it had been killed at three places: within the first table, the second, and the last.
-    for name in (parts[0], parts[-1], *(p for p in parts if p.parent.name == "first_order" and p != parts[0])):
+    for name in (parts[0], parts[-1], *(p for p in parts if p.parent.name == "first" and p != parts[0])):
         (tmp_path / name).unlink()
-    score_pool(tmp_path, *rows, proxy, CASCADE)
+    score_pool(request)
     names = ("utility", "utility_first_order", "utility_exact")
     expected, table = (ScoreTable(folder / "scores").read().to_pylist() for folder in (run_dir, tmp_path))
     for one, other in zip(expected, table, strict=True):
@@ -128,5 +143,5 @@ def test_scores_do_not_depend_on_being_killed_and_resumed(
 def test_agreement_counts_moves_and_overlap() -> None:
     first_order = {0: 4.0, 1: 3.0, 2: 2.0, 3: 1.0}
     final = {0: 4.0, 1: 1.5, 2: 2.0, 3: 1.0}
-    agreement = agree(first_order, {1: 1.5, 2: 2.0}, final, {1, 2}, 0.5, 4, 1.0)
+    agreement = agree(first_order, {1: 1.5, 2: 2.0}, final, {1, 2}, 2, 1.0)
     assert agreement == Agreement(2, 2, pytest.approx(-1.0), 1.0, 2, 0.5, 2, 1)

@@ -9,14 +9,23 @@ import torch
 
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding import Encoded, EncodedDataset
-from ost_hf.scorers.base import Score
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scorers.protocol import Score
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import run_scorer, score_within_memory
 from ost_hf.tables.score_table import ScoreTable
 
 
 def encoded(row: int, length: int) -> Encoded:
     return Encoded(str(row), row, features={"input_ids": torch.zeros(length, dtype=torch.long)})
+
+
+def job_of(pool: EncodedDataset, folder: Path) -> ScoringJob:
+    """The pool, and a table that waits for its rows."""
+    table = ScoreTable(folder)
+    table.write_manifest({}, rows=len(pool))
+    return ScoringJob(pool, None, ProxyConfig("none"), table, {}, ScoringConfig(), folder)
 
 
 class SmallDevice:
@@ -38,8 +47,9 @@ class SmallDevice:
 
 def test_batch_that_does_not_fit_is_scored_in_halves() -> None:
     scorer = SmallDevice(memory=35)
-    scores = score_within_memory(scorer, [encoded(i, 10) for i in range(8)])
-    assert [score.utility for score in scores if score] == [10.0] * 8
+    columns = score_within_memory(scorer, [encoded(i, 10) for i in range(8)])
+    assert columns["utility"].tolist() == [10.0] * 8
+    assert columns["status"].tolist() == ["ok"] * 8
     assert scorer.batch_tokens == 20
     # Twice too large, and then never again.
     assert scorer.tried == [80, 40, 20, 20, 20, 20]
@@ -48,23 +58,21 @@ def test_batch_that_does_not_fit_is_scored_in_halves() -> None:
 def test_worst_batch_is_tried_before_the_run(pool: EncodedDataset, tmp_path: Path) -> None:
     longest = max(pool.encode(row).length for row in range(60))
     scorer = SmallDevice(memory=4 * longest)
-    table = ScoreTable(tmp_path)
-    table.write_manifest({}, rows=60)
-    run_scorer(scorer, pool, table, list(range(60)), {}, ScoringConfig())
+    job = job_of(pool, tmp_path)
+    run_scorer(scorer, job, list(range(60)))
     # Halved until it fitted; after that no batch of the run failed.
     trial = [tokens for tokens in scorer.tried if tokens > scorer.memory]
     assert scorer.tried[: len(trial)] == trial
     assert scorer.batch_tokens <= scorer.memory
-    assert all(status == "ok" for status in table.read()["status"].to_pylist())
+    assert all(status == "ok" for status in job.table.read()["status"].to_pylist())
 
 
 def test_row_that_does_not_fit_alone_gets_a_status(pool: EncodedDataset, tmp_path: Path) -> None:
     lengths = [pool.encode(row).length for row in range(60)]
     scorer = SmallDevice(memory=sorted(lengths)[-5])
-    table = ScoreTable(tmp_path)
-    table.write_manifest({}, rows=60)
-    run_scorer(scorer, pool, table, list(range(60)), {}, ScoringConfig())
-    for length, record in zip(lengths, table.read().to_pylist(), strict=True):
+    job = job_of(pool, tmp_path)
+    run_scorer(scorer, job, list(range(60)))
+    for length, record in zip(lengths, job.table.read().to_pylist(), strict=True):
         assert record["status"] == ("ok" if length <= scorer.memory else "out_of_memory")
         assert (record["utility"] is None) == (length > scorer.memory)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 from dataclasses import replace
@@ -11,25 +10,29 @@ from typing import Any
 
 import datasets
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import task
 import torch
 from safetensors.torch import load_file, save_file
 
-from ost_hf.data.config import EncodingConfig
+from ost_hf.data.config import AnchorConfig, EncodingConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError, RunDirectoryError
 from ost_hf.models import hash_of_weights
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy
-from ost_hf.scorers.base import Score, build_scorer
-from ost_hf.scoring import runner
-from ost_hf.scoring.anchor_scores import anchor_file, read_anchor_scores
+from ost_hf.scorers.protocol import Score
+from ost_hf.scorers.registry import SCORERS
+from ost_hf.scoring import prepared_proxy
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.identity import identity_of
+from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
+from ost_hf.tables.anchor_table import anchor_file, read_anchor_scores
 from ost_hf.tables.score_table import ScoreTable
 
 
@@ -48,10 +51,16 @@ def empty_table(tmp_path: Path, pool: EncodedDataset) -> ScoreTable:
     return table
 
 
+def fill(table: ScoreTable, scorer: Any, pool: EncodedDataset, config: ScoringConfig | None = None) -> None:
+    """What a scorer says of every row of the pool."""
+    job = ScoringJob(pool, None, ProxyConfig("none"), table, {}, config or ScoringConfig(), table.folder.parent)
+    run_scorer(scorer, job, list(range(len(pool))))
+
+
 def scored(table: ScoreTable, proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, **settings) -> np.ndarray:
-    config = ScoringConfig(**settings)
-    scorer = build_scorer("one_step", config=config, proxy=proxy, anchors=anchors)
-    run_scorer(scorer, pool, table, list(range(len(pool))), {}, config)
+    config = ScoringConfig.from_mapping(settings)
+    build = SCORERS.find("one_step").build
+    fill(table, build(config=config, options=config.options, proxy=proxy, anchors=anchors), pool, config)
     return utilities(table)
 
 
@@ -64,7 +73,7 @@ def test_scores_do_not_depend_on_batch_size_or_parts(
     for number, changed in enumerate(({}, settings)):
         table = ScoreTable(tmp_path / str(number))
         table.write_manifest({}, rows=len(pool))
-        results.append(scored(table, warm_proxy, pool, anchors, utility=utility, **changed))
+        results.append(scored(table, warm_proxy, pool, anchors, one_step={"utility": utility}, **changed))
     assert np.abs(results[0] - results[1]).max() < 1e-4 * results[0].std()
 
 
@@ -98,42 +107,46 @@ def test_killed_run_continues_to_the_same_table(
 ) -> None:
     pool, anchors = Rows(pool_dataset), Rows(anchor_dataset)
     config = ScoringConfig(part_size=10)
-    whole = utilities(score_pool(tmp_path / "whole", pool, anchors, quick_proxy(vlm_path), config))
+    whole = utilities(score_pool(ScoringRequest(tmp_path / "whole", pool, anchors, quick_proxy(vlm_path), config)))
     write, written = ScoreTable.write_part, []
 
-    def die_at_third(self: ScoreTable, records: list[dict[str, Any]]) -> None:
+    def die_at_third(self: ScoreTable, rows: pa.Table) -> None:
         if len(written) == 2:
             raise KeyboardInterrupt
-        written.append(records)
-        write(self, records)
+        written.append(rows)
+        write(self, rows)
 
     monkeypatch.setattr(ScoreTable, "write_part", die_at_third)
+    killed = ScoringRequest(tmp_path / "killed", pool, anchors, quick_proxy(vlm_path), config)
     with pytest.raises(KeyboardInterrupt):
-        score_pool(tmp_path / "killed", pool, anchors, quick_proxy(vlm_path), config)
+        score_pool(killed)
     monkeypatch.setattr(ScoreTable, "write_part", write)
     table = ScoreTable(tmp_path / "killed" / "scores")
     assert len(table.rows_done()) == 20
     with pytest.raises(RunDirectoryError, match="20 of 60 rows; run the score stage again"):
         table.read()
     # Another batch and part size: they change speed, not the table.
-    score_pool(tmp_path / "killed", pool, anchors, quick_proxy(vlm_path), ScoringConfig(part_size=16, batch_size=5))
+    score_pool(replace(killed, scoring=ScoringConfig(part_size=16, batch_size=5)))
     assert np.abs(utilities(table) - whole).max() < 1e-4 * whole.std()
 
 
 def test_finished_run_is_not_scored_again(
     vlm_path: str, pool_dataset, anchor_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arguments = (tmp_path, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
-    score_pool(*arguments)
-    monkeypatch.setattr(runner, "build_proxy", None)
-    monkeypatch.setattr(runner, "load_proxy", None)
-    score_pool(*arguments)
+    request = ScoringRequest(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
+    score_pool(request)
+    monkeypatch.setattr(prepared_proxy, "build_proxy", None)
+    monkeypatch.setattr(prepared_proxy, "load_proxy", None)
+    score_pool(request)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"scoring": ScoringConfig(utility="raw")}, "scoring.utility was 'mean_cosine', now 'raw'"),
+        (
+            {"scoring": ScoringConfig(sections={"one_step": {"utility": "raw"}})},
+            "scoring.one_step.utility was 'mean_cosine', now 'raw'",
+        ),
         ({"encoding": EncodingConfig(max_length=99)}, "encoding.max_length was 2048, now 99"),
         ({"pool": 59}, "pool was"),
         ({"pool": "Be brief."}, r"system_prompts was None, now \{'pool': 'Be brief.', 'anchors': None\}"),
@@ -148,23 +161,21 @@ def test_run_directory_of_another_configuration_is_refused(
     vlm_path: str, pool_dataset, anchor_dataset, tmp_path_factory, change, message: str
 ) -> None:
     folder = tmp_path_factory.mktemp("run")
-    identity = {"pool": Rows(pool_dataset), "anchors": Rows(anchor_dataset), "proxy": quick_proxy(vlm_path)}
+    request = ScoringRequest(folder, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
     table = ScoreTable(folder / "scores")
-    made = runner._identity(*identity.values(), ScoringConfig(), EncodingConfig(), "error")
-    table.write_manifest(made, rows=60)
-    ScoreTable(table.folder / "first_look").write_part([{"row": 0}])
+    table.write_manifest(identity_of(request), rows=60)
+    ScoreTable(table.folder / "first").write_part(pa.table({"row": [0]}))
     before = (table.folder / "manifest.json").read_text()
-    for name in ("pool", "anchors"):
-        if name in change:
-            new = change.pop(name)
-            rows = identity[name]
-            identity[name] = (
-                Rows(rows.dataset, replace(rows.config, system_prompt=new))
-                if isinstance(new, str)
-                else rows.select(range(new))
-            )
+    for name in {"pool", "anchors"} & set(change):
+        new, rows = change[name], getattr(request, name)
+        changed = (
+            Rows(rows.dataset, replace(rows.config, system_prompt=new))
+            if isinstance(new, str)
+            else rows.select(range(new))
+        )
+        change = {**change, name: changed}
     with pytest.raises(RunDirectoryError, match=rf"holds scores of another run: .*{message}.*Choose another run_dir"):
-        score_pool(folder, **{**identity, **change})
+        score_pool(replace(request, **change))
     assert (table.folder / "manifest.json").read_text() == before
 
 
@@ -174,7 +185,8 @@ def test_table_is_finished_with_the_weights_that_it_was_begun_with(
     base = shutil.copytree(vlm_path, tmp_path / "base")
     pool, anchors, proxy = Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(str(base))
     run, config = tmp_path / "run", ScoringConfig(part_size=20)
-    table = score_pool(run, pool, anchors, proxy, config)
+    request = ScoringRequest(run, pool, anchors, proxy, config)
+    table = score_pool(request)
     assert table.manifest()["weights"] == {"dtype": "float32", "hash": hash_of_weights(base)}
     last = max(table.folder.glob("part-*.parquet"))
     last.unlink()
@@ -184,47 +196,48 @@ def test_table_is_finished_with_the_weights_that_it_was_begun_with(
         other = shutil.copytree(run, tmp_path / kept)
         shutil.rmtree(other / ({"scores", "proxy"} - {kept}).pop())
         with pytest.raises(RunDirectoryError, match=rf"weights\.hash was '{hash_of_weights(Path(vlm_path))}', now '"):
-            score_pool(other, pool, anchors, proxy, config)
+            score_pool(replace(request, run_dir=other))
     with pytest.raises(RunDirectoryError, match=r"by other weights of .*: weights\.hash was .* Go on with those"):
-        score_pool(run, pool, anchors, proxy, config)
+        score_pool(request)
     shutil.copy(Path(vlm_path) / "model.safetensors", base)
-    assert len(score_pool(run, pool, anchors, proxy, config).rows_done()) == 60
+    assert len(score_pool(request).rows_done()) == 60
 
 
 def test_refused_run_that_stored_no_row_leaves_the_directory_to_the_next(
     vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
 ) -> None:
-    rows = (Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
-    with pytest.raises(ConfigError, match=r"needs scoring\.column"):
-        score_pool(tmp_path, *rows, ScoringConfig(scorer="column"))
+    request = ScoringRequest(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
+    with pytest.raises(DataError, match=r"scoring\.column\.name: 'question' must hold numbers"):
+        score_pool(replace(request, scoring=ScoringConfig("column", sections={"column": {"name": "question"}})))
     table = ScoreTable(tmp_path / "scores")
     anchor_file(table).write_bytes(b"of a run that was stopped")
-    score_pool(tmp_path, *rows, ScoringConfig(scorer="random"))
+    score_pool(replace(request, scoring=ScoringConfig("random")))
     assert table.manifest()["identity"]["scoring"]["scorer"] == "random"
     assert read_anchor_scores(table) is None
     with pytest.raises(RunDirectoryError, match="holds scores of another run"):
-        score_pool(tmp_path, *rows, ScoringConfig(scorer="length"))
+        score_pool(replace(request, scoring=ScoringConfig("length")))
 
 
 def test_group_column_is_looked_for_before_the_warm_up(
     vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
 ) -> None:
-    rows = (Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
+    config = ScoringConfig(group_by="topic")
+    request = ScoringRequest(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path), config)
     with pytest.raises(DataError, match=r"scoring\.group_by: the anchors have no column 'topic'; there are: "):
-        score_pool(tmp_path, *rows, ScoringConfig(group_by="topic"))
+        score_pool(request)
     assert not list(tmp_path.iterdir())
 
 
 def test_proxy_of_another_configuration_is_refused_when_the_scores_are_gone(
     vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
 ) -> None:
-    rows = (Rows(pool_dataset), Rows(anchor_dataset))
-    score_pool(tmp_path, *rows, quick_proxy(vlm_path))
+    request = ScoringRequest(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
+    score_pool(request)
     shutil.rmtree(tmp_path / "scores")
     with pytest.raises(RunDirectoryError, match=r"holds a proxy of another run: proxy\.seed was 0, now 1"):
-        score_pool(tmp_path, *rows, dataclasses.replace(quick_proxy(vlm_path), seed=1))
+        score_pool(replace(request, proxy=replace(request.proxy, seed=1)))
     shutil.rmtree(tmp_path / "scores")
-    score_pool(tmp_path, *rows, quick_proxy(vlm_path))
+    score_pool(request)
 
 
 def test_every_row_appears_once_with_a_utility_or_a_status(vlm_path: str, anchor_dataset, tmp_path: Path) -> None:
@@ -235,7 +248,7 @@ def test_every_row_appears_once_with_a_utility_or_a_status(vlm_path: str, anchor
     records[7]["image"] = None
     features = task.as_dataset(rows).features
     pool = Rows(datasets.Dataset.from_list(records, features=features))
-    table = score_pool(tmp_path, pool, Rows(anchor_dataset), quick_proxy(vlm_path)).read()
+    table = score_pool(ScoringRequest(tmp_path, pool, Rows(anchor_dataset), quick_proxy(vlm_path))).read()
     statuses = table["status"].to_pylist()
     assert table["row"].to_pylist() == list(range(12))
     assert [statuses[row] for row in (3, 5)] == ["bad_image", "no_labels"]
@@ -256,7 +269,7 @@ def test_loss_that_is_not_a_number_becomes_a_status(pool: EncodedDataset, empty_
                 for row in batch
             ]
 
-    run_scorer(Broken(), pool, empty_table, list(range(len(pool))), {}, ScoringConfig())
+    fill(empty_table, Broken(), pool)
     table = empty_table.read().to_pylist()
     assert [record["row"] for record in table if record["status"] == "non_finite"] == [2, 5]
     assert table[2]["utility"] is None
@@ -273,7 +286,7 @@ def test_a_nan_that_reaches_the_whole_batch_is_only_its_own_rows(pool: EncodedDa
             poisoned = any(row.row == 2 for row in batch)
             return [Score(float("nan") if poisoned else float(row.row)) for row in batch]
 
-    run_scorer(Spreading(), pool, empty_table, list(range(len(pool))), {}, ScoringConfig())
+    fill(empty_table, Spreading(), pool)
     table = empty_table.read().to_pylist()
     assert [record["row"] for record in table if record["status"] == "non_finite"] == [2]
     assert [record["utility"] for record in table] == [None if row == 2 else float(row) for row in range(len(pool))]
@@ -302,10 +315,12 @@ def test_real_nan_loss_does_not_reach_its_neighbours(
 def test_anchors_in_the_pool_are_refused_or_dropped(vlm_path: str, pool_dataset, tmp_path: Path) -> None:
     pool = Rows(pool_dataset)
     anchors = pool.select([4, 9])
+    request = ScoringRequest(tmp_path / "a", pool, anchors, quick_proxy(vlm_path))
     with pytest.raises(DataError, match="2 rows of the pool are also anchors, such as row 4"):
-        score_pool(tmp_path / "a", pool, anchors, quick_proxy(vlm_path))
+        score_pool(request)
     assert not (tmp_path / "a" / "scores").exists()
-    table = score_pool(tmp_path / "b", pool, anchors, quick_proxy(vlm_path), overlap="drop").read()
+    dropped = Rows(anchors.dataset, AnchorConfig("in memory", overlap="drop"))
+    table = score_pool(replace(request, run_dir=tmp_path / "b", anchors=dropped)).read()
     statuses = table["status"].to_pylist()
     assert [row for row, status in enumerate(statuses) if status == "anchor_overlap"] == [4, 9]
 
@@ -315,14 +330,15 @@ def test_missing_anchors_are_an_error_but_not_for_the_random_scorer(
 ) -> None:
     pool = Rows(pool_dataset)
     with pytest.raises(DataError, match="the one_step scorer needs anchors"):
-        score_pool(tmp_path, pool, None, quick_proxy(vlm_path))
-    table = score_pool(tmp_path, pool, None, quick_proxy(vlm_path), ScoringConfig(scorer="random"))
+        score_pool(ScoringRequest(tmp_path, pool, None, quick_proxy(vlm_path)))
+    table = score_pool(ScoringRequest(tmp_path, pool, None, quick_proxy(vlm_path), ScoringConfig("random")))
     assert len(table.read()) == 60
     assert not (tmp_path / "proxy").exists()
 
 
 def test_table_is_parquet_with_a_manifest_that_names_versions(vlm_path: str, pool_dataset, tmp_path: Path) -> None:
-    table = score_pool(tmp_path, Rows(pool_dataset), None, quick_proxy(vlm_path), ScoringConfig("random", part_size=25))
+    config = ScoringConfig("random", part_size=25)
+    table = score_pool(ScoringRequest(tmp_path, Rows(pool_dataset), None, quick_proxy(vlm_path), config))
     assert sorted(path.name for path in table.folder.iterdir()) == [
         "manifest.json", "part-0000000000.parquet", "part-0000000025.parquet", "part-0000000050.parquet",
     ]  # fmt: skip
@@ -341,7 +357,7 @@ def test_scores_of_anchors_of_other_groups_are_refused(
 
     def score(topics: list[str]) -> None:
         grouped = Rows(anchors.rows.dataset.add_column("topic", topics), anchors.rows.config)  # type: ignore[call-arg]
-        score_pool(tmp_path, pool.rows, grouped, quick_proxy(vlm_path), config, pool.encoder.config)
+        score_pool(ScoringRequest(tmp_path, pool.rows, grouped, quick_proxy(vlm_path), config, pool.encoder.config))
 
     topics = ["a", "b"] * (len(anchors) // 2)
     score(topics)
@@ -353,9 +369,11 @@ def test_scores_of_anchors_of_other_groups_are_refused(
 def test_manifest_says_how_the_forward_estimator_differentiates(
     pool: EncodedDataset, anchors: EncodedDataset, tmp_path: Path, vlm_path: str, second_look: bool
 ) -> None:
-    settings = {"estimator": "forward", "utility": "raw", "derivative": "central"}
-    config = ScoringConfig(**settings, second_look=second_look, second_look_rounds=1, second_look_min_steps=1)
-    table = score_pool(tmp_path, pool.rows, anchors.rows, quick_proxy(vlm_path), config, pool.encoder.config)
+    settings: dict[str, Any] = {"one_step": {"estimator": "forward", "utility": "raw", "derivative": "central"}}
+    if second_look:
+        settings |= {"second_stage": "second_look", "second_look": {"rounds": 1, "min_steps": 1}}
+    config, proxy = ScoringConfig.from_mapping(settings), quick_proxy(vlm_path)
+    table = score_pool(ScoringRequest(tmp_path, pool.rows, anchors.rows, proxy, config, pool.encoder.config))
     found = table.manifest()["scorer"]["forward"]
     assert found["derivative"] == "central"
     assert found["central_step"] > 0
@@ -364,11 +382,11 @@ def test_manifest_says_how_the_forward_estimator_differentiates(
 
 
 def test_scores_of_a_column_that_changed_are_refused(pool: EncodedDataset, tmp_path: Path, vlm_path: str) -> None:
-    config = ScoringConfig(scorer="column", column="rating")
+    config = ScoringConfig("column", sections={"column": {"name": "rating"}})
 
     def score(ratings: list[float]) -> None:
         rated = Rows(pool.rows.dataset.add_column("rating", ratings), pool.rows.config)  # type: ignore[call-arg]
-        score_pool(tmp_path, rated, None, quick_proxy(vlm_path), config, pool.encoder.config)
+        score_pool(ScoringRequest(tmp_path, rated, None, quick_proxy(vlm_path), config, pool.encoder.config))
 
     ratings = [float(row) for row in range(len(pool))]
     score(ratings)
