@@ -51,7 +51,7 @@ class Selection(SelectionTable):
 class Kept:
     """The kept rows of one training set: places in it, in the order of the selection's rank.
 
-    Their utilities are ``None`` where the selection table has none.
+    Their utilities are ``None`` where the selection table lacks one.
     """
 
     indices: list[int]
@@ -81,8 +81,13 @@ def kept_records(selection: pa.Table) -> list[dict[str, Any]]:
     if "rank" in columns and all(record["rank"] is not None for record in records):
         records.sort(key=lambda record: (record["rank"], record[ID_COLUMN]))
     elif "utility" in columns:
-        records.sort(key=lambda record: (-record["utility"], record[ID_COLUMN]))
+        records.sort(key=lambda record: (-_number(record["utility"]), record[ID_COLUMN]))
     return records
+
+
+def _number(utility: float | None) -> float:
+    """A utility to sort by; a row without one, in a table made elsewhere, comes last."""
+    return float("-inf") if utility is None else utility
 
 
 def find_kept(dataset: Any, selection: pa.Table) -> Kept:
@@ -103,8 +108,13 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
                 f"the training set has {len(dataset)} rows and no ids, the selection table is of {len(selection)}; "
                 f"give the training set an {ID_COLUMN!r} column, or train on the rows that were scored"
             )
-        logger.warning("the training set has no ids that the selection knows: its rows are matched by position")
         indices = [record["row"] for record in records]
+        if None in indices:
+            raise DataError(
+                f"the training set has no ids, and the selection table no places in a column 'row': give the training "
+                f"set an {ID_COLUMN!r} column"
+            )
+        logger.warning("the training set has no ids that the selection knows: its rows are matched by position")
     else:
         places = {example_id: index for index, example_id in enumerate(ids)}
         if len(places) != len(ids):
@@ -118,8 +128,10 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
                 f"the selection was made of another dataset, or with an id_column: name that column {ID_COLUMN!r} here"
             )
         indices = [places[record[ID_COLUMN]] for record in records]
-    utilities = [record["utility"] for record in records] if "utility" in selection.column_names else None
-    return Kept(indices, utilities, [record[ID_COLUMN] for record in records], len(selection))
+    utilities = [record.get("utility") for record in records]
+    return Kept(
+        indices, None if None in utilities else utilities, [record[ID_COLUMN] for record in records], len(selection)
+    )
 
 
 def _ids_of(dataset: Any, known: set[str]) -> list[str] | None:

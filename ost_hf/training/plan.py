@@ -202,7 +202,11 @@ def _as_selection(given: Any) -> Selection:
         return given
     if isinstance(given, SelectionTable):
         return Selection(given.table, given.metadata)
-    return Selection(given) if isinstance(given, pa.Table) else read_selection(given)
+    if not isinstance(given, pa.Table):
+        return read_selection(given)
+    if "row" not in given.column_names:  # ids are enough for a training set that has them
+        given = given.append_column("row", pa.nulls(len(given), pa.int64()))
+    return Selection(given)
 
 
 def _refuse_contradictions(sources: list[str], given: Mapping[str, Any]) -> None:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import datasets
 import pyarrow as pa
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import TensorDataset
 
-from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
-from ost_hf.training.kept import filter_stream, find_kept
+from ost_hf.selection.kept import Kept, Selection, find_kept
 
 ROWS = [{"prompt": f"p{i}", "completion": f"c{i}"} for i in range(6)]
 
@@ -47,8 +48,6 @@ def test_without_a_utility_column_no_utility_is_made_up(selection: pa.Table) -> 
 
 
 def test_rows_are_found_in_an_encoded_set_that_lacks_others(selection: pa.Table, processor: Any) -> None:
-    from ost_hf.data.encoding import Encoder
-
     rows = Rows(datasets.Dataset.from_list([ROWS[i] for i in (4, 3, 1)]))
     kept = find_kept(EncodedDataset(rows, Encoder(processor)), selection)
     assert kept.indices == [2, 0, 1]
@@ -90,60 +89,39 @@ def test_doubled_id_is_an_error(selection: pa.Table) -> None:
         find_kept(datasets.Dataset.from_dict({"example_id": [*ids[:5], ids[0]], "x": [0] * 6}), selection)
 
 
-def test_streams_are_filtered(selection: pa.Table) -> None:
-    ids = selection["example_id"].to_pylist()
-
-    class Stream(IterableDataset):
-        def __iter__(self):
-            yield from ({"example_id": example_id, "x": i} for i, example_id in enumerate(ids))
-
-    assert [row["x"] for row in filter_stream(Stream(), selection)] == [1, 3, 4]
-    assert [batch["x"].tolist() for batch in DataLoader(filter_stream(Stream(), selection), batch_size=2)] == [
-        [1, 3],
-        [4],
-    ]
-    stream = datasets.Dataset.from_dict({"example_id": ids, "x": list(range(6))}).to_iterable_dataset()
-    assert [row["x"] for row in filter_stream(stream, selection)] == [1, 3, 4]
-
-
-def test_stream_without_ids_is_an_error(selection: pa.Table) -> None:
-    class Stream(IterableDataset):
-        def __iter__(self):
-            yield {"x": 1}
-
-    with pytest.raises(DataError, match="need an 'example_id' field to be matched with a selection; this one has x"):
-        list(filter_stream(Stream(), selection))
-
-
-def test_shard_of_a_stream_may_hold_no_row_that_is_known(selection: pa.Table) -> None:
-    ids = [*selection["example_id"].to_pylist(), *(f"later {number}" for number in range(12))]
-    rows = datasets.Dataset.from_dict({"example_id": ids, "x": list(range(len(ids)))})
-    kept = [row["x"] for row in filter_stream(rows.to_iterable_dataset(), selection)]
-    shards = filter_stream(rows.to_iterable_dataset(num_shards=3), selection)
-    loader = DataLoader(shards, batch_size=None, num_workers=3)
-    assert sorted(row["x"] for row in loader) == kept == [1, 3, 4]
-
-
-def test_stream_of_other_ids_is_an_error(selection: pa.Table) -> None:
-    rows = [{"example_id": f"mine {number}", "x": number} for number in range(6)]
-
-    class Stream(IterableDataset):
-        def __iter__(self):
-            yield from rows
-
-    for stream in (Stream(), datasets.Dataset.from_list(rows).to_iterable_dataset()):
-        with pytest.raises(DataError, match="the first 6 rows of the training set have ids that the selection does"):
-            list(filter_stream(stream, selection))
-
-
-def test_ids_that_are_numbers_are_matched_as_text(selection: pa.Table) -> None:
-    numbered = selection.set_column(selection.column_names.index("example_id"), "example_id", pa.array(range(6)))
-    stream = datasets.Dataset.from_dict({"example_id": list(range(6)), "x": list(range(6))}).to_iterable_dataset()
-    kept = [row["row"] for row in numbered.to_pylist() if row["kept"]]
-    assert [row["x"] for row in filter_stream(stream, numbered)] == sorted(kept)
-
-
 def test_table_that_keeps_nothing_is_an_error(selection: pa.Table) -> None:
     nothing = selection.set_column(3, "kept", [[False] * 6])
     with pytest.raises(DataError, match="keeps no row"):
         find_kept(datasets.Dataset.from_list(ROWS), nothing)
+
+
+def test_without_some_places_all_else_stays_in_order() -> None:
+    kept = Kept([4, 1, 3], [0.5, 0.4, 0.3], ["e", "b", "d"], 6).without({1})
+    assert kept == Kept([4, 3], [0.5, 0.3], ["e", "d"], 6)
+    with pytest.raises(DataError, match="no kept row can be used by the target"):
+        kept.without({4, 3})
+
+
+@pytest.mark.parametrize("kind", ["list", "dataset", "rows", "file"])
+def test_selection_gives_its_rows_of_a_pool_of_any_kind(selection: pa.Table, kind: str, tmp_path: Path) -> None:
+    dataset = datasets.Dataset.from_list(ROWS)
+    dataset.to_json(tmp_path / "pool.jsonl")
+    pool = {"list": ROWS, "dataset": dataset, "rows": Rows(dataset), "file": str(tmp_path / "pool.jsonl")}[kind]
+    assert Selection(selection).rows(pool).to_list() == [ROWS[i] for i in (1, 3, 4)]
+    with pytest.raises(DataError, match="1 of 3 kept rows are not in the training set"):
+        Selection(selection).rows(ROWS[:4])
+
+
+def test_kept_row_without_a_utility_comes_last_and_leaves_nothing_to_weigh_by(selection: pa.Table) -> None:
+    kept = pa.array([False, True, True, True, True, False])
+    table = selection.set_column(selection.column_names.index("kept"), "kept", kept)
+    found = find_kept(datasets.Dataset.from_list(ROWS), table)
+    assert found.indices == [1, 4, 3, 2]
+    assert found.utilities is None
+
+
+def test_table_without_places_is_matched_by_ids_alone(selection: pa.Table) -> None:
+    table = selection.set_column(1, "row", pa.nulls(6, pa.int64()))
+    assert find_kept(datasets.Dataset.from_list(ROWS), table).indices == [1, 4, 3]
+    with pytest.raises(DataError, match="no ids, and the selection table no places in a column 'row'"):
+        find_kept(TensorDataset(torch.zeros(6)), table)
