@@ -23,9 +23,11 @@ from ost_hf.errors import ConfigError, DataError
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.selection.config import SelectionConfig
-from ost_hf.selection.selector import select, write_selection
+from ost_hf.selection.kept import Selection
+from ost_hf.selection.selector import select_rows
 from ost_hf.strategy import STRATEGIES
 from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training.config import OSTConfig
@@ -53,13 +55,13 @@ def model(vlm_path: str) -> Any:
 def scores(pool_dataset: datasets.Dataset, vlm_path: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory with random scores of the pool."""
     folder = tmp_path_factory.mktemp("run")
-    score_pool(folder, Rows(pool_dataset), None, ProxyConfig(vlm_path), ScoringConfig("random"))
+    score_pool(ScoringRequest(folder, Rows(pool_dataset), None, ProxyConfig(vlm_path), ScoringConfig("random")))
     return folder
 
 
 @pytest.fixture(scope="module")
 def selection(scores: Path) -> pa.Table:
-    return select(ScoreTable(scores / "scores").read(), SelectionConfig(keep_count=20))
+    return select_rows(ScoreTable(scores / "scores").read(), SelectionConfig(keep_count=20)).table
 
 
 def kept_rows(selection: pa.Table) -> set[int]:
@@ -127,6 +129,7 @@ def test_sampler_is_ours_with_the_order_asked_for(model, processor, pool_dataset
         processing_class=processor,
         selection=selection,
     )
+    trainer.select()
     sampler = trainer._get_train_sampler()
     assert isinstance(sampler, OSTSampler)
     assert (sampler.order, sampler.seed) == (order, 7)
@@ -146,6 +149,7 @@ def test_ranked_rows_come_in_the_order_of_the_selection_not_of_their_utilities(
         selection=turned,
     )
     records = sorted((r for r in turned.to_pylist() if r["kept"]), key=lambda record: record["rank"])
+    trainer.select()
     utilities = [record["utility"] for record in records]
     assert utilities == sorted(utilities) != sorted(utilities, reverse=True)
     assert list(trainer._get_train_sampler()) == [record["row"] for record in records]
@@ -198,15 +202,18 @@ def test_rows_of_an_evaluation_set_that_cannot_be_used_are_left_out(
     assert "1 of 4 rows of eval_dataset 'some' cannot be used and are left out, such as row 1 (no_labels" in caplog.text
     found = trainer.evaluate()
     assert found["eval_some_loss"] == pytest.approx(found["eval_all_loss"], rel=1e-4)
-    with pytest.raises(DataError, match="no row of eval_dataset can be used, such as row 0"):
-        OSTTrainer(
-            model,
-            config(tmp_path),
-            train_dataset=pool_dataset,
-            eval_dataset=held_out.select([1]),
-            processing_class=processor,
-            selection=selection,
-        )
+    useless = OSTTrainer(
+        model,
+        config(tmp_path, eval_strategy="steps"),
+        train_dataset=pool_dataset,
+        eval_dataset=held_out.select([1]),
+        processing_class=processor,
+        selection=selection,
+    )
+    for ask in (useless.train, useless.evaluate):
+        with pytest.raises(DataError, match="no row of eval_dataset can be used, such as row 0"):
+            ask()
+    assert useless.selection is None
 
 
 def test_an_order_is_not_asked_of_a_stream(model, processor, pool_dataset, selection, tmp_path: Path) -> None:
@@ -221,7 +228,7 @@ def test_an_order_is_not_asked_of_a_stream(model, processor, pool_dataset, selec
 
 
 def test_selection_may_be_a_file_and_args_plain(model, processor, pool_dataset, selection, tmp_path: Path) -> None:
-    write_selection(selection, tmp_path / "selection.parquet")
+    Selection(selection).write(tmp_path / "selection.parquet")
     args = transformers.TrainingArguments(output_dir=str(tmp_path / "out"), use_cpu=True)
     trainer = OSTTrainer(
         model, args, train_dataset=pool_dataset, processing_class=processor, selection=tmp_path / "selection.parquet"
@@ -253,11 +260,12 @@ def test_proxy_and_anchors_score_first(
         processing_class=processor,
         proxy=proxy,
         anchors=anchor_dataset,
-        scoring=ScoringConfig(second_look=True, second_look_min_steps=2, second_look_batch_size=4, sketch_size=16),
+        scoring={"second_look": {"min_steps": 2, "batch_size": 4}, "sketch_size": 16},
     )
-    names = {"duplicates.json", "proxy", "scores", "selection.parquet"}
-    assert {path.name for path in (tmp_path / "ost").iterdir()} == names
+    assert not (tmp_path / "ost").exists()
     assert trainer.num_examples(trainer.get_train_dataloader()) == 10
+    names = {"duplicates.json", "proxy", "scores", "selection.parquet", "selection.json"}
+    assert {path.name for path in (tmp_path / "ost").iterdir()} == names
     assert not any("lora" in name for name, _ in trainer.model.named_parameters())
     trainer.train()
     assert trainer.evaluate()["eval_loss"] > 0
@@ -265,14 +273,15 @@ def test_proxy_and_anchors_score_first(
 
 @pytest.mark.parametrize(
     ("settings", "left"),
-    [({"scoring": ScoringConfig(), "duplicates": DuplicatesConfig(within_pool="drop")}, 12), ({}, 12),
-     ({"scoring": ScoringConfig()}, 14), ({"strategy": "one_step"}, 14), ({"scoring": {"second_look": False}}, 12)],
+    [({"strategy": "one_step", "duplicates": DuplicatesConfig(within_pool="drop")}, 12), ({}, 12),
+     ({"duplicates": {"within_pool": "report"}}, 14), ({"scoring": ScoringConfig()}, 12),
+     ({"strategy": "one_step"}, 14), ({"scoring": {"second_stage": None}}, 12)],
 )  # fmt: skip
 def test_copies_are_dropped_where_that_is_asked_for_and_by_default(
     settings: dict, left: int, text_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The default's six trainings of 150 steps have nothing to do with copies.
-    short = {"second_look": True, "second_look_min_steps": 2, "second_look_batch_size": 4}
+    short = {"second_stage": "second_look", "second_look": {"min_steps": 2, "batch_size": 4}}
     monkeypatch.setitem(STRATEGIES["auto"], "scoring", short)
     rows = [
         {"question": row["question"] + str(n), "answer": row["answer"]} for n, row in enumerate(task.pool_rows(12, 3))
@@ -288,7 +297,7 @@ def test_copies_are_dropped_where_that_is_asked_for_and_by_default(
         **settings,
     )
     assert trainer.num_examples(trainer.get_train_dataloader()) == left
-    with pytest.raises(ConfigError, match="duplicates are looked for before scoring"):
+    with pytest.raises(ConfigError, match="duplicates says how a pool is scored here"):
         OSTTrainer(load_model(ModelConfig(text_path)), config(tmp_path), duplicates=DuplicatesConfig())
 
 
@@ -305,7 +314,7 @@ def test_proxy_of_another_family_selects_for_the_target(text_path: str, vlm_path
         processing_class=transformers.AutoProcessor.from_pretrained(vlm_path),
         proxy=ProxyConfig(text_path, lora_r=2, warmup_min_steps=2, warmup_batch_size=4),
         anchors=AnchorConfig(**anchors),
-        scoring=ScoringConfig(),
+        strategy="one_step",
     )
     assert trainer.num_examples(trainer.get_train_dataloader()) == 12
     trainer.train()
@@ -359,7 +368,7 @@ def test_logs_of_a_resumed_training_go_on_with_the_same_rows(
     ("settings", "given", "error", "message"),
     [
         ({}, {"scores": "x", "proxy": "y", "anchors": 1}, ConfigError, "give one of scores, selection and proxy"),
-        ({}, {"proxy": "y"}, ConfigError, "a proxy came without anchors"),
+        ({}, {"proxy": "y"}, DataError, "the one_step scorer needs anchors"),
         ({}, {"anchors": 1}, ConfigError, "anchors came without a proxy"),
         ({"keep_ratio": 0.5}, {"selection": "x"}, ConfigError, "says already what is kept"),
         ({"keep_ratio": 0.5}, {}, ConfigError, "need something to choose by"),
@@ -393,9 +402,9 @@ def test_contradictions_are_refused(model, pool, scores, tmp_path, settings, giv
         ),
         (
             {},
-            {"anchors": "anchors.jsonl"},
+            {"anchors": {1, 2}},
             DataError,
-            "anchors must be a datasets.Dataset, Rows or AnchorConfig.* a str",
+            "anchors must be a name, a file, a datasets.Dataset, a list of rows, Rows or a configuration, got a set",
         ),
         ({}, {"proxy": torch.nn.Linear(1, 1)}, ConfigError, "proxy must be a model's name, .* got a Linear"),
     ],
@@ -454,7 +463,7 @@ def test_rows_of_a_file_find_their_images_beside_it(
         processing_class=processor,
         proxy=ProxyConfig(vlm_path, warmup_min_steps=1, warmup_batch_size=2),
         anchors=anchor_dataset,
-        scoring=ScoringConfig(),
+        strategy="one_step",
     )
     assert trainer.num_examples(trainer.get_train_dataloader()) == 4
     assert set(ScoreTable(tmp_path / "out" / "ost" / "scores").read()["status"].to_pylist()) == {"ok"}
@@ -474,4 +483,6 @@ def test_ratio_outside_zero_to_one_is_refused(tmp_path: Path, ratio: float) -> N
 def test_selection_of_another_dataset_is_refused(model, processor, selection, tmp_path: Path) -> None:
     other = task.as_dataset(task.pool_rows(60, seed=77))
     with pytest.raises(DataError, match="20 of 20 kept rows are not in the training set"):
-        OSTTrainer(model, config(tmp_path), train_dataset=other, processing_class=processor, selection=selection)
+        OSTTrainer(
+            model, config(tmp_path), train_dataset=other, processing_class=processor, selection=selection
+        ).select()
