@@ -10,7 +10,7 @@ from typing import Any
 import datasets
 import pytest
 
-from ost_hf.data.config import DatasetConfig
+from ost_hf.data.config import AnchorConfig, DatasetConfig
 from ost_hf.data.rows import Rows
 from ost_hf.doctor.examine import diagnose
 from ost_hf.duplicates.config import DuplicatesConfig
@@ -18,6 +18,7 @@ from ost_hf.duplicates.policy import exclude_rows
 from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 
 LONG = " ".join(random.Random(0).choices(["red", "green", "blue", "grey", "pink", "gold"], k=60))
@@ -25,19 +26,21 @@ LIKE = LONG.replace(" ", " only ", 1)
 EXACT, NEAR = DuplicatesConfig(within_pool="drop"), DuplicatesConfig(within_pool="drop", near=True)
 
 
-def rows_of(*answers: str, ids: str | None = None) -> Rows:
-    """Rows that differ in their answers; ``ids`` has a letter for each."""
+def rows_of(*answers: str, ids: str | None = None, overlap: str | None = None) -> Rows:
+    """Rows that differ in their answers; ``ids`` has a letter for each, ``overlap`` makes them anchors."""
     records: list[dict[str, Any]] = [{"question": "Which?", "answer": answer} for answer in answers]
     for record, name in zip(records, ids or "", strict=bool(ids)):
         record["name"] = name
     config = DatasetConfig(path="x", id_column="name") if ids else None
+    config = AnchorConfig(path="x", overlap=overlap) if overlap else config
     return Rows(datasets.Dataset.from_list(records), config)
 
 
 def scored(run_dir: Path, model: str, pool: Rows, **settings: Any) -> list[tuple[str, str]]:
     """Status and detail of each row, by the random scorer."""
     anchors = settings.pop("anchors", None)
-    table = score_pool(run_dir, pool, anchors, ProxyConfig(model), ScoringConfig(scorer="random"), **settings).read()
+    scoring = ScoringConfig(scorer="random")
+    table = score_pool(ScoringRequest(run_dir, pool, anchors, ProxyConfig(model), scoring, **settings)).read()
     assert table["row"].to_pylist() == list(range(len(pool)))
     assert [u is None for u in table["utility"].to_pylist()] == [s != "ok" for s in table["status"].to_pylist()]
     return list(zip(table["status"].to_pylist(), table["detail"].to_pylist(), strict=True))
@@ -97,9 +100,8 @@ def test_overlap_is_dropped_with_its_own_status_and_keeps_no_other_row_out(vlm_p
         tmp_path,
         vlm_path,
         pool,
-        overlap="drop",
-        anchors=rows_of("yes", LONG),
-        evaluation=rows_of("no", "Maybe!"),
+        anchors=rows_of("yes", LONG, overlap="drop"),
+        evaluation=(rows_of("no", "Maybe!"),),
         duplicates=DuplicatesConfig("drop", evaluation="drop", near=True),
     )
     assert statuses(found) == "aaeaee"
@@ -163,7 +165,7 @@ def test_refused_duplicates_are_named_before_anything_is_written(
             vlm_path,
             rows_of(*answers),
             anchors=rows_of(LONG),
-            evaluation=rows_of("test"),
+            evaluation=(rows_of("test"),),
             duplicates=DuplicatesConfig(**settings),
         )
     assert not (tmp_path / "run").exists()
@@ -172,7 +174,7 @@ def test_refused_duplicates_are_named_before_anything_is_written(
 def test_reported_overlap_stays(vlm_path: str, tmp_path: Path) -> None:
     config = DuplicatesConfig(anchors="report", evaluation="report", near=True)
     pool = rows_of(LIKE, "test", "no")
-    found = scored(tmp_path, vlm_path, pool, anchors=rows_of(LONG), evaluation=rows_of("test"), duplicates=config)
+    found = scored(tmp_path, vlm_path, pool, anchors=rows_of(LONG), evaluation=(rows_of("test"),), duplicates=config)
     assert statuses(found) == "..."
     report = json.loads((tmp_path / "duplicates.json").read_text())
     assert report["anchors"]["near"] == report["evaluation"]["exact"] == 1
@@ -208,14 +210,14 @@ def test_each_set_gets_one_line(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_other_settings_or_evaluation_rows_are_another_run(vlm_path: str, tmp_path: Path) -> None:
     pool = rows_of("yes", "no", "yes")
-    scored(tmp_path, vlm_path, pool, evaluation=rows_of("test"))
+    scored(tmp_path, vlm_path, pool, evaluation=(rows_of("test"),))
     before = (tmp_path / "duplicates.json").read_text()
     with pytest.raises(RunDirectoryError, match=r"duplicates\.within_pool was 'report', now 'drop'"):
-        scored(tmp_path, vlm_path, pool, evaluation=rows_of("test"), duplicates=EXACT)
+        scored(tmp_path, vlm_path, pool, evaluation=(rows_of("test"),), duplicates=EXACT)
     with pytest.raises(RunDirectoryError, match=r"another run: evaluation was '.*', now '.*'\. Choose"):
-        scored(tmp_path, vlm_path, pool, evaluation=rows_of("other"))
+        scored(tmp_path, vlm_path, pool, evaluation=(rows_of("other"),))
     assert (tmp_path / "duplicates.json").read_text() == before
-    scored(tmp_path, vlm_path, pool, evaluation=rows_of("test"))
+    scored(tmp_path, vlm_path, pool, evaluation=(rows_of("test"),))
 
 
 def test_doctor_and_score_warm_up_the_same_proxy(
@@ -224,7 +226,8 @@ def test_doctor_and_score_warm_up_the_same_proxy(
     doubled = datasets.concatenate_datasets([pool_dataset.select(range(20)), pool_dataset.select(range(5))])
     anchors = Rows(anchor_dataset.select(range(4)))
     proxy = ProxyConfig(vlm_path, warmup_fraction=0.5, warmup_min_steps=2, warmup_batch_size=4)
-    diagnose(tmp_path, Rows(doubled), anchors, proxy, rows=4, duplicates=EXACT)
+    request = ScoringRequest(tmp_path, Rows(doubled), anchors, proxy, duplicates=EXACT)
+    diagnose(request, rows=4)
     assert json.loads((tmp_path / "duplicates.json").read_text())["pool"]["exact"] == 5
-    table = score_pool(tmp_path, Rows(doubled), anchors, proxy, duplicates=EXACT).read()
+    table = score_pool(request).read()
     assert table["status"].to_pylist().count("duplicate") == 5

@@ -17,7 +17,8 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evaluation.answers import answers_match, extract_answer
 from ost_hf.evaluation.config import EvaluationConfig
-from ost_hf.evaluation.evaluator import evaluate_model, write_metrics
+from ost_hf.evaluation.evaluator import evaluate_model
+from ost_hf.files import write_json
 
 Evaluated = tuple[dict[str, Any], list[dict[str, Any]]]
 
@@ -196,5 +197,5 @@ def test_impossible_settings_are_refused(settings: dict[str, Any], message: str)
 
 
 def test_metrics_are_written_as_json(evaluated: Evaluated, tmp_path: Path) -> None:
-    write_metrics(evaluated[0], tmp_path / "run" / "metrics.json")
+    write_json(tmp_path / "run" / "metrics.json", evaluated[0])
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == evaluated[0]

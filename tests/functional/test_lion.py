@@ -78,5 +78,7 @@ def test_mean_step_over_the_momentums_noise_goes_along_the_preconditioned_gradie
 
 def test_forward_refuses_lion_before_it_looks_at_an_anchor(case) -> None:
     rule = UpdateRule("lion", 1e-5, state=case.adam)
-    with pytest.raises(ConfigError, match=r"no useful derivative: use scoring\.estimator 'reverse' or 'exact'"):
+    with pytest.raises(
+        ConfigError, match=r"no useful derivative: use scoring\.one_step\.estimator 'reverse' or 'exact'"
+    ):
         anchor_direction(case.model, case.pairs, [{}], rule)

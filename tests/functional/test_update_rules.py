@@ -102,7 +102,7 @@ def test_linear_rate_is_the_derivative_of_the_displacement(rule: UpdateRule) -> 
 
 @pytest.mark.parametrize("rule", sorted(set(RULES) - set(LINEAR)), indirect=True)
 def test_rule_without_a_linear_rate_says_what_to_do(rule: UpdateRule) -> None:
-    with pytest.raises(ConfigError, match=rf"'{rule.name}' .*use scoring\.estimator 'reverse' or 'exact'"):
+    with pytest.raises(ConfigError, match=rf"'{rule.name}' .*use scoring\.one_step\.estimator 'reverse' or 'exact'"):
         rule.linear_rate("w", normal(*SHAPE))
 
 
