@@ -22,7 +22,7 @@ class ModelConfig:
     # What errors call it.
     setting: ClassVar[str] = "model"
 
-    model: str = field(metadata={"help": "name on the Hub or local folder"})
+    model: str = field(metadata={"common": True, "help": "name on the Hub or local folder"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit on the Hub"})
     dtype: str = field(
         default="auto", metadata={"help": "weights: `float32`, `bfloat16`, or `auto` (bfloat16 on an accelerator)"}
@@ -47,6 +47,8 @@ class TargetConfig(ModelConfig):
     dtype: str = field(
         default="float32",
         metadata={
+            "common": True,
+            "short": "float32, bfloat16 (for DeepSpeed) or auto",
             "help": "weights while training: `float32` (with training.bf16, mixed precision), or `bfloat16`, which "
             "loses nothing under DeepSpeed (it keeps its own float32 weights); `auto`: bfloat16 on an accelerator"
         },

@@ -7,7 +7,6 @@ are checked where the section is built, so that scorers of one's own have flags 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from difflib import get_close_matches
@@ -16,18 +15,24 @@ from typing import Any
 from ost_hf._version import __version__
 from ost_hf.cli.commands import COMMANDS
 from ost_hf.errors import ConfigError
+from ost_hf.registry import import_file
 from ost_hf.runs.config import SECTIONS
 from ost_hf.scorers.registry import SCORERS
 from ost_hf.scoring.config import DEFAULT_SCORER
 from ost_hf.scoring.stages import STAGES
 
+# The first is of the one screen that `--help` prints.
 _STRATEGY_HELP = (
+    "auto (two looks, no copies), one_step or paper [default auto]",
     "defaults of scoring, selection and duplicates: auto (one-step utilities, a second look, copies dropped), one_step "
-    "(utility alone), paper (the paper's method to the letter) [default auto]"
+    "(utility alone), paper (the paper's method to the letter) [default auto]",
 )
-_WIDTH = 110
-# So much of a help text fits beside a flag on the first screen.
-_SHORT = 70
+_IMPORT_HELP = (
+    "Python file with a scorer or a second stage; repeatable",
+    "Python file with a scorer, second stage or update rule of your own, which is imported first; may be repeated",
+)
+WIDTH = 110
+_WIDTH_OF_FLAGS = 45
 
 
 @dataclass
@@ -39,34 +44,45 @@ class Words:
         config: The YAML.
         run_dir: In place of the YAML's.
         overrides: Texts by dotted name.
+        imports: Files of the user's own to import, beside those that the YAML names.
     """
 
     command: str
     config: str | None = None
     run_dir: str | None = None
     overrides: dict[str, str] = field(default_factory=dict)
+    imports: list[str] = field(default_factory=list)
 
 
 def read_words(argv: Sequence[str]) -> Words:
     """Reads the words of a command line.
 
     Raises:
-        ConfigError: For a flag that the command does not take, or one without a value.
+        ConfigError: For a flag that the command does not take, or one without a value; with ``--help-all``, for a
+            file that cannot be imported.
         SystemExit: After help or the version was printed, or for a command that there is none of.
     """
     complete = "--help-all" in argv
+    if complete:
+        _import_named(argv)
     parser = build_parser(complete)
     if complete:
         argv = ["--help" if word == "--help-all" else word for word in argv]
     known, rest = parser.parse_known_args(list(argv))
-    words = Words(known.command, known.config, known.run_dir)
+    words = Words(known.command, known.config, known.run_dir, imports=getattr(known, "imports", None) or [])
     words.overrides = {
         name: value for name, value in vars(known).items() if ("." in name or name == "strategy") and value is not None
     }
-    if getattr(known, "imports", None):
-        words.overrides["scoring.imports"] = json.dumps(known.imports)
     words.overrides |= _dotted(known.command, rest)
     return words
+
+
+def _import_named(argv: Sequence[str]) -> None:
+    """Imports what ``--import`` names: its options have a place in the whole list."""
+    for place, word in enumerate(argv):
+        name, has_value, value = word.partition("=")
+        if name == "--import":
+            import_file(value if has_value else "".join(argv[place + 1 : place + 2]))
 
 
 def build_parser(complete: bool = False) -> argparse.ArgumentParser:
@@ -85,43 +101,54 @@ def build_parser(complete: bool = False) -> argparse.ArgumentParser:
     commands.add_parser("study", help="compare ways of selecting, from one YAML to tables and a plot", add_help=False)
     for name, command in COMMANDS.items():
         summary = f"{command.summary[0].upper()}{command.summary[1:]}."
-        more = "" if complete else f" Most people set these fields; all of them: ost-hf {name} --help-all."
         each = commands.add_parser(
             name,
             help=command.summary,
-            description=f"{summary} Values come from the YAML, and flags override them.{more}",
+            description=f"{summary} Values come from the YAML, and flags override them.",
             usage=f"ost-hf {name} [--config FILE] [--run_dir RUN_DIR] [--SECTION.FIELD VALUE ...]",
             allow_abbrev=False,
-            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=34, width=_WIDTH),
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=_WIDTH_OF_FLAGS, width=WIDTH),
         )
-        _add_fixed(each, name)
+        _add_fixed(each, name, complete)
+        # One list on the screen that most people look at; all fields go by section.
+        title = f"what most people set (all fields: ost-hf {name} --help-all)"
+        common = None if complete else each.add_argument_group(title)
         for section in command.sections:
-            _add_section(each, section, complete)
+            _add_section(each, section, common)
         if command.training:
-            _add_training(each, complete)
+            _add_training(each, common)
     return parser
 
 
-def _add_fixed(parser: argparse.ArgumentParser, name: str) -> None:
+def _add_fixed(parser: argparse.ArgumentParser, name: str, complete: bool) -> None:
     parser.add_argument("--help-all", action="help", help="show every field")
     parser.add_argument("--config", metavar="FILE", help="YAML; by default RUN_DIR/config.yaml if it exists")
     parser.add_argument("--run_dir", "--run-dir", metavar="RUN_DIR", help="folder of this run's tables")
     if COMMANDS[name].strategy:
-        parser.add_argument("--strategy", metavar="NAME", help=_STRATEGY_HELP)
+        parser.add_argument("--strategy", metavar="NAME", help=_STRATEGY_HELP[complete])
     if "scoring" in COMMANDS[name].sections:
-        parser.add_argument(
-            "--import", dest="imports", action="append", metavar="FILE",
-            help="Python file with a scorer, second stage or update rule of your own; may be repeated",
-        )  # fmt: skip
+        parser.add_argument("--import", dest="imports", action="append", metavar="FILE", help=_IMPORT_HELP[complete])
 
 
-def _add_section(parser: argparse.ArgumentParser, section: str, complete: bool) -> None:
-    group = parser.add_argument_group(section)
-    for name, item in section_fields(section, complete):
-        if complete or item.metadata.get("common"):
-            help_text = str(item.metadata.get("help", ""))
-            text = f"{help_text if complete else _shortened(help_text)}{_default(item)}"
-            group.add_argument(f"--{name}", metavar="VALUE", help=text)
+def _add_section(parser: argparse.ArgumentParser, section: str, common: Any) -> None:
+    """The fields of a section: those that most people set into the group ``common``, or all into groups of their own.
+
+    Args:
+        parser: Of the command.
+        section: The section.
+        common: A group of the parser; ``None`` for all fields.
+    """
+    groups: dict[str, Any] = {}
+    for name, item in section_fields(section, complete=common is None):
+        if common is None:
+            title = name.rpartition(".")[0]
+            if title not in groups:
+                groups[title] = parser.add_argument_group(title)
+            text = f"{item.metadata.get('help', '')}{_default(item)}"
+            groups[title].add_argument(f"--{name}", metavar="VALUE", help=text)
+        elif item.metadata.get("common"):
+            text = f"{item.metadata.get('short') or item.metadata.get('help', '')}{_default(item, required='')}"
+            common.add_argument(f"--{name}", metavar="VALUE", help=text)
 
 
 def section_fields(section: str, complete: bool = True) -> Iterator[tuple[str, Field[Any]]]:
@@ -141,17 +168,9 @@ def section_fields(section: str, complete: bool = True) -> Iterator[tuple[str, F
             yield from ((f"scoring.{name}.{item.name}", item) for item in fields(STAGES.find(name).options))
 
 
-def _shortened(text: str) -> str:
-    """The beginning of a help text, as far as a whole part of it fits beside the flag."""
-    for end in ("; ", ": ", " ("):
-        if len(text) > _SHORT and end in text:
-            text = text[: text.index(end)]
-    return text
-
-
-def _default(item: Field[Any]) -> str:
+def _default(item: Field[Any], required: str = " [required]") -> str:
     if item.default is MISSING and item.default_factory is MISSING:
-        return " [required]"
+        return required
     value = item.default if item.default_factory is MISSING else item.default_factory()
     return "" if value is None or value in ((), {}) else f" [default {_as_typed(value)}]"
 
@@ -161,11 +180,12 @@ def _as_typed(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value).replace("%", "%%")
 
 
-def _add_training(parser: argparse.ArgumentParser, complete: bool) -> None:
-    group = parser.add_argument_group("training", "every field of transformers.TrainingArguments, and OSTConfig's own")
-    if not complete:
-        group.add_argument("--training.FIELD", metavar="VALUE", help="such as --training.learning_rate 1e-5")
+def _add_training(parser: argparse.ArgumentParser, common: Any) -> None:
+    if common is not None:
+        text = "any field of TrainingArguments: --training.max_steps 500"
+        common.add_argument("--training.FIELD", metavar="VALUE", help=text)
         return
+    group = parser.add_argument_group("training", "every field of transformers.TrainingArguments, and OSTConfig's own")
     from ost_hf.training.config import OSTConfig, SelectionArguments
 
     elsewhere = {"output_dir", *(item.name for item in fields(SelectionArguments))}
@@ -194,6 +214,8 @@ def _dotted(command: str, rest: list[str]) -> dict[str, str]:
 def _takes(command: str, flag: str) -> bool:
     """Whether a flag is of a section that a command reads, and its field is one as far as that is known here."""
     section, dot, name = flag.removeprefix("--").partition(".")
+    if flag in ("--strategy", "--import"):
+        return COMMANDS[command].strategy if flag == "--strategy" else "scoring" in COMMANDS[command].sections
     if not flag.startswith("--") or not dot or not name:
         return False
     if section == "training":

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             study(argv[1:])
         else:
             words = read_words(argv)
-            config = load_config(words.config, words.overrides, words.run_dir)
+            config = load_config(words.config, words.overrides, words.run_dir, words.imports)
             _start(config, words)
     except OSTError as error:
         print(f"ost-hf {command}: error: {error}", file=sys.stderr)

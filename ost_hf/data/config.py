@@ -16,12 +16,16 @@ class DatasetConfig:
 
     path: str = field(
         metadata={
+            "common": True,
+            "short": "name on the Hub, a file (.parquet, .jsonl, .csv) or a folder",
             "help": "dataset name on the Hub, a local .parquet/.jsonl/.json/.csv file, a folder of such files or of "
             "images (imagefolder), or a folder written by Dataset.save_to_disk"
         }
     )
     name: str | None = field(default=None, metadata={"help": "configuration name of a Hub dataset"})
-    split: str = field(default="train", metadata={"help": "split, slices such as train[:1%%] included"})
+    split: str = field(
+        default="train", metadata={"common": True, "help": "split, slices such as train[:1%%] included"}
+    )
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub dataset"})
     limit: int | None = field(default=None, metadata={"help": "use the first so many rows only"})
     id_column: str | None = field(
@@ -57,7 +61,12 @@ class AnchorConfig(DatasetConfig):
     """The anchor set: a dataset as it is, or a stratified sample of a held-out split."""
 
     size: int | None = field(
-        default=None, metadata={"help": "draw so many rows (paper: 100 of a held-out 500); by default all rows"}
+        default=None,
+        metadata={
+            "common": True,
+            "short": "draw so many rows; by default all",
+            "help": "draw so many rows (paper: 100 of a held-out 500); by default all rows",
+        },
     )
     stratify_by: str | None = field(
         default=None, metadata={"help": "column whose values are represented in the sample in their proportions"}
@@ -81,7 +90,12 @@ class EncodingConfig:
     """How rows become token sequences; the same for proxy and target."""
 
     max_length: int | None = field(
-        default=2048, metadata={"help": "longest sequence in tokens, image tokens included; `null` for no limit"}
+        default=2048,
+        metadata={
+            "common": True,
+            "short": "longest row in tokens, with those of its images",
+            "help": "longest sequence in tokens, image tokens included; `null` for no limit",
+        },
     )
     overflow: str = field(
         default="skip",

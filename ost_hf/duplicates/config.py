@@ -38,6 +38,8 @@ class DuplicatesConfig:
     near: bool = field(
         default=False,
         metadata={
+            "common": True,
+            "short": "look for near copies too (strategy auto does)",
             "help": "look for near duplicates too, for which every row's text and pictures are read once more; "
             "strategy auto does so with the one-step scorer unless told otherwise"
         },

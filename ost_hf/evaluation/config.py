@@ -13,10 +13,20 @@ class EvaluationConfig(DatasetConfig):
     """Test rows in any accepted layout; their last assistant turn is the reference."""
 
     model: str | None = field(
-        default=None, metadata={"help": "model to evaluate, such as the target before fine-tuning; by default after it"}
+        default=None,
+        metadata={
+            "common": True,
+            "short": "another model than the fine-tuned target",
+            "help": "model to evaluate, such as the target before fine-tuning; by default after it",
+        },
     )
     reference_column: str | None = field(
-        default=None, metadata={"help": "column with the bare right answer; by default extracted from the last turn"}
+        default=None,
+        metadata={
+            "common": True,
+            "short": "column of right answers; by default read off the last turn",
+            "help": "column with the bare right answer; by default extracted from the last turn",
+        },
     )
     group_by: str | None = field(default=None, metadata={"help": "also report exact match for each value of a column"})
     match: str = field(
@@ -27,7 +37,7 @@ class EvaluationConfig(DatasetConfig):
         },
     )
     batch_size: int = field(default=16, metadata={"help": "rows generated at a time in each process"})
-    max_new_tokens: int = field(default=512, metadata={"help": "longest generated answer"})
+    max_new_tokens: int = field(default=512, metadata={"common": True, "help": "longest generated answer"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

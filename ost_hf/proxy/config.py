@@ -28,7 +28,9 @@ class ProxyConfig(ModelConfig):
         default=30, metadata={"help": "repeat the warm-up rows until so many steps are done: a small pool has few rows"}
     )
     warmup_batch_size: int = field(default=32, metadata={"help": "samples per warm-up step, over all processes"})
-    warmup_learning_rate: float = field(default=2e-4, metadata={"help": "AdamW's learning rate in the warm-up"})
+    warmup_learning_rate: float = field(
+        default=2e-4, metadata={"common": True, "help": "AdamW's learning rate in the warm-up"}
+    )
     seed: int = field(default=0, metadata={"help": "seed of the adapter's initialisation and of the warm-up rows"})
 
     def __post_init__(self) -> None:

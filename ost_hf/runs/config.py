@@ -5,7 +5,7 @@ Standard library and configuration classes only: ``--help`` reads this module an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -149,13 +149,16 @@ class RunConfig:
         return dump_yaml({"run_dir": self.run_dir, **given})
 
 
-def load_config(path: str | None, overrides: Mapping[str, str], run_dir: str | None = None) -> RunConfig:
+def load_config(
+    path: str | None, overrides: Mapping[str, str], run_dir: str | None = None, imports: Sequence[str] = ()
+) -> RunConfig:
     """Reads a YAML and lays flags over it.
 
     Args:
         path: The YAML; without one, ``run_dir/config.yaml`` if it exists.
         overrides: Flag texts by dotted name: ``scoring.judge.model``, or ``strategy``.
         run_dir: In place of the YAML's.
+        imports: Files to import beside those that ``scoring.imports`` names.
 
     Raises:
         ConfigError: For an unreadable file, an unknown section or field, a value of another type, or a
@@ -173,6 +176,10 @@ def load_config(path: str | None, overrides: Mapping[str, str], run_dir: str | N
                 raise ConfigError(f"section {section} must hold fields and values, got {inner!r}")
             values[section] = values = dict(inner or {})
         values[key] = parse_yaml(text, f"--{name}") if sections else text
+    if imports:
+        scoring = given["scoring"] = dict(given.get("scoring") or {})
+        before = scoring.get("imports") or []
+        scoring["imports"] = list(dict.fromkeys([*([before] if isinstance(before, str) else before), *imports]))
     if run_dir is not None:
         given["run_dir"] = run_dir
     return build_config(given)
@@ -220,7 +227,7 @@ def held_values(config: RunConfig, overrides: Mapping[str, str]) -> list[str]:
     """What an earlier command's flags still decide of the strategy and the selection, one phrase each."""
     held = {"strategy": config.strategy} if "strategy" in config.given else {}
     held |= {f"selection.{name}": value for name, value in (config.given.get("selection") or {}).items()}
-    return [f"{name} {value}" for name, value in held.items() if name not in overrides]
+    return [f"{name} {value}" for name, value in held.items() if value is not None and name not in overrides]
 
 
 def _check_training(values: Any) -> Section:

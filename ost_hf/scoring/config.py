@@ -39,6 +39,7 @@ class ScoringConfig:
         default=DEFAULT_SCORER,
         metadata={
             "common": True,
+            "short": "one_step, random, perplexity, rds, judge, ...",
             "help": "`one_step`; without anchors: `random`, `length` (longest answer first), `perplexity` (lowest loss "
             "first), `ifd`, `judge` (a language model rates), `deita`, `column` (your own scores); with anchors: "
             "`rds`, `less`; see docs/baselines.md",
@@ -48,6 +49,7 @@ class ScoringConfig:
         default=None,
         metadata={
             "common": True,
+            "short": "second_look (strategy auto has it), cascade or null",
             "help": "what looks at the rows again after the scorer: `second_look` (proxies that have learnt from what "
             "looked clean; what strategy auto does), `cascade` (exact steps near the cut-off), or null for nothing",
         },
@@ -78,6 +80,7 @@ class ScoringConfig:
         default=None,
         metadata={
             "common": True,
+            "short": "tokens at a time in each process; by default by the device",
             "help": "tokens scored at a time in each process, padding included; by default 1024 on a CPU and 16384 on "
             "an accelerator; halved until a batch of the longest rows fits into memory",
         },

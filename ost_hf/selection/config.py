@@ -26,6 +26,7 @@ class SelectionConfig:
         default=None,
         metadata={
             "common": True,
+            "short": "share of the pool to keep; 0.5 if nothing else is set",
             "help": "share of the pool to keep, in (0, 1]; 0.5 if nothing else is set; copies that were dropped are no "
             "part of the pool",
         },
@@ -38,6 +39,7 @@ class SelectionConfig:
         default="auto",
         metadata={
             "common": True,
+            "short": "auto, top (highest first), setwise, diverse",
             "help": "`auto`: after a second look, rows as clean as the anchors first, and of too many of those a "
             "draw, hard rows more often unless corruption is hardly told apart (the log says what was chosen and why); "
             "without one, as `top`; `top`: highest "
@@ -85,7 +87,11 @@ class SelectionConfig:
     )
     drop_toxic: bool = field(
         default=False,
-        metadata={"common": True, "help": "never keep a row whose verdict is toxic, even if less than asked is kept"},
+        metadata={
+            "common": True,
+            "short": "never keep a row whose verdict is toxic",
+            "help": "never keep a row whose verdict is toxic, even if less than asked is kept",
+        },
     )
     seed: int = field(default=0, metadata={"help": "of the bootstrap behind the verdicts, and of the draw of `auto`"})
 

@@ -26,6 +26,7 @@ class OneStepOptions:
         default="reverse",
         metadata={
             "common": True,
+            "short": "reverse, forward, exact (much slower)",
             "help": "`reverse`: first order, one forward and backward for a batch; `forward`: first order without a "
             "backward pass, for little memory; `exact`: simulate each step and evaluate every anchor (20 to 100 times "
             "the cost)",
@@ -35,6 +36,7 @@ class OneStepOptions:
         default="mean_cosine",
         metadata={
             "common": True,
+            "short": "mean_cosine, raw (the paper's), ...",
             "help": "`mean_cosine`: mean over anchors of the cosine of preconditioned gradients, in [-1, 1]; `raw`: "
             "drop of the mean anchor loss in nats per token (the paper's); `raw_per_sample`: that for a step on the "
             "sum over the row's tokens; `per_gradient_norm`: raw over the row's gradient norm; `relative`: raw over "

@@ -21,6 +21,7 @@ class SecondLookOptions:
         default="all",
         metadata={
             "common": True,
+            "short": "all weights, or an adapter for little memory",
             "help": "`all` weights, float32 and 16 bytes each while training (mixed precision where the proxy is of "
             "bfloat16); or an `adapter` like the proxy's, for little memory: it learns less. Of either, the last of "
             "several rounds asks rounds - 1 whole models at once",
@@ -34,6 +35,7 @@ class SecondLookOptions:
         default=3,
         metadata={
             "common": True,
+            "short": "how often two proxies are trained",
             "help": "so often two proxies are trained: first on what the one-step utilities rank highest, then on what "
             "the round before did not find corrupted; those of all rounds but the first are asked together",
         },
@@ -51,7 +53,12 @@ class SecondLookOptions:
     )
     batch_size: int = field(default=32, metadata={"help": "samples per step, over all processes"})
     learning_rate: float = field(
-        default=2e-5, metadata={"help": "AdamW's peak rate; linear warm-up over a tenth of the steps, linear decay"}
+        default=2e-5,
+        metadata={
+            "common": True,
+            "short": "AdamW's peak rate for those proxies",
+            "help": "AdamW's peak rate; linear warm-up over a tenth of the steps, linear decay",
+        },
     )
 
     def __post_init__(self) -> None:
