@@ -144,10 +144,7 @@ def anchor_directions(
     utility: str = "mean_cosine",
     column_of: Sequence[int] | None = None,
 ) -> AnchorDirections:
-    """Builds the anchor directions for one of the two utilities.
-
-    * ``raw``: g_v, so that -<g_v, displacement_i> is the first-order drop of anchor v's loss.
-    * ``mean_cosine``: the unit vector along P^(1/2) g_v, to be multiplied with that along P^(1/2) g_i.
+    """Builds the anchor directions: g_v for ``raw``, the unit vector along P^(1/2) g_v for ``mean_cosine``.
 
     Args:
         model: The proxy in evaluation mode.
@@ -167,10 +164,7 @@ def anchor_directions(
     """
     if utility not in ("raw", "mean_cosine"):
         raise ValueError(f"utility must be raw or mean_cosine, got {utility!r}; others are a raw one, divided")
-    count = sum(len(batch["labels"]) for batch in anchors)
-    numbers = torch.zeros(count, dtype=torch.long) if column_of is None else torch.as_tensor(column_of)
-    if len(numbers) != count:
-        raise ValueError(f"column_of must name a column for each of {count} anchors, got {len(numbers)}")
+    numbers = _column_numbers(anchors, column_of)
     sizes = torch.bincount(numbers)
     root = {name: rule.preconditioner(name, weight.detach()).sqrt() for name, weight in weights_of(pairs).items()}
     root |= {pair.name_b: root[pair.name_b].T.contiguous().T for pair in pairs}
@@ -190,7 +184,16 @@ def anchor_directions(
     for total in sums.values():
         total /= sizes.to(total).view(-1, *[1] * (total.dim() - 1))
     like = next(iter(sums.values()))
-    return AnchorDirections(utility, sums, (sizes / count).to(like), root)
+    return AnchorDirections(utility, sums, (sizes / len(numbers)).to(like), root)
+
+
+def _column_numbers(anchors: Sequence[dict[str, Tensor]], column_of: Sequence[int] | None) -> Tensor:
+    """The column of each anchor: ``[V]``."""
+    count = sum(len(batch["labels"]) for batch in anchors)
+    numbers = torch.zeros(count, dtype=torch.long) if column_of is None else torch.as_tensor(column_of)
+    if len(numbers) != count:
+        raise ValueError(f"column_of must name a column for each of {count} anchors, got {len(numbers)}")
+    return numbers
 
 
 def _unit(gradients: Tensors) -> Tensors:
@@ -237,11 +240,10 @@ def first_order_utilities(
     rule: UpdateRule,
     sketch: Sketch | None = None,
 ) -> FirstOrder:
-    """Scores a batch of candidates against the anchor directions.
+    """Scores a batch of candidates: -<g_v, displacement_i> by ``raw``, a cosine in [-1, 1] by ``mean_cosine``.
 
-    ``raw`` is first order in the anchors' loss but exact in the step: the displacement of each sample
-    under the rule (AdamW's non-linear one included) is formed for one layer at a time. For SGD it is
-    ``eta <g_v, g_i>``, in nats per token. ``mean_cosine`` lies in [-1, 1].
+    ``raw`` is first order in the anchors' loss but exact in the step, AdamW's non-linear one included. For SGD it
+    is ``eta <g_v, g_i>``, in nats per token.
 
     Args:
         model: The proxy in evaluation mode.
@@ -279,6 +281,10 @@ def first_order_utilities(
     loss = per_sample_gradients(model, pairs, batch, consume)
     dot = torch.stack(dots).sum(0)
     if cosine:
-        dot = dot / torch.linalg.vector_norm(torch.stack(scaled_norms), dim=0).clamp_min(_TINY)[:, None]
-    grad_norm = torch.linalg.vector_norm(torch.stack(norms), dim=0)
-    return FirstOrder(dot, loss, grad_norm, torch.stack(sketches).sum(0) if sketches else None)
+        dot = dot / _joined(scaled_norms).clamp_min(_TINY)[:, None]
+    return FirstOrder(dot, loss, _joined(norms), torch.stack(sketches).sum(0) if sketches else None)
+
+
+def _joined(norms: list[Tensor]) -> Tensor:
+    """The norm of all parameters together, of each one's: ``[B]``."""
+    return torch.linalg.vector_norm(torch.stack(norms), dim=0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,24 +25,11 @@ from ost_hf.parallel import free_memory, share, state, sum_over_processes
 logger = logging.getLogger(__name__)
 
 
-def train(
-    model: Any,
-    parameters: Iterable[nn.Parameter],
-    rows: EncodedDataset,
-    batches: Sequence[Sequence[int]],
-    learning_rates: Sequence[float],
-    micro_batch_tokens: int | None = None,
-    max_grad_norm: float | None = None,
-    in_bfloat16: bool = False,
-    name: str = "training",
-    after_step: Callable[[torch.optim.Optimizer], None] | None = None,
-) -> tuple[torch.optim.Optimizer, list[float]]:
-    """Trains parameters in place.
+@dataclass(frozen=True)
+class TrainingPlan:
+    """Which rows are learnt from, step by step, and how.
 
-    Args:
-        model: The model; its mode is left as it is.
-        parameters: What is trained. They must not require gradients before; they do not afterwards.
-        rows: The dataset; every row of ``batches`` must be one that can be encoded.
+    Attributes:
         batches: Row numbers of each step.
         learning_rates: One for each step.
         micro_batch_tokens: Tokens per forward and backward pass in one process, padding included; by default 2,048 on a
@@ -49,6 +37,30 @@ def train(
         max_grad_norm: Clip the gradient's norm to this.
         in_bfloat16: Mixed precision: products in bfloat16, weights and optimizer as they are.
         name: For the progress bar.
+    """
+
+    batches: Sequence[Sequence[int]]
+    learning_rates: Sequence[float]
+    micro_batch_tokens: int | None = None
+    max_grad_norm: float | None = None
+    in_bfloat16: bool = False
+    name: str = "training"
+
+
+def train(
+    model: Any,
+    parameters: Iterable[nn.Parameter],
+    rows: EncodedDataset,
+    plan: TrainingPlan,
+    after_step: Callable[[torch.optim.Optimizer], None] | None = None,
+) -> tuple[torch.optim.Optimizer, list[float]]:
+    """Trains parameters in place.
+
+    Args:
+        model: The model; its mode is left as it is.
+        parameters: What is trained. They must not require gradients before; they do not afterwards.
+        rows: The dataset; every row of the plan must be one that can be encoded.
+        plan: Rows and rate of each step.
         after_step: Gets the optimizer after each step, to look at it and at the parameters.
 
     Returns:
@@ -61,28 +73,33 @@ def train(
         parameter.requires_grad_(True)
     optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
     collate = Collator.of(rows.encoder.processing_class)
-    tokens = micro_batch_tokens or (2048 if state().device.type == "cpu" else 16384)
-    losses, schedule = [], list(zip(batches, learning_rates, strict=True))
-    for batch, rate in tqdm(schedule, desc=name, unit="step", disable=not state().is_main_process):
+    tokens = plan.micro_batch_tokens or (2048 if state().device.type == "cpu" else 16384)
+    losses, schedule = [], list(zip(plan.batches, plan.learning_rates, strict=True))
+    for batch, rate in tqdm(schedule, desc=plan.name, unit="step", disable=not state().is_main_process):
         mine, total = [rows.encode(row) for row in share(list(batch))], None
         while total is None:
             # Again from the start: a part that did not fit has left some of its gradients.
             optimizer.zero_grad(set_to_none=False)
-            total = _accumulate(model, cut_batches(mine, tokens), len(batch), collate, in_bfloat16)
+            total = _accumulate(model, cut_batches(mine, tokens), len(batch), collate, plan.in_bfloat16)
             if total is None:
                 tokens //= 2  # a row that is longer is a batch of its own
                 free_memory()
-                logger.warning("out of memory while %s; going on with %d tokens at once", name, tokens)
-        for parameter in parameters:
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-        sum_over_processes([total, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
-        _step(optimizer, parameters, rate, max_grad_norm)
+                logger.warning("out of memory while %s; going on with %d tokens at once", plan.name, tokens)
+        _add_up(total, parameters)
+        _step(optimizer, parameters, rate, plan.max_grad_norm)
         losses.append(float(total))
         if after_step is not None:
             after_step(optimizer)
     for parameter in parameters:
         parameter.requires_grad_(False).grad = None
     return optimizer, losses
+
+
+def _add_up(total: torch.Tensor, parameters: list[nn.Parameter]) -> None:
+    """Sums loss and gradients over the processes, in place; one without a gradient has a zero."""
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    sum_over_processes([total, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
 
 
 def _step(

@@ -14,7 +14,7 @@ from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import DataError
 from ost_hf.functional.step import AdamState
 from ost_hf.proxy.model import Proxy
-from ost_hf.proxy.training import shuffled_batches, train
+from ost_hf.proxy.training import TrainingPlan, shuffled_batches, train
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def warm_up(
         proxy: The proxy; nothing happens if its ``warmup_fraction`` is 0.
         pool: The candidates, encoded for the proxy.
         exclude: Rows not to use (anchors found in the pool).
-        micro_batch_tokens: As in :func:`ost_hf.proxy.training.train`.
+        micro_batch_tokens: As in :func:`ost_hf.proxy.training.TrainingPlan`.
 
     Returns:
         Mean loss of each step.
@@ -44,15 +44,9 @@ def warm_up(
     rows = warmup_rows(pool, config.warmup_fraction, exclude, config.seed)
     steps = max(config.warmup_min_steps, -(-len(rows) // config.warmup_batch_size))
     batches = shuffled_batches(rows, config.warmup_batch_size, steps, config.seed + 1)
-    optimizer, losses = train(
-        proxy.model,
-        proxy.parameters.values(),
-        pool,
-        batches,
-        [config.warmup_learning_rate] * len(batches),
-        micro_batch_tokens,
-        name="warm-up",
-    )
+    rates = [config.warmup_learning_rate] * len(batches)
+    plan = TrainingPlan(batches, rates, micro_batch_tokens, name="warm-up")
+    optimizer, losses = train(proxy.model, proxy.parameters.values(), pool, plan)
     proxy.adam = moments_of(proxy, optimizer)
     if losses:
         logger.info("warm-up: %d steps on %d rows, loss %.3f -> %.3f", len(losses), len(rows), losses[0], losses[-1])

@@ -78,30 +78,21 @@ def greedy(
         ValueError: For sketches of different sizes or strata without room for each.
     """
     count, size = sketch_Nk.shape
-    if anchor_Vk.shape[1] != size:
-        raise ValueError(f"candidates have sketches of {size} numbers, anchors of {anchor_Vk.shape[1]}")
-    if (stratum_N is None) != (room is None):
-        raise ValueError("strata and their room go together")
+    _check_shapes(sketch_Nk, anchor_Vk, stratum_N, room)
     anchor_Vk = unit(anchor_Vk)
-    target = anchor_Vk.mean(0)
     # Lengths once, gains many times: dividing a gain costs nothing beside dividing a sketch.
     length_N, wanted = _lengths(sketch_Nk), min(quota, count)
-    # Unit vectors: the trace of the anchors' matrix is one.
-    damping = ridge / size
     if stratum_N is None or room is None:
         stratum_N, room = np.zeros(count, dtype=np.int64), np.array([count])
     # Left are rows that are neither taken nor of a full stratum.
     left, room = room[stratum_N] > 0, room.copy()
-    total = np.zeros(size, dtype=np.float64)
+    total, block = np.zeros(size, dtype=np.float64), max(1, -(-wanted // blocks))
     order: list[int] = []
     gains: list[float] = []
-    block = max(1, -(-wanted // blocks))
     while len(order) < wanted:
-        gain_N = np.empty(count, dtype=np.float32)
-        mean = total / max(1, len(order))
-        direction = _direction(target, anchor_Vk, mean, damping, step_share * len(order) / wanted)
-        for start, stop in _pieces(count):
-            gain_N[start:stop] = (np.asarray(sketch_Nk[start:stop]) @ direction) / length_N[start:stop]
+        # Unit vectors: the trace of the anchors' matrix is one.
+        direction = _direction(anchor_Vk, total / max(1, len(order)), ridge / size, step_share * len(order) / wanted)
+        gain_N = _gains(sketch_Nk, length_N, direction)
         chosen = _best(gain_N, left, min(block, wanted - len(order)), stratum_N, room)
         if not chosen:
             break
@@ -113,8 +104,26 @@ def greedy(
     return Greedy(np.asarray(order, dtype=np.int64), gain, int(negative[0]) if len(negative) else len(order))
 
 
-def _direction(target: Array, anchor_Vk: Array, mean: NDArray[np.float64], damping: float, share: float) -> Array:
-    """``a - share eta* H m``: what a gain is the inner product with."""
+def _check_shapes(
+    sketch_Nk: Array, anchor_Vk: Array, stratum_N: NDArray[np.int64] | None, room: NDArray[np.int64] | None
+) -> None:
+    if anchor_Vk.shape[1] != sketch_Nk.shape[1]:
+        raise ValueError(f"candidates have sketches of {sketch_Nk.shape[1]} numbers, anchors of {anchor_Vk.shape[1]}")
+    if (stratum_N is None) != (room is None):
+        raise ValueError("strata and their room go together")
+
+
+def _gains(sketch_Nk: Array, length_N: Array, direction: Array) -> Array:
+    """The gain of each candidate, as a unit vector, along a direction: ``[N]``."""
+    gain_N = np.empty(len(length_N), dtype=np.float32)
+    for start, stop in _pieces(len(length_N)):
+        gain_N[start:stop] = (np.asarray(sketch_Nk[start:stop]) @ direction) / length_N[start:stop]
+    return gain_N
+
+
+def _direction(anchor_Vk: Array, mean: NDArray[np.float64], damping: float, share: float) -> Array:
+    """``a - share eta* H m``: what a gain is the inner product with; a is the anchors' mean."""
+    target = anchor_Vk.mean(0)
     curved = anchor_Vk.T @ (anchor_Vk @ mean) / len(anchor_Vk) + damping * mean
     curvature = float(mean @ curved)
     if curvature <= 0:

@@ -54,13 +54,9 @@ def plot_cost(study: Record, path: Path) -> None:
     style = styles(study)
     handles: dict[str, Any] = {}
     for axis, (setting, arm) in zip(axes.flat, panels, strict=False):
-        for method, (seconds, scores) in marks(trained, setting, arm).items():
-            interval = mean_interval(scores)
-            half = 0.0 if interval.low is None else 100 * (interval.mean - interval.low)
+        for method, mark in marks(trained, setting, arm).items():
             large = 12 if method == study["reference"] else 6
-            handles[method] = axis.errorbar(
-                seconds, 100 * interval.mean, yerr=half, capsize=3, markersize=large, linestyle="", **style[method]
-            )
+            handles[method] = _draw_mark(axis, mark, markersize=large, **style[method])
         axis.set_title(panel_title(trained, setting, arm), fontsize=10)
         axis.set_xlabel("seconds of selection and training")
         axis.set_ylabel("exact match (%)")
@@ -68,16 +64,18 @@ def plot_cost(study: Record, path: Path) -> None:
     for axis in list(axes.flat)[len(panels) :]:
         axis.set_visible(False)
     figure.tight_layout()
-    figure.legend(
-        handles.values(),
-        handles,
-        loc="upper center",
-        ncols=min(6, len(handles)),
-        bbox_to_anchor=(0.5, 0),
-        frameon=False,
-    )
+    below = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "frameon": False}
+    figure.legend(handles.values(), handles, ncols=min(6, len(handles)), **below)
     figure.savefig(path, dpi=130, bbox_inches="tight")
     pyplot.close(figure)
+
+
+def _draw_mark(axis: Any, mark: tuple[float, list[float]], **style: Any) -> Any:
+    """One method's mean over its seeds with the interval, at its cost."""
+    seconds, scores = mark
+    interval = mean_interval(scores)
+    half = 0.0 if interval.low is None else 100 * (interval.mean - interval.low)
+    return axis.errorbar(seconds, 100 * interval.mean, yerr=half, capsize=3, linestyle="", **style)
 
 
 def styles(study: Record) -> dict[str, dict[str, str]]:

@@ -13,7 +13,7 @@ from ost_hf.functional.loss import per_sample_loss
 from ost_hf.proxy import training
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import build_proxy
-from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
+from ost_hf.proxy.training import TrainingPlan, linear_schedule, shuffled_batches, train
 
 
 def test_the_schedule_rises_and_falls() -> None:
@@ -51,7 +51,7 @@ def test_a_step_that_does_not_fit_into_memory_is_done_again_in_smaller_parts(
         monkeypatch.setattr(training, "per_sample_loss", loss)
         proxy = copy.deepcopy(cold)
         batches = shuffled_batches(range(12), 6, 2, seed=0)
-        losses = train(proxy.model, proxy.parameters.values(), pool, batches, [1e-3] * 2)[1]
+        losses = train(proxy.model, proxy.parameters.values(), pool, TrainingPlan(batches, [1e-3] * 2))[1]
         results.append((losses, torch.cat([p.flatten() for p in proxy.parameters.values()])))
     assert max(sizes) > 130
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)

@@ -47,8 +47,8 @@ class Lion(RuleFunctions):
     def linear_rate(self, rule: UpdateRule, name: str, parameter: Tensor) -> Tensor:
         """Refused: the derivative of a sign is zero wherever there is one."""
         raise ConfigError(
-            "update rule 'lion' steps by a sign, which has no useful derivative: use scoring.one_step.estimator 'reverse' or "
-            "'exact', which take the step as it is, or another update rule"
+            "update rule 'lion' steps by a sign, which has no useful derivative: use scoring.one_step.estimator "
+            "'reverse' or 'exact', which take the step as it is, or another update rule"
         )
 
     def preconditioner(self, rule: UpdateRule, name: str, parameter: Tensor) -> Tensor:

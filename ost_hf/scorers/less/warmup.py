@@ -21,8 +21,9 @@ from ost_hf.functional.lora import Tensors
 from ost_hf.functional.step import AdamState
 from ost_hf.models import load_tensors
 from ost_hf.parallel import barrier, is_main
+from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy
-from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
+from ost_hf.proxy.training import TrainingPlan, linear_schedule, shuffled_batches, train
 from ost_hf.proxy.warmup import moments_of, warmup_rows
 
 logger = logging.getLogger(__name__)
@@ -103,7 +104,7 @@ def train_checkpoints(
         pool: The candidates, encoded for the proxy.
         exclude: Rows not to use (anchors found in the pool).
         count: How many epochs, each with a checkpoint.
-        micro_batch_tokens: As in :func:`ost_hf.proxy.training.train`.
+        micro_batch_tokens: As in :func:`ost_hf.proxy.training.TrainingPlan`.
 
     Returns:
         The checkpoints in the order of training.
@@ -113,6 +114,28 @@ def train_checkpoints(
         DataError: If no row of the pool can be used.
     """
     config = proxy.config
+    rows, epoch, plan = _plan(config, pool, exclude, count, micro_batch_tokens)
+    checkpoints: list[Checkpoint] = []
+
+    def after_step(optimizer: torch.optim.Optimizer) -> None:
+        adam = moments_of(proxy, optimizer)
+        if adam.step % epoch:
+            return
+        moments = AdamState(_copied(adam.exp_avg), _copied(adam.exp_avg_sq), adam.step)
+        rate = sum(plan.learning_rates[adam.step - epoch : adam.step]) / epoch
+        checkpoints.append(Checkpoint(_copied(proxy.parameters), moments, rate))
+
+    with holding(proxy, fresh_weights(proxy)):
+        _, losses = train(proxy.model, proxy.parameters.values(), pool, plan, after_step)
+    size = f"{count} checkpoints, {epoch} steps each, on {len(rows)} rows"
+    logger.info("LESS: %s, loss %.3f -> %.3f", size, losses[0], losses[-1])
+    return checkpoints
+
+
+def _plan(
+    config: ProxyConfig, pool: EncodedDataset, exclude: Collection[int], count: int, micro_batch_tokens: int | None
+) -> tuple[list[int], int, TrainingPlan]:
+    """The warm-up rows, the steps of an epoch, and what is done in all epochs."""
     if config.warmup_fraction == 0:
         raise ModelError(
             "the less scorer trains checkpoints on the warm-up rows, but proxy.warmup_fraction is 0: set it to a share "
@@ -122,31 +145,7 @@ def train_checkpoints(
     epoch = max(math.ceil(len(rows) / config.warmup_batch_size), math.ceil(config.warmup_min_steps / count))
     batches = shuffled_batches(rows, config.warmup_batch_size, count * epoch, config.seed + 1)
     rates = linear_schedule(len(batches), config.warmup_learning_rate, rise=math.ceil(_RISE * len(batches)))
-    checkpoints: list[Checkpoint] = []
-
-    def after_step(optimizer: torch.optim.Optimizer) -> None:
-        adam = moments_of(proxy, optimizer)
-        if adam.step % epoch:
-            return
-        moments = AdamState(_copied(adam.exp_avg), _copied(adam.exp_avg_sq), adam.step)
-        rate = sum(rates[adam.step - epoch : adam.step]) / epoch
-        checkpoints.append(Checkpoint(_copied(proxy.parameters), moments, rate))
-
-    parameters = proxy.parameters.values()
-    with holding(proxy, fresh_weights(proxy)):
-        losses = train(
-            proxy.model,
-            parameters,
-            pool,
-            batches,
-            rates,
-            micro_batch_tokens,
-            name="LESS warm-up",
-            after_step=after_step,
-        )[1]
-    size = f"{count} checkpoints, {epoch} steps each, on {len(rows)} rows"
-    logger.info("LESS: %s, loss %.3f -> %.3f", size, losses[0], losses[-1])
-    return checkpoints
+    return rows, epoch, TrainingPlan(batches, rates, micro_batch_tokens, name="LESS warm-up")
 
 
 def fresh_weights(proxy: Proxy) -> Tensors:

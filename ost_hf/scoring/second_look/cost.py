@@ -14,7 +14,7 @@ from ost_hf.errors import ModelError
 from ost_hf.evidence.late_loss import late_loss
 from ost_hf.models import weights_dtype
 from ost_hf.parallel import free_memory
-from ost_hf.proxy.training import shuffled_batches, train
+from ost_hf.proxy.training import TrainingPlan, shuffled_batches, train
 from ost_hf.scorers.losses import LossScorer
 from ost_hf.scoring.clock import first_line, now, peak_memory_gib, reset_peak_memory, timed_pass
 from ost_hf.scoring.cost import StageCost
@@ -88,17 +88,14 @@ def _measured(job: ScoringJob, rows: list[Encoded]) -> tuple[float, float]:
     options: SecondLookOptions = job.config.stage_options
     model, parameters = load_trainable(job)
     times: list[float] = []
-    train(
-        model,
-        parameters,
-        job.pool,
+    plan = TrainingPlan(
         shuffled_batches([row.row for row in rows], options.batch_size, _STEPS, job.config.seed),
         [options.learning_rate] * _STEPS,
         max_grad_norm=MAX_GRAD_NORM,
         in_bfloat16=trained_in_bfloat16(job),
         name="second look, a few steps",
-        after_step=lambda _: times.append(now()),
     )
+    train(model, parameters, job.pool, plan, after_step=lambda _: times.append(now()))
     if options.trainable == "all":
         model.to(weights_dtype(job.proxy))  # as trained proxies are loaded
     models = [model, *(deepcopy(model) for _ in range(proxies_asked(options.rounds) - 1))]

@@ -15,7 +15,7 @@ from ost_hf.errors import ModelError
 from ost_hf.models import ModelConfig, load_model, load_tensors, weights_dtype
 from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, state
 from ost_hf.proxy.model import build_proxy
-from ost_hf.proxy.training import linear_schedule, shuffled_batches, train
+from ost_hf.proxy.training import TrainingPlan, linear_schedule, shuffled_batches, train
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.second_look.options import SecondLookOptions
 
@@ -47,16 +47,9 @@ def train_mature_proxy(folder: Path, name: str, seed: int, learnt_from: list[int
     steps = training_steps(len(learnt_from), options)
     batches = shuffled_batches(learnt_from, options.batch_size, steps, seed)
     # Language models in this library run without dropout: training mode would only add its cost to some.
-    _, losses = train(
-        model,
-        parameters,
-        job.pool,
-        batches,
-        linear_schedule(steps, options.learning_rate, rise=steps // 10),
-        max_grad_norm=MAX_GRAD_NORM,
-        in_bfloat16=trained_in_bfloat16(job),
-        name=name,
-    )
+    rates = linear_schedule(steps, options.learning_rate, rise=steps // 10)
+    plan = TrainingPlan(batches, rates, max_grad_norm=MAX_GRAD_NORM, in_bfloat16=trained_in_bfloat16(job), name=name)
+    _, losses = train(model, parameters, job.pool, plan)
     if not math.isfinite(losses[-1]):
         raise ModelError(f"the second look's training ended with a loss of {losses[-1]}: {LOWER}")
     logger.info("%s: %d steps on %d rows, loss %.3f -> %.3f", name, steps, len(learnt_from), losses[0], losses[-1])
