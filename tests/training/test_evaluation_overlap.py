@@ -18,7 +18,6 @@ from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import DataError
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scoring.config import ScoringConfig
 from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training.config import OSTConfig
 from ost_hf.training.trainer import OSTTrainer
@@ -44,7 +43,7 @@ def encoder(text_path: str) -> Encoder:
 
 
 def trainer(text_path: str, folder: Path, eval_dataset: Any, **settings: Any) -> OSTTrainer:
-    defaults: dict[str, Any] = {"train_dataset": POOL, "anchors": ANCHORS, "scoring": ScoringConfig()}
+    defaults: dict[str, Any] = {"train_dataset": POOL, "anchors": ANCHORS, "strategy": "one_step"}
     return OSTTrainer(
         load_model(ModelConfig(text_path)),
         OSTConfig(output_dir=str(folder), max_steps=1, save_strategy="no", use_cpu=True, report_to=[], keep_ratio=1.0),
@@ -70,23 +69,23 @@ def test_a_row_of_an_evaluation_set_in_the_pool_is_refused_and_named(
     evaluation: Any, text_path: str, tmp_path: Path
 ) -> None:
     with pytest.raises(DataError, match=EXACT):
-        trainer(text_path, tmp_path, evaluation)
-    assert not (tmp_path / "ost").exists()
+        trainer(text_path, tmp_path, evaluation).train()
+    assert not (tmp_path / "ost" / "scores").exists()
 
 
 def test_encoded_sets_and_near_copies_are_refused_too(text_path: str, encoder: Encoder, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=EXACT):
-        trainer(text_path, tmp_path, EncodedDataset(Rows(COPY), encoder))
-    near = {"scoring": ScoringConfig(), "duplicates": DuplicatesConfig(near=True)}
+        trainer(text_path, tmp_path, EncodedDataset(Rows(COPY), encoder)).score()
+    near = {"duplicates": DuplicatesConfig(near=True)}
     for evaluation in (SHOUTED, {"clean": CLEAN, "shouted": SHOUTED}):
         with pytest.raises(DataError, match=NEAR):
-            trainer(text_path, tmp_path, evaluation, **near)
+            trainer(text_path, tmp_path, evaluation, **near).score()
 
 
 def test_tokens_are_held_against_tokens(text_path: str, encoder: Encoder, tmp_path: Path) -> None:
     pool, copy, anchors = (tokenised(rows, encoder) for rows in (POOL, COPY, ANCHORS))
     with pytest.raises(DataError, match=EXACT):
-        trainer(text_path, tmp_path, copy, train_dataset=pool, anchors=anchors)
+        trainer(text_path, tmp_path, copy, train_dataset=pool, anchors=anchors).score()
 
 
 @pytest.mark.parametrize(("action", "left"), [("drop", 10), ("report", 12), ("off", 12)])

@@ -1,4 +1,4 @@
-"""OSTTrainer's strategy, and fields of scoring over it."""
+"""What a trainer reads off its arguments before it does anything: strategies, sources, and what cannot be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from ost_hf.data.config import AnchorConfig
 from ost_hf.errors import ConfigError
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scoring.config import ScoringConfig
 from ost_hf.training.config import OSTConfig
 from ost_hf.training.trainer import OSTTrainer
 
@@ -26,10 +25,12 @@ SCORED = {"proxy": "nowhere", "anchors": AnchorConfig("nowhere")}
     [
         ({"strategy": "one_step"}, "strategy says how a pool is scored here"),
         ({"scoring": {}}, "scoring says how a pool is scored here"),
-        ({"strategy": "auto", "scoring": ScoringConfig(), **SCORED}, "leave strategy unset, or give scoring as a dict"),
-        ({"scoring": {"secondlook": True}, **SCORED}, "second_look"),
+        ({"duplicates": {}}, "duplicates says how a pool is scored here"),
+        ({"encoding": {}}, "encoding needs rows to choose"),
+        ({"scoring": {"secondstage": None}, **SCORED}, "second_stage"),
+        ({"scoring": 3, **SCORED}, "scoring must hold fields and values, or be a ScoringConfig, got 3"),
         ({"strategy": "best", **SCORED}, "best"),
-        ({"strategy": "paper", "scoring": {"utility": "relative"}, **SCORED}, "paper's method to the letter"),
+        ({"strategy": "paper", "scoring": {"one_step": {"utility": "relative"}}, **SCORED}, "paper's method to the letter"),
     ],
 )
 def test_strategy_that_cannot_be_is_refused_before_scoring(
@@ -50,7 +51,7 @@ def test_strategy_that_cannot_be_is_refused_before_scoring(
 def test_fields_of_scoring_go_over_those_of_the_strategy(
     pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, vlm_path: str, tmp_path: Path
 ) -> None:
-    OSTTrainer(
+    trainer = OSTTrainer(
         load_model(ModelConfig(vlm_path)),
         OSTConfig(str(tmp_path), use_cpu=True),
         train_dataset=pool_dataset,
@@ -58,9 +59,11 @@ def test_fields_of_scoring_go_over_those_of_the_strategy(
         proxy=ProxyConfig(vlm_path, lora_r=2, warmup_min_steps=2, warmup_batch_size=4),
         anchors=anchor_dataset,
         strategy="paper",
-        scoring={"estimator": "reverse", "sketch_size": 16},
+        scoring={"one_step": {"estimator": "reverse"}, "sketch_size": 16},
     )
+    trainer.score()
     manifest = json.loads((tmp_path / "ost" / "scores" / "manifest.json").read_text())
     scoring = manifest["identity"]["scoring"]
-    got = [scoring[name] for name in ("estimator", "utility", "update_rule", "second_look", "sketch_size")]
-    assert got == ["reverse", "raw", "sgd", False, 16]
+    options = [scoring["one_step"][name] for name in ("estimator", "utility", "update_rule")]
+    assert options == ["reverse", "raw", "sgd"]
+    assert (scoring["second_stage"], scoring["sketch_size"], manifest["strategy"]) == (None, 16, "paper")
