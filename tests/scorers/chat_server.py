@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from loopback import Loopback, QuietHandler
+from scored import build_scorer
 
 from ost_hf.data.encoding import EncodedDataset
-from ost_hf.scorers.base import Score, build_scorer
+from ost_hf.scorers.protocol import Score
 from ost_hf.scoring.config import ScoringConfig
 
 
@@ -121,13 +122,24 @@ class _Handler(QuietHandler):
             self.close_connection = True
 
 
-def options(server: ChatServer | str, **settings: Any) -> ScoringConfig:
-    """A judge that asks a server, or the one at an address, once."""
+def asks(server: ChatServer | str, *, config: Mapping[str, Any] | None = None, **options: Any) -> ScoringConfig:
+    """A judge that asks a server, or the one at an address, once.
+
+    Args:
+        server: The server.
+        config: Fields of ``ScoringConfig``.
+        **options: Options of the judge.
+    """
     url = server if isinstance(server, str) else server.url
-    return ScoringConfig("judge", **{"judge_model": "m", "judge_endpoint": url, "judge_retries": 0, **settings})
+    return judge(config=config, **{"model": "m", "endpoint": url, "retries": 0, **options})
+
+
+def judge(*, config: Mapping[str, Any] | None = None, **options: Any) -> ScoringConfig:
+    """A judge with some options."""
+    return ScoringConfig("judge", sections={"judge": options}, **(config or {}))
 
 
 def judged(config: ScoringConfig, pool: EncodedDataset, rows: list[int] | None = None) -> list[Score]:
     """What the judge says of rows of a pool, or of all."""
-    scorer = build_scorer("judge", config=config, pool=pool)
+    scorer = build_scorer(config, pool=pool)
     return scorer.score([pool.encode(row) for row in (range(len(pool)) if rows is None else rows)])

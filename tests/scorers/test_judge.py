@@ -16,15 +16,18 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chat_server import Answer, Call, ChatServer, judged, options
+from chat_server import Answer, Call, ChatServer, asks, judged
+from scored import build_scorer
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.images import image_file, open_image
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError, RunDirectoryError
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scorers.base import build_scorer
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
+from ost_hf.tables.score_table import ScoreTable
 
 
 def number_of(call: Call) -> int:
@@ -32,6 +35,10 @@ def number_of(call: Call) -> int:
     found = re.search(r"^(\d+) \+ ", call.prompt, re.MULTILINE)
     assert found is not None
     return int(found[1])
+
+
+def scored(run_dir: Path, pool: Rows, model: str, config: ScoringConfig) -> ScoreTable:
+    return score_pool(ScoringRequest(run_dir, pool, None, ProxyConfig(model), config))
 
 
 def test_ratings_become_utilities_and_the_rest_a_status(tmp_path, sums: Rows, text_path: str, monkeypatch) -> None:
@@ -46,8 +53,8 @@ def test_ratings_become_utilities_and_the_rest_a_status(tmp_path, sums: Rows, te
         return f"Rating: 3 would be harsh.\nIt is right.\nRating: {number % 10 + 0.5}"
 
     with ChatServer(answer) as server:
-        config = options(server, judge_api_key_env="JUDGE_KEY", judge_retries=3, part_size=5)
-        table = score_pool(tmp_path / "run", sums, None, ProxyConfig(text_path), config).read()
+        config = asks(server, api_key_env="JUDGE_KEY", retries=3, config={"part_size": 5})
+        table = scored(tmp_path / "run", sums, text_path, config).read()
     records = {record["row"]: record for record in table.to_pylist()}
     assert [records[row]["utility"] for row in range(1, 10)] == [number + 0.5 for number in range(1, 10)]
     assert {records[row]["status"] for row in range(1, 10)} == {"ok"}
@@ -77,22 +84,22 @@ def test_a_run_goes_on_with_another_concurrency_but_not_with_another_prompt(
     tmp_path: Path, sums: Rows, text_path: str, short_prompt: str
 ) -> None:
     with ChatServer(lambda call: "Rating: 5") as server:
-        settings = {"judge_prompt_file": short_prompt, "part_size": 4}
-        score_pool(tmp_path / "run", sums, None, ProxyConfig(text_path), options(server, **settings))
+        settings = {"prompt_file": short_prompt, "config": {"part_size": 4}}
+        scored(tmp_path / "run", sums, text_path, asks(server, **settings))
         next((tmp_path / "run" / "scores").glob("part-*")).unlink()
-        quick = options(server, judge_concurrency=2, judge_timeout=9.0, judge_retries=1, **settings)
-        assert score_pool(tmp_path / "run", sums, None, ProxyConfig(text_path), quick).read()["utility"][0].as_py() == 5
+        quick = asks(server, concurrency=2, timeout=9.0, retries=1, **settings)
+        assert scored(tmp_path / "run", sums, text_path, quick).read()["utility"][0].as_py() == 5
         assert len(server.calls) == len(sums) + 4
         Path(short_prompt).write_text("Rate it: {{ question }}")
-        with pytest.raises(RunDirectoryError, match=r"scoring\.judge_prompt_file was '\w{20}', now '\w{20}'"):
-            score_pool(tmp_path / "run", sums, None, ProxyConfig(text_path), options(server, **settings))
+        with pytest.raises(RunDirectoryError, match=r"scoring\.judge\.prompt_file was '\w{20}', now '\w{20}'"):
+            scored(tmp_path / "run", sums, text_path, asks(server, **settings))
 
 
 def test_scores_do_not_depend_on_batch_or_order(text_pool: EncodedDataset) -> None:
     with ChatServer(lambda call: f"Rating: {number_of(call) % 10 + 1}") as server:
-        whole = judged(options(server), text_pool)
-        turned = judged(options(server, judge_concurrency=3), text_pool, list(range(12))[::-1])
-        alone = [judged(options(server), text_pool, [row])[0] for row in range(3)]
+        whole = judged(asks(server), text_pool)
+        turned = judged(asks(server, concurrency=3), text_pool, list(range(12))[::-1])
+        alone = [judged(asks(server), text_pool, [row])[0] for row in range(3)]
     assert [score.utility for score in whole] == [number % 10 + 1 for number in range(12)]
     assert whole == turned[::-1]
     assert whole[:3] == alone
@@ -107,7 +114,7 @@ def test_requests_of_a_batch_overlap(text_pool: EncodedDataset) -> None:
         return "Rating: 5"
 
     with ChatServer(answer) as server:
-        scores = judged(options(server, judge_concurrency=4), text_pool)
+        scores = judged(asks(server, concurrency=4), text_pool)
     assert {score.utility for score in scores} == {5}
     assert server.most_at_once == 4
 
@@ -118,7 +125,7 @@ def test_a_busy_server_is_asked_again(text_pool: EncodedDataset) -> None:
 
     with ChatServer(answer) as server:
         started = time.perf_counter()
-        scores = judged(options(server, judge_retries=2), text_pool, [0, 1, 2])
+        scores = judged(asks(server, retries=2), text_pool, [0, 1, 2])
         waited = time.perf_counter() - started
     assert [score.utility for score in scores] == [8, 8, 8]
     assert len(server.calls) == 9
@@ -138,7 +145,7 @@ def test_a_busy_server_is_asked_again(text_pool: EncodedDataset) -> None:
 )
 def test_a_request_that_fails_has_a_status_and_no_utility(text_pool: EncodedDataset, answer, detail: str) -> None:
     with ChatServer(lambda call: answer) as server:
-        (score,) = judged(options(server), text_pool, [0])
+        (score,) = judged(asks(server), text_pool, [0])
     assert (score.utility, score.status) == (None, "judge_failed")
     assert re.match(detail, score.detail), score.detail
 
@@ -152,7 +159,7 @@ def test_a_reply_that_takes_too_long_has_a_status(text_pool: EncodedDataset) -> 
         return "Rating: 8"
 
     with ChatServer(answer) as server:
-        scores = judged(options(server, judge_timeout=0.3), text_pool, [0, 1])
+        scores = judged(asks(server, timeout=0.3), text_pool, [0, 1])
         released.set()
     assert [(score.utility, score.status, score.detail) for score in scores] == [
         (None, "judge_failed", "no answer within 0.3 s"),
@@ -162,7 +169,7 @@ def test_a_reply_that_takes_too_long_has_a_status(text_pool: EncodedDataset) -> 
 
 def test_a_reply_that_was_cut_off_says_so(text_pool: EncodedDataset) -> None:
     with ChatServer(lambda call: Answer("Let me think\n about", finish_reason="length")) as server:
-        (score,) = judged(options(server), text_pool, [0])
+        (score,) = judged(asks(server), text_pool, [0])
     assert score.status == "judge_unparsed"
     assert score.detail == "no rating in (cut off after 512 tokens): Let me think about"
 
@@ -175,7 +182,7 @@ def test_what_every_row_would_meet_ends_the_run(text_pool: EncodedDataset, statu
         ChatServer(lambda call: Answer(f"{said} sk-very-secret", status=status)) as server,
         pytest.raises(ModelError, match=message) as caught,
     ):
-        judged(options(server, judge_api_key_env="JUDGE_KEY", judge_retries=3), text_pool)
+        judged(asks(server, api_key_env="JUDGE_KEY", retries=3), text_pool)
     assert "very-secret" not in str(caught.value)
 
 
@@ -183,7 +190,7 @@ def test_a_server_that_is_gone_is_named_once_and_ends_the_run(text_pool: Encoded
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         gone = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
-    scorer = build_scorer("judge", config=options(gone), pool=text_pool)
+    scorer = build_scorer(asks(gone), pool=text_pool)
     batch = [text_pool.encode(row) for row in range(12)]
     for _ in range(2):
         assert {score.status for score in scorer.score(batch)} == {"judge_failed"}
@@ -197,7 +204,7 @@ def test_no_key_of_another_service_is_sent(text_pool: EncodedDataset, monkeypatc
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-openai")
     monkeypatch.setenv("HF_TOKEN", "hf_of_the_hub")
     with ChatServer(lambda call: "Rating: 8") as server:
-        judged(options(server), text_pool, [0])
+        judged(asks(server), text_pool, [0])
     assert server.headers_of_probes
     sent = str([*server.headers_of_probes, *(call.headers for call in server.calls)])
     assert "sk-of-openai" not in sent
@@ -207,18 +214,18 @@ def test_no_key_of_another_service_is_sent(text_pool: EncodedDataset, monkeypatc
 def test_a_missing_key_is_an_error(text_pool: EncodedDataset, monkeypatch) -> None:
     monkeypatch.delenv("JUDGE_KEY", raising=False)
     with pytest.raises(ConfigError, match=r"the environment variable JUDGE_KEY, .*, is not set"):
-        judged(options("http://127.0.0.1:9/v1", judge_api_key_env="JUDGE_KEY"), text_pool)
+        judged(asks("http://127.0.0.1:9/v1", api_key_env="JUDGE_KEY"), text_pool)
 
 
 def test_a_missing_client_is_an_error(text_pool: EncodedDataset, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigError, match=r"needs OpenAI's client: pip install 'ost-hf\[judge\]'"):
-        judged(options("http://127.0.0.1:9/v1"), text_pool)
+        judged(asks("http://127.0.0.1:9/v1"), text_pool)
 
 
 def test_images_arrive_as_data_urls(pool: EncodedDataset) -> None:
     with ChatServer(lambda call: "Rating: 8") as server:
-        judged(options(server), pool, [0, 1])
+        judged(asks(server), pool, [0, 1])
     assert len(server.calls) == 2
     by_prompt = {call.prompt: call for call in server.calls}
     for row in (0, 1):

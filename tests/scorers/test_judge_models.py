@@ -17,13 +17,12 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chat_server import judged, options
+from chat_server import asks, judge, judged
+from scored import build_scorer
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.images import open_image
 from ost_hf.errors import ModelError
-from ost_hf.scorers.base import build_scorer
-from ost_hf.scoring.config import ScoringConfig
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +55,9 @@ def served(plain_path: str) -> Iterator[str]:
 def test_a_served_model_and_the_same_one_here_say_the_same(
     served: str, plain_path: str, text_pool: EncodedDataset, short_prompt: str
 ) -> None:
-    settings = {"judge_model": plain_path, "judge_prompt_file": short_prompt, "judge_max_tokens": 8}
-    there = judged(options(served, **settings), text_pool, [0, 1, 2])
-    here = judged(ScoringConfig("judge", **settings), text_pool, [0, 1, 2])
+    settings = {"model": plain_path, "prompt_file": short_prompt, "max_tokens": 8}
+    there = judged(asks(served, **settings), text_pool, [0, 1, 2])
+    here = judged(judge(**settings), text_pool, [0, 1, 2])
     # The model is untrained: what it says is no rating, and is reported as that.
     for one, other in zip(there, here, strict=True):
         assert (one.utility, one.status) == (other.utility, other.status) == (None, "judge_unparsed")
@@ -69,7 +68,7 @@ def test_a_served_model_and_the_same_one_here_say_the_same(
 
 def test_a_request_that_the_served_model_cannot_take_has_a_status(served: str, text_pool: EncodedDataset) -> None:
     # This server holds one model and answers 400 to every other name.
-    (score,) = judged(options(served, judge_model="another"), text_pool, [0])
+    (score,) = judged(asks(served, model="another"), text_pool, [0])
     assert score.status == "judge_failed"
     assert score.detail.startswith("HTTP 400 ")
 
@@ -79,8 +78,8 @@ def test_a_local_model_that_sees_rates_rows_with_images(
 ) -> None:
     # The tiny Qwen3-VL knows sums and nothing else: its answer serves as the rating.
     Path(short_prompt).write_text("{{ question.replace('[image 1]', '').strip() }}")
-    settings = {"judge_pattern": r"answer: (\d+)", "judge_lowest": 0.0, "judge_highest": 99.0}
-    config = ScoringConfig("judge", judge_model=vlm_path, judge_prompt_file=short_prompt, **settings)
+    settings = {"pattern": r"answer: (\d+)", "lowest": 0.0, "highest": 99.0}
+    config = judge(model=vlm_path, prompt_file=short_prompt, **settings)
     batch = [0, 1, 2, 3]
     scores = judged(config, pool, batch)
     model = transformers.AutoModelForImageTextToText.from_pretrained(vlm_path)
@@ -106,10 +105,10 @@ def _seen(pool: EncodedDataset, row: int) -> list[dict[str, Any]]:
 
 
 def test_what_a_local_model_cannot_read_has_a_status(pool: EncodedDataset, text_pool, text_path: str, short_prompt):
-    (blind,) = judged(ScoringConfig("judge", judge_model=text_path, judge_prompt_file=short_prompt), pool, [0])
+    (blind,) = judged(judge(model=text_path, prompt_file=short_prompt), pool, [0])
     assert (blind.utility, blind.status) == (None, "judge_failed")
-    assert blind.detail == "the row has images, and scoring.judge_model reads text only"
-    (long,) = judged(ScoringConfig("judge", judge_model=text_path), text_pool, [0])
+    assert blind.detail == "the row has images, and scoring.judge.model reads text only"
+    (long,) = judged(judge(model=text_path), text_pool, [0])
     assert (long.utility, long.status) == (None, "judge_failed")
     assert re.fullmatch(r"a prompt of \d+ tokens and a reply of 512 exceed the model's 512", long.detail)
 
@@ -120,4 +119,4 @@ def test_a_local_model_without_a_chat_template_is_refused(tmp_path: Path, text_p
     tokenizer.chat_template = None
     tokenizer.save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="has no chat template: name a model that follows instructions"):
-        build_scorer("judge", config=ScoringConfig("judge", judge_model=str(tmp_path)), pool=text_pool)
+        build_scorer(judge(model=str(tmp_path)), pool=text_pool)

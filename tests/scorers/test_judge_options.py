@@ -7,19 +7,26 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import jinja2
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from chat_server import options
+from chat_server import asks
+from scored import build_scorer
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
-from ost_hf.scorers.base import build_scorer
-from ost_hf.scorers.judge.scorer import read_rating
-from ost_hf.scorers.prompts import Conversation, Turn, load_prompt, named_model, read_conversation, render, scale_of
-from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scorers.deita.options import DeitaOptions
+from ost_hf.scorers.judge.options import JudgeOptions
+from ost_hf.scorers.judge.scorer import read_rating, scale_of
+from ost_hf.scorers.prompt_files import load_prompt
+from ost_hf.scorers.prompts import Conversation, Turn, named_model, read_conversation, render
+
+
+def judges_prompt(options: JudgeOptions) -> jinja2.Template:
+    return load_prompt("judge", options, "prompt_file", scale_of(options))
 
 
 def test_the_prompt_holds_the_whole_conversation(pool_dataset: datasets.Dataset) -> None:
@@ -48,8 +55,8 @@ def test_the_prompt_holds_the_whole_conversation(pool_dataset: datasets.Dataset)
         ("sunny", "Sunny."),
     ]
     assert read_conversation(example, mark_images=False).turns[0].question == "What is this?"
-    config = ScoringConfig()
-    prompt = render(load_prompt(config, "judge_prompt_file"), shown, shown.turns[-1], **scale_of(config))
+    options = JudgeOptions()
+    prompt = render(judges_prompt(options), shown, shown.turns[-1], **scale_of(options))
     for text in ("Be brief.", *(text for turn in shown.turns for text in (turn.question, turn.answer))):
         assert text in prompt
     assert prompt.endswith("in this form:\nRating: 7")
@@ -59,16 +66,16 @@ def test_the_prompt_holds_the_whole_conversation(pool_dataset: datasets.Dataset)
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{{ question }", "scoring.judge_prompt_file is not valid Jinja, line 1"),
+        ("{{ question }", "scoring.judge.prompt_file is not valid Jinja, line 1"),
         ("{{ prompt }} {{ answer }}", "asks for prompt; there are: answer, highest, lowest, question, system, turns"),
-        (None, "scoring.judge_prompt_file: there is no file "),
+        (None, "scoring.judge.prompt_file: there is no file "),
     ],
 )
 def test_a_prompt_that_cannot_be_used_is_refused(tmp_path: Path, text: str | None, message: str) -> None:
     if text is not None:
         (tmp_path / "prompt.jinja").write_text(text)
     with pytest.raises(ConfigError, match=message):
-        load_prompt(ScoringConfig(judge_prompt_file=str(tmp_path / "prompt.jinja")), "judge_prompt_file")
+        judges_prompt(JudgeOptions(prompt_file=str(tmp_path / "prompt.jinja")))
 
 
 def test_tokenised_rows_are_refused(text_pool: EncodedDataset, text_path: str) -> None:
@@ -77,7 +84,7 @@ def test_tokenised_rows_are_refused(text_pool: EncodedDataset, text_path: str) -
     rows = Rows(datasets.Dataset.from_dict(table))
     object.__setattr__(rows.config, "tokenizer", text_path)
     with pytest.raises(DataError, match="scorer 'judge' reads text, but the pool's rows are input_ids and labels"):
-        build_scorer("judge", config=options("http://127.0.0.1:9/v1"), pool=EncodedDataset(rows, text_pool.encoder))
+        build_scorer(asks("http://127.0.0.1:9/v1"), pool=EncodedDataset(rows, text_pool.encoder))
 
 
 @pytest.mark.parametrize(
@@ -103,7 +110,7 @@ def test_tokenised_rows_are_refused(text_pool: EncodedDataset, text_path: str) -
     ],
 )
 def test_only_a_line_with_a_rating_counts(reply: str, rating: float | None) -> None:
-    assert read_rating(reply, ScoringConfig()) == rating
+    assert read_rating(reply, JudgeOptions()) == rating
 
 
 # Lowest, highest, and the levels between them in the default prompt.
@@ -113,49 +120,49 @@ SCALES = [(1.0, 10.0, "7", "4"), (1.0, 5.0, "4", "2"), (0.0, 100.0, "67", "33"),
 
 @pytest.mark.parametrize(("lowest", "highest", "upper", "lower"), SCALES)
 def test_the_default_prompt_and_pattern_go_by_the_scale(lowest, highest, upper: str, lower: str) -> None:
-    config = ScoringConfig(judge_lowest=lowest, judge_highest=highest)
+    options = JudgeOptions(lowest=lowest, highest=highest)
     turn = Turn("q", "a")
-    prompt = render(load_prompt(config, "judge_prompt_file"), Conversation("", [turn]), turn, **scale_of(config))
+    prompt = render(judges_prompt(options), Conversation("", [turn]), turn, **scale_of(options))
     assert f"from {lowest:g} to {highest:g}:\n{highest:g} " in prompt
     for level in (upper, lower, f"{lowest:g}"):
         assert f"\n{level} " in prompt
     assert f"gets less than {lower}." in prompt
     assert prompt.endswith(f"\nRating: {upper}")
-    assert read_rating(prompt, config) == float(upper)
+    assert read_rating(prompt, options) == float(upper)
     for rating in (upper, lower, f"{lowest:g}", f"{highest:g}"):
-        assert read_rating(f"Rating: {rating}", config) == float(rating)
-        assert read_rating(f"**Rating:** {rating} / {highest:g}.", config) == float(rating)
-        assert read_rating(f"Rating: {rating}/{highest:.1f}", config) == float(rating)
-        assert read_rating(f"Rating: {rating}/{highest + 1:g}", config) is None
-        assert read_rating(f"Rating: {rating}\nRating: {rating}/{highest * 10:g}", config) is None
-    assert read_rating(f"Rating: {highest + 1:g}", config) is None
-    assert read_rating(f"Rating: {lowest - 1:g}", config) is None
+        assert read_rating(f"Rating: {rating}", options) == float(rating)
+        assert read_rating(f"**Rating:** {rating} / {highest:g}.", options) == float(rating)
+        assert read_rating(f"Rating: {rating}/{highest:.1f}", options) == float(rating)
+        assert read_rating(f"Rating: {rating}/{highest + 1:g}", options) is None
+        assert read_rating(f"Rating: {rating}\nRating: {rating}/{highest * 10:g}", options) is None
+    assert read_rating(f"Rating: {highest + 1:g}", options) is None
+    assert read_rating(f"Rating: {lowest - 1:g}", options) is None
 
 
 def test_a_prompt_and_a_pattern_of_ones_own_may_leave_the_scale_unnamed(tmp_path: Path) -> None:
     file = tmp_path / "prompt.jinja"
     pattern = r"(\d+) of (\d+)"
-    config = ScoringConfig(judge_prompt_file=str(file), judge_pattern=pattern, judge_highest=5.0)
+    options = JudgeOptions(prompt_file=str(file), pattern=pattern, highest=5.0)
     turn = Turn("q", "a")
     for text, rendered in (("{{ question }}?", "q?"), ("{{ lowest }} to {{ highest }}", "1 to 5")):
         file.write_text(text)
-        prompt = load_prompt(config, "judge_prompt_file")
-        assert render(prompt, Conversation("", [turn]), turn, **scale_of(config)) == rendered
-    assert read_rating("4 of 7", config) == 4
-    named = ScoringConfig(judge_pattern=pattern.replace("of (", "of (?P<highest>"), judge_highest=5.0)
+        prompt = judges_prompt(options)
+        assert render(prompt, Conversation("", [turn]), turn, **scale_of(options)) == rendered
+    assert read_rating("4 of 7", options) == 4
+    named = JudgeOptions(pattern=pattern.replace("of (", "of (?P<highest>"), highest=5.0)
     assert [read_rating(reply, named) for reply in ("4 of 5", "4 of 7")] == [4, None]
 
 
 def test_raters_with_a_scale_of_their_own_are_not_given_the_judges(tmp_path: Path) -> None:
     (tmp_path / "prompt.jinja").write_text("{{ question }} {{ highest }}")
-    config = ScoringConfig(deita_quality_prompt_file=str(tmp_path / "prompt.jinja"))
+    options = DeitaOptions(quality_prompt_file=str(tmp_path / "prompt.jinja"))
     with pytest.raises(ConfigError, match=r"asks for highest; there are: answer, question, system, turns$"):
-        load_prompt(config, "deita_quality_prompt_file")
+        load_prompt("deita", options, "quality_prompt_file")
 
 
 @pytest.mark.parametrize(("pattern", "reply"), [("score (.*)", "score high"), ("(a)?b", "b"), ("(.*)", "nan")])
 def test_a_pattern_that_finds_no_number_gives_no_rating(pattern: str, reply: str) -> None:
-    assert read_rating(reply, ScoringConfig(judge_pattern=pattern)) is None
+    assert read_rating(reply, JudgeOptions(pattern=pattern)) is None
 
 
 def test_a_model_can_be_pinned_by_its_name(tmp_path: Path) -> None:
@@ -168,24 +175,24 @@ def test_a_model_can_be_pinned_by_its_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"judge_model": None}, "scorer 'judge' needs scoring.judge_model"),
-        ({"judge_pattern": "("}, "scoring.judge_pattern is no regular expression"),
-        ({"judge_pattern": r"\d"}, "scoring.judge_pattern needs a group around the rating"),
-        ({"judge_lowest": 5.0, "judge_highest": 5.0}, r"scoring.judge_highest must be a number > 5.0, got 5.0"),
-        ({"judge_max_tokens": 0}, "scoring.judge_max_tokens must be an integer >= 1"),
-        ({"judge_concurrency": 0}, "scoring.judge_concurrency must be an integer >= 1"),
-        ({"judge_timeout": 0}, "scoring.judge_timeout must be a number > 0"),
-        ({"judge_retries": -1}, "scoring.judge_retries must be an integer >= 0"),
-        ({"judge_endpoint": "localhost:8000/v1"}, "scoring.judge_endpoint must be a base URL such as"),
-        ({"judge_endpoint": "https://me:secret@host/v1"}, "must hold no password and no query"),
-        ({"judge_endpoint": "https://host/v1?key=secret"}, "must hold no password and no query"),
-        ({"judge_endpoint": "https://host/v1/chat/completions"}, "leave out what follows it"),
-        ({"judge_api_key_env": "KEY", "judge_endpoint": None}, "names a key, but there is no scoring.judge_endpoint"),
-        ({"judge_api_key_env": "sk-secret"}, "must be the name of an environment variable in capitals"),
-        ({"judge_api_key_env": "hf_secret"}, "must be the name of an environment variable in capitals"),
+        ({"model": None}, "scorer 'judge' needs scoring.judge.model"),
+        ({"pattern": "("}, "scoring.judge.pattern is no regular expression"),
+        ({"pattern": r"\d"}, "scoring.judge.pattern needs a group around the rating"),
+        ({"lowest": 5.0, "highest": 5.0}, r"scoring.judge.highest must be a number > 5.0, got 5.0"),
+        ({"max_tokens": 0}, "scoring.judge.max_tokens must be an integer >= 1"),
+        ({"concurrency": 0}, "scoring.judge.concurrency must be an integer >= 1"),
+        ({"timeout": 0}, "scoring.judge.timeout must be a number > 0"),
+        ({"retries": -1}, "scoring.judge.retries must be an integer >= 0"),
+        ({"endpoint": "localhost:8000/v1"}, "scoring.judge.endpoint must be a base URL such as"),
+        ({"endpoint": "https://me:secret@host/v1"}, "must hold no password and no query"),
+        ({"endpoint": "https://host/v1?key=secret"}, "must hold no password and no query"),
+        ({"endpoint": "https://host/v1/chat/completions"}, "leave out what follows it"),
+        ({"api_key_env": "KEY", "endpoint": None}, "names a key, but there is no scoring.judge.endpoint"),
+        ({"api_key_env": "sk-secret"}, "must be the name of an environment variable in capitals"),
+        ({"api_key_env": "hf_secret"}, "must be the name of an environment variable in capitals"),
     ],
 )
 def test_options_are_checked_and_secrets_not_repeated(settings, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        options("http://127.0.0.1:9/v1", **settings)
+        asks("http://127.0.0.1:9/v1", **settings)
     assert "secret" not in str(caught.value)
