@@ -16,9 +16,8 @@ import torch
 from safetensors.torch import load_file
 
 from ost_hf.data.config import EncodingConfig
-from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
-from ost_hf.doctor.second_look_cost import planned_passes, planned_trainings
 from ost_hf.errors import ConfigError, ModelError
 from ost_hf.evidence.conformal import conformal_p, small_up_to
 from ost_hf.evidence.late_loss import late_loss
@@ -26,16 +25,20 @@ from ost_hf.evidence.nonconformity import nonconformity
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.training import train
-from ost_hf.scorers.perplexity import LossScorer
-from ost_hf.scoring.anchor_scores import read_anchor_scores
+from ost_hf.scorers.losses import LossScorer
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
+from ost_hf.scoring.second_look.cost import planned_passes, planned_trainings
+from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import load_mature_proxy, train_mature_proxy, training_steps
 from ost_hf.scoring.second_look.rounds import FOLDS, best_rows, fold, not_corrupted
+from ost_hf.tables.anchor_table import read_anchor_scores
+from ost_hf.tables.columns import TableRows
 from ost_hf.tables.score_table import ScoreTable
 
-SETTINGS = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "second_look_epochs": 0.1}
+OPTIONS = SecondLookOptions(min_steps=4, batch_size=6, epochs=0.1, learning_rate=1e-3)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +46,31 @@ def proxy_config(vlm_path: str) -> ProxyConfig:
     return ProxyConfig(vlm_path, warmup_fraction=0.1, warmup_min_steps=3, warmup_learning_rate=1e-3)
 
 
-def scoring(**settings: object) -> ScoringConfig:
-    return ScoringConfig(**{**SETTINGS, "second_look_learning_rate": 1e-3, **settings})
+def scoring(utility: str = "mean_cosine", part_size: int = 512, **options: object) -> ScoringConfig:
+    """A second look with other options than ``OPTIONS``."""
+    sections = {"one_step": {"utility": utility}, "second_look": replace(OPTIONS, **options)}
+    return ScoringConfig(second_stage="second_look", sections=sections, part_size=part_size)
 
 
 @pytest.fixture(scope="module")
-def scored(tmp_path_factory: pytest.TempPathFactory, pool_dataset, anchor_dataset, proxy_config) -> Path:
+def request_for(pool_dataset, anchor_dataset, proxy_config):
+    """Asks for the pool's scores in a folder."""
+
+    def make(folder: Path, config: ScoringConfig, pool=pool_dataset, anchors=anchor_dataset) -> ScoringRequest:
+        return ScoringRequest(folder, Rows(pool), Rows(anchors), proxy_config, config)
+
+    return make
+
+
+def job_of(pool: EncodedDataset, proxy: ProxyConfig, config: ScoringConfig) -> ScoringJob:
+    """What proxies are trained and asked for, without a table."""
+    return ScoringJob(pool, None, proxy, ScoreTable("none"), {}, config, Path("none"))
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory, request_for) -> Path:
     folder = tmp_path_factory.mktemp("second_look")
-    score_pool(folder, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
+    score_pool(request_for(folder, scoring(part_size=16)))
     return folder
 
 
@@ -59,6 +79,11 @@ def test_every_row_has_both_looks(scored: Path, pool_dataset, anchor_dataset) ->
     assert [row["row"] for row in table] == list(range(len(pool_dataset)))
     assert all(-1 <= row["utility"] <= 1 and row["late_loss"] > 0 for row in table)
     assert all(1 / (len(anchor_dataset) + 1) <= row["corrupted_p"] <= 1 for row in table)
+
+
+def losses_of(models: list, processor, rows: list[Encoded]) -> list[float]:
+    """Late losses of rows under models together."""
+    return LossScorer(partial(late_loss, models), processor, ScoringConfig()).score(rows)["loss"].tolist()
 
 
 def p_values(table: ScoreTable, losses: list[float], anchor_losses: list[list[float]], pool_dataset) -> list[float]:
@@ -76,23 +101,22 @@ def p_values(table: ScoreTable, losses: list[float], anchor_losses: list[list[fl
 def test_p_values_are_those_of_the_stored_losses_and_utilities(scored: Path, pool_dataset, anchor_dataset) -> None:
     table = ScoreTable(scored / "scores")
     whole, second_look = table.read(), table.manifest()["second_look"]
-    assert second_look["utility_weight"] == ScoringConfig().second_look_utility_weight == 0.25
+    assert second_look["utility_weight"] == SecondLookOptions().utility_weight == 0.25
     # What a table says of itself where the anchors' own scores are not at hand.
-    assert whole.schema.metadata[b"corrupted_p_anchors"] == b"%d" % len(anchor_dataset)
+    assert whole["p_value_anchors"].to_pylist() == [len(anchor_dataset)] * len(whole)
     expected = p_values(table, whole["late_loss"].to_pylist(), second_look["anchor_losses"], pool_dataset)
     assert whole["corrupted_p"].to_pylist() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
-    ("settings", "count"), [({"utility": "raw"}, 6), ({"second_look_utility_weight": 0.0}, 6), ({}, 2), ({}, 1)]
+    ("settings", "count"), [({"utility": "raw"}, 6), ({"utility_weight": 0.0}, 6), ({}, 2), ({}, 1)]
 )
 def test_without_utilities_of_anchors_or_weight_p_values_are_of_losses_alone(
-    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, settings: dict, count: int
+    tmp_path: Path, pool_dataset, anchor_dataset, request_for, settings: dict, count: int
 ) -> None:
     """Of two anchors each has the other's cosine: utilities that do not differ."""
-    config = scoring(**settings, second_look_rounds=1)
-    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset.select(range(count))), proxy_config, config)
-    table = ScoreTable(tmp_path / "scores")
+    config = scoring(**settings, rounds=1)
+    table = score_pool(request_for(tmp_path, config, anchors=anchor_dataset.select(range(count))))
     second_look, hashes = table.manifest()["second_look"], Rows(pool_dataset).content_hashes
     assert second_look["utility_weight"] == 0
     for row in table.read().to_pylist():
@@ -100,9 +124,7 @@ def test_without_utilities_of_anchors_or_weight_p_values_are_of_losses_alone(
         assert row["corrupted_p"] == pytest.approx(conformal_p([row["late_loss"]], losses)[0])
 
 
-def test_a_killed_run_ends_with_the_same_table(
-    tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config
-) -> None:
+def test_a_killed_run_ends_with_the_same_table(tmp_path: Path, scored: Path, anchor_dataset, request_for) -> None:
     shutil.copytree(scored, tmp_path / "run")
     whole = ScoreTable(scored / "scores").read()
     for part in list((tmp_path / "run" / "scores").glob("part-*"))[1:]:
@@ -110,7 +132,7 @@ def test_a_killed_run_ends_with_the_same_table(
     # One part of each round: proxies are trained again, the later rounds' on what the one before found.
     for number in (1, 2, 3):
         next((tmp_path / "run" / "scores" / "second_look" / f"round-{number}").glob("part-*")).unlink()
-    score_pool(tmp_path / "run", Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
+    score_pool(request_for(tmp_path / "run", scoring(part_size=16)))
     again = ScoreTable(tmp_path / "run" / "scores").read()
     assert again["example_id"] == whole["example_id"]
     np.testing.assert_allclose(again["late_loss"].to_numpy(), whole["late_loss"].to_numpy(), rtol=1e-4)
@@ -120,25 +142,25 @@ def test_a_killed_run_ends_with_the_same_table(
 
 
 def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
-    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, pool_dataset, request_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are noted where they are trained on and where they are asked about; copies share a half."""
     doubled = datasets.concatenate_datasets([pool_dataset.select(range(20))] * 2)
     trained: list[set[str]] = []
     asked: list[set[str]] = []
 
-    def noting_train(model, parameters, rows, batches, *arguments, **named):
-        trained.append({rows.rows.content_hashes[row] for batch in batches for row in batch})
-        return train(model, parameters, rows, batches, *arguments, **named)
+    def noting_train(model, parameters, rows, plan):
+        trained.append({rows.rows.content_hashes[row] for batch in plan.batches for row in batch})
+        return train(model, parameters, rows, plan)
 
-    def noting_run(scorer, pool, table, rows, *arguments):
+    def noting_run(scorer, job, rows, table):
         if isinstance(scorer, LossScorer):
-            asked.append({pool.rows.content_hashes[row] for row in rows})
-        return run_scorer(scorer, pool, table, rows, *arguments)
+            asked.append({job.pool.rows.content_hashes[row] for row in rows})
+        return run_scorer(scorer, job, rows, table)
 
     monkeypatch.setattr("ost_hf.scoring.second_look.proxies.train", noting_train)
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.run_scorer", noting_run)
-    score_pool(tmp_path, Rows(doubled), Rows(anchor_dataset), proxy_config, scoring())
+    score_pool(request_for(tmp_path, scoring(), pool=doubled))
     assert len(trained) == len(asked) == 6  # three rounds of two
     for learnt, questions in zip(trained, asked, strict=True):
         assert learnt
@@ -149,11 +171,9 @@ def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
     assert len(asked[0] | asked[1]) == len(asked[2] | asked[3]) == len(asked[4] | asked[5]) == 20
 
 
-def test_a_training_that_diverges_is_named(tmp_path: Path, pool_dataset, anchor_dataset, proxy_config) -> None:
-    with pytest.raises(ModelError, match=r"lower scoring\.second_look_learning_rate"):
-        score_pool(
-            tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_learning_rate=1e30)
-        )
+def test_a_training_that_diverges_is_named(tmp_path: Path, request_for) -> None:
+    with pytest.raises(ModelError, match=r"lower scoring\.second_look\.learning_rate"):
+        score_pool(request_for(tmp_path, scoring(learning_rate=1e30)))
 
 
 def test_best_rows_do_not_depend_on_order() -> None:
@@ -199,7 +219,13 @@ def test_rows_that_are_not_corrupted_are_learnt_from_and_at_least_a_tenth() -> N
 
 
 def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
-    tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config, processor, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    scored: Path,
+    pool_dataset,
+    proxy_config,
+    request_for,
+    processor,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Killed while the last proxies looked: what they learnt is not learnt again."""
     whole = ScoreTable(scored / "scores").read()
@@ -210,7 +236,7 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
 
     with monkeypatch.context() as patched:
         patched.setattr("ost_hf.scoring.second_look.rounds.remove_mature_proxy", keep)
-        score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
+        score_pool(request_for(tmp_path, scoring(part_size=16)))
     # Of the first round, which no later one asks; then each half's of the second and the third.
     assert [f"{path.parent.name}/{path.name}" for path in kept] == [
         "round-1/proxy-0", "round-1/proxy-1",
@@ -219,13 +245,11 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     ]  # fmt: skip
     # What counts is the losses under both later proxies together.
     pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
-    models = [load_mature_proxy(path, proxy_config, scoring()) for path in kept[2:4]]
+    models = [load_mature_proxy(path, job_of(pool, proxy_config, scoring())) for path in kept[2:4]]
     asked = [row for row, content in enumerate(pool.rows.content_hashes) if fold(content, seed=0) == 1]
-    scores = LossScorer(partial(late_loss, models), processor, ScoringConfig()).score(
-        [pool.encode(row) for row in asked]
-    )
+    losses = losses_of(models, processor, [pool.encode(row) for row in asked])
     in_table = whole.sort_by("row")["late_loss"].to_numpy()[asked]
-    np.testing.assert_allclose([score.loss for score in scores], in_table, rtol=1e-4)
+    np.testing.assert_allclose(losses, in_table, rtol=1e-4)
 
     for part in (tmp_path / "scores").glob("part-*"):
         part.unlink()
@@ -236,78 +260,77 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
         raise AssertionError("trained again")
 
     monkeypatch.setattr("ost_hf.scoring.second_look.proxies.train", no_train)
-    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(part_size=16))
+    score_pool(request_for(tmp_path, scoring(part_size=16)))
     again = ScoreTable(tmp_path / "scores").read()
     np.testing.assert_allclose(again["late_loss"].to_numpy(), whole["late_loss"].to_numpy(), rtol=1e-4)
     assert not any(path.exists() for path in kept[2:])
 
 
 def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
-    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, request_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     learnt: list[list[int]] = []
 
-    def noting(folder, name, seed, learnt_from, *arguments):
+    def noting(folder, name, seed, learnt_from, job):
         learnt.append(learnt_from)
-        train_mature_proxy(folder, name, seed, learnt_from, *arguments)
+        train_mature_proxy(folder, name, seed, learnt_from, job)
 
-    def losing(scorer, pool, table, rows, *arguments):
-        run_scorer(scorer, pool, table, [row for row in rows if row != 3], *arguments)
+    def losing(scorer, job, rows, table):
+        run_scorer(scorer, job, [row for row in rows if row != 3], table)
         if 3 in rows and table.folder.name == "round-1":
-            record = {"row": 3, "example_id": pool.rows.example_ids[3], "status": "non_finite", "detail": "lost"}
-            table.write_part([{**record, "utility": None, "loss": None}])
+            lost = TableRows()
+            lost.begin(job.pool.rows.example_ids[3], 3, 0, "non_finite", "lost")
+            table.write_part(lost.table())
         elif 3 in rows:
-            run_scorer(scorer, pool, table, [3], *arguments)
+            run_scorer(scorer, job, [3], table)
 
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.train_mature_proxy", noting)
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.run_scorer", losing)
-    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_share=1.0))
+    score_pool(request_for(tmp_path, scoring(share=1.0)))
     assert sum(3 in rows for rows in learnt[:2]) == 1
     assert not any(3 in rows for rows in learnt[2:4])
     assert ScoreTable(tmp_path / "scores").read().to_pylist()[3]["late_loss"] > 0
 
 
-def test_one_round_is_what_the_first_of_three_is(
-    tmp_path: Path, scored: Path, pool_dataset, anchor_dataset, proxy_config
-) -> None:
-    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, scoring(second_look_rounds=1))
+def test_one_round_is_what_the_first_of_three_is(tmp_path: Path, scored: Path, request_for) -> None:
+    score_pool(request_for(tmp_path, scoring(rounds=1)))
     one = ScoreTable(tmp_path / "scores").read().sort_by("row")
     first = ScoreTable(scored / "scores" / "second_look" / "round-1").read(complete=False).sort_by("row")
     np.testing.assert_allclose(one["late_loss"].to_numpy(), first["loss"].to_numpy(), rtol=1e-4)
-    with pytest.raises(ConfigError, match="second_look_rounds"):
-        scoring(second_look_rounds=0)
+    with pytest.raises(ConfigError, match=r"second_look\.rounds"):
+        scoring(rounds=0)
 
 
 @pytest.mark.parametrize(("rounds", "asked"), [(1, 1), (2, 1), (4, 3)])
 def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
-    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config, monkeypatch: pytest.MonkeyPatch, rounds: int, asked: int
+    tmp_path: Path, pool_dataset, request_for, monkeypatch: pytest.MonkeyPatch, rounds: int, asked: int
 ) -> None:
     together: list[list[str]] = []
 
-    def noting(scorer, pool, table, rows, *arguments):
+    def noting(scorer, job, rows, table):
         if isinstance(scorer, LossScorer):
             together.append(loaded.copy())
             loaded.clear()
-        return run_scorer(scorer, pool, table, rows, *arguments)
+        return run_scorer(scorer, job, rows, table)
 
     loaded: list[str] = []
 
-    def loading(folder: Path, *arguments):
+    def loading(folder: Path, job: ScoringJob):
         loaded.append(folder.parent.name)
-        return load_mature_proxy(folder, *arguments)
+        return load_mature_proxy(folder, job)
 
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.run_scorer", noting)
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.load_mature_proxy", loading)
     # Nothing is found corrupted: the plan that the doctor's seconds are of.
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.small_up_to", lambda anchors: -1.0)
-    config = scoring(second_look_rounds=rounds, second_look_epochs=1.0)
-    table = score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
-    assert sum(map(len, together)) == len(FOLDS) * planned_passes(config)
+    options = replace(OPTIONS, rounds=rounds, epochs=1.0)
+    table = score_pool(request_for(tmp_path, scoring(rounds=rounds, epochs=1.0)))
+    assert sum(map(len, together)) == len(FOLDS) * planned_passes(options)
     learnt_from = [rows for done in table.manifest()["second_look"]["rounds"] for rows in done["rows_trained_on"]]
-    trainings, steps = planned_trainings(len(pool_dataset), config)
+    trainings, steps = planned_trainings(len(pool_dataset), options)
     assert len(learnt_from) == trainings
     # Halves are drawn, and one has a few rows more than the other.
-    assert abs(sum(training_steps(rows, config) for rows in learnt_from) - steps) <= trainings
+    assert abs(sum(training_steps(rows, options) for rows in learnt_from) - steps) <= trainings
     assert len(together) == 2 * rounds
     assert together[-1] == together[-2] == [f"round-{number}" for number in range(rounds - asked + 1, rounds + 1)]
     assert not list((tmp_path / "scores").rglob("proxy-*"))
@@ -319,10 +342,10 @@ def test_a_proxy_is_read_as_it_was_trained(
 ) -> None:
     trained: list[float] = []
     pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
-    rows, config = [pool.encode(row) for row in range(4)], scoring(second_look_trainable=trainable)
+    rows, job = [pool.encode(row) for row in range(4)], job_of(pool, proxy_config, scoring(trainable=trainable))
 
-    def losses(model) -> list[float | None]:
-        return [score.loss for score in LossScorer(partial(late_loss, [model.eval()]), processor, config).score(rows)]
+    def losses(model) -> list[float]:
+        return losses_of([model.eval()], processor, rows)
 
     def noting(model, *arguments, **named):
         result = train(model, *arguments, **named)
@@ -330,11 +353,10 @@ def test_a_proxy_is_read_as_it_was_trained(
         return result
 
     monkeypatch.setattr("ost_hf.scoring.second_look.proxies.train", noting)
-    train_mature_proxy(tmp_path / "proxy", "proxy", 0, list(range(20)), pool, proxy_config, config)
-    read = losses(load_mature_proxy(tmp_path / "proxy", proxy_config, config))
+    train_mature_proxy(tmp_path / "proxy", "proxy", 0, list(range(20)), job)
+    read = losses(load_mature_proxy(tmp_path / "proxy", job))
     np.testing.assert_allclose(read, trained, rtol=1e-5)
-    untrained = LossScorer(partial(late_loss, [load_model(proxy_config).eval()]), processor, config).score(rows)
-    assert not np.allclose(read, [score.loss for score in untrained], rtol=1e-3)
+    assert not np.allclose(read, losses(load_model(proxy_config)), rtol=1e-3)
 
 
 def test_a_proxy_of_bfloat16_is_trained_in_mixed_precision_and_asked_in_bfloat16(
@@ -342,17 +364,15 @@ def test_a_proxy_of_bfloat16_is_trained_in_mixed_precision_and_asked_in_bfloat16
 ) -> None:
     pool = EncodedDataset(Rows(pool_dataset), Encoder(processor, EncodingConfig()))
     rows, losses = [pool.encode(row) for row in range(20)], {}
-    config = scoring(second_look_epochs=3.0)
     for dtype in ("float32", "bfloat16"):
-        proxy, folder = replace(proxy_config, dtype=dtype), tmp_path / dtype
-        train_mature_proxy(folder, dtype, 0, list(range(20)), pool, proxy, config)
+        job, folder = job_of(pool, replace(proxy_config, dtype=dtype), scoring(epochs=3.0)), tmp_path / dtype
+        train_mature_proxy(folder, dtype, 0, list(range(20)), job)
         # Small steps would be lost in bfloat16.
         weights = load_file(folder / "model.safetensors")
         assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
-        model = load_mature_proxy(folder, proxy, config)
+        model = load_mature_proxy(folder, job)
         assert {parameter.dtype for parameter in model.parameters()} == {getattr(torch, dtype)}
-        scores = LossScorer(partial(late_loss, [model]), processor, config).score(rows)
-        losses[dtype] = [score.loss for score in scores]
+        losses[dtype] = losses_of([model], processor, rows)
         if dtype == "bfloat16":
             precise = load_file(tmp_path / "float32" / "model.safetensors")
             # Another rounding has been at work while training, not only in the answers.
@@ -366,18 +386,14 @@ def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processo
     models = [load_model(ModelConfig(vlm_path, dtype="float32")).eval() for _ in range(2)]
     for parameter in models[1].parameters():
         parameter.data.mul_(1.1)
-    scorer = LossScorer(partial(late_loss, models), processor, ScoringConfig())
     rows = [pool.encode(row) for row in range(8)]
-    together = [score.loss for score in scorer.score(rows)]
-    alone = [scorer.score([row])[0].loss for row in rows]
+    together = losses_of(models, processor, rows)
+    alone = [losses_of(models, processor, [row])[0] for row in rows]
     torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), rtol=1e-5, atol=1e-5)
 
 
-def test_an_adapter_can_be_trained_in_place_of_all_weights(
-    tmp_path: Path, pool_dataset, anchor_dataset, proxy_config
-) -> None:
-    config = scoring(second_look_trainable="adapter")
-    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy_config, config)
+def test_an_adapter_can_be_trained_in_place_of_all_weights(tmp_path: Path, anchor_dataset, request_for) -> None:
+    score_pool(request_for(tmp_path, scoring(trainable="adapter")))
     assert all(ScoreTable(tmp_path / "scores").read()["late_loss"].to_pylist())
     rounds = sorted((tmp_path / "scores" / "second_look").iterdir())
     assert [path.name for path in rounds] == ["round-1", "round-2", "round-3"]
@@ -386,7 +402,6 @@ def test_an_adapter_can_be_trained_in_place_of_all_weights(
         assert len(json.loads((path / "anchors-0.json").read_text())) == len(anchor_dataset)
 
 
-@pytest.mark.parametrize("settings", [{"scorer": "random"}, {"estimator": "cascade", "utility": "raw"}])
-def test_it_follows_one_step_utilities_only(settings: dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match=r"scoring\.second_look follows a look at one-step utilities"):
-        scoring(**settings)
+def test_it_follows_one_step_utilities_only() -> None:
+    with pytest.raises(ConfigError, match=r"second_look follows a look at one-step utilities"):
+        ScoringConfig(scorer="random", second_stage="second_look")
