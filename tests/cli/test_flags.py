@@ -13,6 +13,7 @@ from ost_hf.cli.commands import COMMANDS
 from ost_hf.cli.flags import read_words, section_fields
 from ost_hf.cli.main import main
 from ost_hf.errors import ConfigError
+from ost_hf.runs.config import SECTIONS
 
 OWN = """
 from dataclasses import dataclass, field
@@ -108,6 +109,12 @@ def test_help_imports_nothing_heavy(command: str) -> None:
     after = os.times()
     assert result.returncode == 0, result.stderr
     assert after.children_user + after.children_system - before.children_user - before.children_system < 1
+
+
+def test_every_field_has_a_help_text() -> None:
+    for section in SECTIONS:
+        for name, item in section_fields(section):
+            assert len(item.metadata["help"]) > 10, name
 
 
 def test_help_all_lists_the_options_of_a_scorer_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

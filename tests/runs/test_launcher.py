@@ -11,8 +11,7 @@ import pytest
 
 from ost_hf.errors import ConfigError
 from ost_hf.runs import launcher
-from ost_hf.runs.config import build_config
-from ost_hf.runs.yaml_values import parse_yaml
+from ost_hf.runs.config import build_config, load_config
 
 
 def test_a_stage_is_launched_where_the_configuration_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,20 +44,25 @@ def test_own_file_of_a_stage_goes_before_the_common_one(tmp_path: Path) -> None:
         (tmp_path / name).write_text("")
     given = {"config_file": str(tmp_path / "all.yaml"), "train": str(tmp_path / "train.yaml"), "num_processes": 3}
     config = build_config({"run_dir": "r", "accelerate": given})
-    assert launcher.launch_command(config, "train")[3:] == [
+    assert launcher.launch_command(config, "train", "given.yaml")[3:] == [
         "--config_file", str(tmp_path / "train.yaml"), "--num_processes", "3",
-        "-m", "ost_hf.cli.main", "train", "--config", "r/config.yaml",
+        "-m", "ost_hf.cli.main", "train", "--config", "given.yaml",
     ]  # fmt: skip
     assert str(tmp_path / "all.yaml") in launcher.launch_command(config, "score")
 
 
-def test_training_that_is_resumed_is_resumed_under_the_launcher_too() -> None:
-    for value, text in ((True, "true"), ("out/checkpoint-5", '"out/checkpoint-5"')):
+def test_training_that_is_resumed_is_resumed_under_the_launcher_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for value in (True, "out/checkpoint-5"):
         given = {"run_dir": "r", "accelerate": {"num_processes": 2}, "training": {"resume_from_checkpoint": value}}
-        command = launcher.launch_command(build_config(given), "train")
-        assert command[-2:] == ["--training.resume_from_checkpoint", text]
-        assert parse_yaml(text, "x") == value
-        assert "resume" not in " ".join(launcher.launch_command(build_config(given), "score"))
+        read = []
+
+        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+            read.append(load_config(command[-1], {}))
+            return subprocess.CompletedProcess(command, 0)
+
+        monkeypatch.setattr(subprocess, "run", run)
+        launcher.launch(build_config(given), "train")
+        assert read == [build_config(given)]
 
 
 def test_missing_accelerate_config_is_an_error() -> None:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from ost_hf.cli.main import main
-from ost_hf.selection.selector import read_selection
 from ost_hf.tables.score_table import ScoreTable
+from ost_hf.training.plan import read_selection
 
 
 @pytest.fixture(scope="module")
@@ -54,27 +54,27 @@ def select(run_dir: Path, *words: str) -> int:
 
 
 def kept_rows(run_dir: Path) -> list[int]:
-    return np.flatnonzero(read_selection(run_dir)["kept"].to_numpy()).tolist()
+    return np.flatnonzero(read_selection(run_dir).table["kept"].to_numpy()).tolist()
 
 
-@pytest.mark.parametrize("strategy", ["top", "setwise"])
+@pytest.mark.parametrize("order", ["top", "setwise"])
 @pytest.mark.parametrize(("balance", "small"), [("proportional", 5), ("equal", 10)])
-def test_a_balanced_selection_keeps_each_values_part(run_dir: Path, strategy: str, balance: str, small: int) -> None:
-    words = ["--selection.balance_by", "source", "--selection.balance", balance, "--selection.strategy", strategy]
+def test_a_balanced_selection_keeps_each_values_part(run_dir: Path, order: str, balance: str, small: int) -> None:
+    words = ["--selection.balance_by", "source", "--selection.balance", balance, "--selection.order", order]
     assert select(run_dir, *words) == 0
     source = datasets.Dataset.from_parquet(str(run_dir.parent / "pool.parquet"))["source"]
     assert Counter(source[row] for row in kept_rows(run_dir)) == {"large": 20 - small, "small": small}
 
 
 def test_setwise_goes_by_the_sketches_of_the_run_directory(run_dir: Path) -> None:
-    assert select(run_dir, "--selection.strategy", "setwise") == 0
-    table = read_selection(run_dir)
-    assert table["kept"].to_pylist().count(True) == 20
-    assert b"each row by what it adds" in table.schema.metadata[b"explanation"]
+    assert select(run_dir, "--selection.order", "setwise") == 0
+    selection = read_selection(run_dir)
+    assert selection.kept_count == 20
+    assert "each row by what it adds" in selection.explanation
 
 
 def test_groups_of_anchors_are_aggregated(run_dir: Path) -> None:
-    assert select(run_dir, "--selection.strategy", "top", "--selection.aggregate", "min") == 0
+    assert select(run_dir, "--selection.order", "top", "--selection.aggregate", "min") == 0
     scores = ScoreTable(run_dir / "scores").read()
     worst = np.minimum(scores["group:sums"].to_numpy(), scores["group:others"].to_numpy())
     assert kept_rows(run_dir) == sorted(np.argsort(-worst)[:20].tolist())

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ost_hf.runs.preflight import preflight
-from ost_hf.runs.run import run
 from transformers import TrainingArguments
 
 from ost_hf.errors import ConfigError, OSTError
 from ost_hf.runs.config import RunConfig, build_config
+from ost_hf.runs.whole import preflight, run_whole
 from ost_hf.runs.yaml_values import dump_yaml
 from ost_hf.study.config import load_study
 from ost_hf.study.plan import groups
@@ -68,17 +67,19 @@ def changed(given: Record, changes: Record) -> RunConfig:
         ({"evaluation": {"path": "none.parquet"}}, "none.parquet does not exist"),
         ({"selection": {"balance_by": "source"}}, "selection.balance_by: the pool has no column 'source'; there are: "),
         (
-            {"strategy": "one_step", "selection": {"strategy": "setwise"}},
-            r"selection.strategy setwise goes by what .*sketch_size 0.*: score with scoring.sketch_size",
+            {"strategy": "one_step", "selection": {"order": "setwise"}},
+            r"selection.order 'setwise' goes by columns that the scores lack \(.* have: none\): score with "
+            "scoring.sketch_size",
         ),
         (
             {"scoring": {"scorer": "random"}, "selection": {"drop_toxic": True}},
-            "selection.drop_toxic goes by what .*scorer random.*: score with scoring.second_look or scoring.per_anchor",
+            "selection.drop_toxic goes by columns that the scores lack .*: score with a second look, or "
+            "scoring.per_anchor",
         ),
         ({"scoring": {"scorer": "length"}, "selection": {"aggregate": "min"}}, "score with scoring.group_by"),
         (
             {"scoring": {"group_by": "kind"}, "selection": {"aggregate": "min"}},
-            "selection.aggregate makes one utility of many, but selection.strategy 'auto' goes by sketches or p-values",
+            "selection.aggregate makes one utility of many, but selection.order 'auto' goes by sketches or p-values",
         ),
         ({"accelerate": {"train": "none.yaml"}}, "there is no accelerate config none.yaml"),
     ],
@@ -89,7 +90,7 @@ def test_mistakes_of_later_stages_end_the_run_before_it_scores(
     monkeypatch.chdir(root)
     config = changed(given, changes)
     with pytest.raises(OSTError, match=message):
-        run(config)
+        run_whole(config)
     assert not config.folder.exists()
 
 
@@ -99,7 +100,7 @@ def test_mistakes_of_later_stages_end_the_run_before_it_scores(
         {},
         {
             "scoring": {"sketch_size": 16},
-            "selection": {"strategy": "setwise", "drop_toxic": True, "balance_by": "kind"},
+            "selection": {"order": "setwise", "drop_toxic": True, "balance_by": "kind"},
         },
         {"strategy": "one_step", "scoring": {"per_anchor": True}, "selection": {"drop_toxic": True}},
         {"scoring": {"scorer": "rds", "group_by": "kind"}, "selection": {"aggregate": "min"}},
