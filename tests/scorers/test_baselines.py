@@ -10,6 +10,7 @@ from typing import Any
 import datasets
 import pytest
 import torch
+from scored import build_scorer, records
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
@@ -18,9 +19,10 @@ from ost_hf.errors import DataError, ModelError
 from ost_hf.models import load_model, load_processing_class
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
-from ost_hf.scorers.base import Score, build_scorer
 from ost_hf.scorers.ifd import answer_alone, start_token
+from ost_hf.scorers.inputs import mean_anchor_loss
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 
 MODEL_SCORERS = ["perplexity", "ifd", "rds"]
@@ -49,15 +51,15 @@ def _as_rows(table: dict[str, list[Any]]) -> list[dict[str, Any]]:
 
 
 def build(name: str, proxy: Proxy, anchors: EncodedDataset | None = None, **settings: Any) -> Any:
-    return build_scorer(name, config=ScoringConfig(name, **settings), proxy=proxy, anchors=anchors)
+    return build_scorer(ScoringConfig(name, **settings), proxy=proxy, anchors=anchors)
 
 
 def encoded(pool: EncodedDataset, rows: list[int]) -> list[Encoded]:
     return [pool.encode(row) for row in rows]
 
 
-def utilities(scores: list[Score]) -> torch.Tensor:
-    return torch.tensor([score.utility for score in scores], dtype=torch.float64)
+def utilities(scorer: Any, rows: list[Encoded]) -> torch.Tensor:
+    return torch.tensor([score["utility"] for score in records(scorer, rows)], dtype=torch.float64)
 
 
 def plain_loss(model: Any, features: dict[str, torch.Tensor]) -> float:
@@ -70,18 +72,17 @@ def plain_loss(model: Any, features: dict[str, torch.Tensor]) -> float:
 
 def test_length_is_the_number_of_supervised_tokens(pool: EncodedDataset) -> None:
     rows = encoded(pool, ROWS)
-    scores = build_scorer("length", config=ScoringConfig("length")).score(rows)
-    assert [score.utility for score in scores] == [
+    assert utilities(build_scorer(ScoringConfig("length")), rows).tolist() == [
         int((row.features["labels"] != -100).sum()) for row in rows if row.features is not None
     ]
 
 
 def test_perplexity_is_minus_the_plain_loss(warm_proxy: Proxy, pool: EncodedDataset, mixed: EncodedDataset) -> None:
     for rows in (encoded(pool, ROWS), encoded(mixed, [0, 1, 2, 3])):
-        for row, score in zip(rows, build("perplexity", warm_proxy).score(rows), strict=True):
+        for row, score in zip(rows, records(build("perplexity", warm_proxy), rows), strict=True):
             assert row.features is not None
-            assert score.loss == pytest.approx(plain_loss(warm_proxy.model, row.features), rel=1e-5)
-            assert score.utility == -score.loss
+            assert score["loss"] == pytest.approx(plain_loss(warm_proxy.model, row.features), rel=1e-5)
+            assert score["utility"] == -score["loss"]
 
 
 def test_ifd_is_the_ratio_of_two_plain_forward_passes(
@@ -89,27 +90,27 @@ def test_ifd_is_the_ratio_of_two_plain_forward_passes(
 ) -> None:
     end_of_text = warm_proxy.processing_class.tokenizer.eos_token_id
     for rows in (encoded(pool, ROWS), encoded(mixed, [0, 1, 2, 3])):
-        for row, score in zip(rows, build("ifd", warm_proxy).score(rows), strict=True):
+        for row, score in zip(rows, records(build("ifd", warm_proxy), rows), strict=True):
             assert row.features is not None
             answer = [int(token) for token in row.features["labels"] if token != -100]
             ids, labels = torch.tensor([end_of_text, *answer]), torch.tensor([-100, *answer])
             alone = plain_loss(warm_proxy.model, {"input_ids": ids, "labels": labels})
             after_prompt = plain_loss(warm_proxy.model, row.features)
-            assert score.loss == pytest.approx(after_prompt, rel=1e-5)
-            assert score.columns["answer_loss"] == pytest.approx(alone, rel=1e-5)
-            assert score.columns["ifd"] == pytest.approx(after_prompt / alone, rel=1e-5)
+            assert score["loss"] == pytest.approx(after_prompt, rel=1e-5)
+            assert score["answer_loss"] == pytest.approx(alone, rel=1e-5)
+            assert score["ifd"] == pytest.approx(after_prompt / alone, rel=1e-5)
 
 
 def test_rows_whose_prompt_does_not_help_come_last(warm_proxy: Proxy, pool: EncodedDataset) -> None:
     # An untrained proxy: the prompt helps it about as often as not.
-    scores = build("ifd", build_proxy(ProxyConfig(warm_proxy.config.model))).score(encoded(pool, list(range(30))))
-    harmed = [score for score in scores if score.columns["ifd"] >= 1]
-    helped = [score for score in scores if score.columns["ifd"] < 1]
+    scores = records(build("ifd", build_proxy(ProxyConfig(warm_proxy.config.model))), encoded(pool, list(range(30))))
+    harmed = [score for score in scores if score["ifd"] >= 1]
+    helped = [score for score in scores if score["ifd"] < 1]
     assert harmed
     assert helped
-    assert all(score.utility == score.columns["ifd"] for score in helped)
-    assert all(score.utility == -score.columns["ifd"] for score in harmed)
-    assert max(score.utility for score in harmed) < min(score.utility for score in helped)
+    assert all(score["utility"] == score["ifd"] for score in helped)
+    assert all(score["utility"] == -score["ifd"] for score in harmed)
+    assert max(score["utility"] for score in harmed) < min(score["utility"] for score in helped)
 
 
 def test_answer_alone_predicts_the_tokens_that_the_whole_row_predicts(mixed: EncodedDataset, processor: Any) -> None:
@@ -139,6 +140,23 @@ def test_a_text_starts_with_the_first_special_token_there_is(processor: Any) -> 
         start_token(tokenizer)
 
 
+def test_mean_anchor_loss_is_the_mean_of_each_anchors_loss(warm_proxy: Proxy, anchors: EncodedDataset) -> None:
+    scores = records(build("perplexity", warm_proxy), encoded(anchors, list(range(len(anchors)))))
+    mean = sum(score["loss"] for score in scores) / len(anchors)
+    assert mean_anchor_loss(warm_proxy.model, anchors) == pytest.approx(mean, rel=1e-5)
+
+
+def test_random_scores_are_a_function_of_seed_and_id(pool: EncodedDataset) -> None:
+    batch = encoded(pool, list(range(10)))
+    first, again, other = (
+        utilities(build_scorer(ScoringConfig(scorer="random", seed=seed)), rows).tolist()
+        for seed, rows in ((0, batch), (0, batch[::-1]), (1, batch))
+    )
+    assert first == again[::-1]
+    assert first != other
+    assert all(0 <= utility < 1 for utility in first)
+
+
 def plain_embedding(model: Any, features: dict[str, torch.Tensor]) -> torch.Tensor:
     """The position-weighted mean of one row's last hidden states, token by token."""
     inputs = {key: value[None] if value.dim() == 1 else value for key, value in features.items() if key != "labels"}
@@ -155,18 +173,18 @@ def test_rds_is_the_largest_cosine_of_the_base_models_embeddings(
     of_anchors = [plain_embedding(base, anchors[row]) for row in range(len(anchors))]
     scorer = build("rds", warm_proxy, anchors, per_anchor=True)
     for rows in (encoded(pool, ROWS), encoded(mixed, [0, 1, 2, 3])):
-        for row, score in zip(rows, scorer.score(rows), strict=True):
+        for row, score in zip(rows, records(scorer, rows), strict=True):
             assert row.features is not None
             own = plain_embedding(base, row.features)
             cosines = [float(cosine_similarity(own, anchor, dim=0)) for anchor in of_anchors]
-            assert score.anchor_similarities == pytest.approx(cosines, abs=1e-5)
-            assert score.utility == pytest.approx(max(cosines), abs=1e-5)
+            assert score["anchor_similarities"] == pytest.approx(cosines, abs=1e-5)
+            assert score["utility"] == pytest.approx(max(cosines), abs=1e-5)
 
 
 def test_rds_leaves_the_proxy_as_it_was(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> None:
-    before = build("perplexity", warm_proxy).score(encoded(pool, [0]))[0].loss
-    build("rds", warm_proxy, anchors).score(encoded(pool, [0]))
-    assert build("perplexity", warm_proxy).score(encoded(pool, [0]))[0].loss == before
+    before = records(build("perplexity", warm_proxy), encoded(pool, [0]))[0]["loss"]
+    records(build("rds", warm_proxy, anchors), encoded(pool, [0]))
+    assert records(build("perplexity", warm_proxy), encoded(pool, [0]))[0]["loss"] == before
     assert not any(parameter.requires_grad for parameter in warm_proxy.model.parameters())
 
 
@@ -174,13 +192,15 @@ def test_rds_gives_each_group_its_nearest_anchor(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset
 ) -> None:
     operations = list(anchors.rows.dataset["operation"])
-    score = build("rds", warm_proxy, anchors, group_by="operation", per_anchor=True).score(encoded(pool, [3]))[0]
-    assert score.anchor_similarities is not None
+    scorer = build("rds", warm_proxy, anchors, group_by="operation", per_anchor=True)
+    score = records(scorer, encoded(pool, [3]))[0]
     for name in set(operations):
-        members = [u for u, operation in zip(score.anchor_similarities, operations, strict=True) if operation == name]
-        assert score.columns[f"group:{name}"] == pytest.approx(max(members))
-    assert score.utility == pytest.approx(max(score.columns.values()))
-    assert build("rds", warm_proxy, anchors).score(encoded(pool, [3]))[0].anchor_similarities is None
+        members = [
+            u for u, operation in zip(score["anchor_similarities"], operations, strict=True) if operation == name
+        ]
+        assert score[f"group:{name}"] == pytest.approx(max(members))
+    assert score["utility"] == pytest.approx(max(score[f"group:{name}"] for name in set(operations)))
+    assert set(records(build("rds", warm_proxy, anchors), encoded(pool, [3]))[0]) == {"utility"}
 
 
 @pytest.mark.parametrize("name", MODEL_SCORERS)
@@ -190,9 +210,9 @@ def test_scores_do_not_depend_on_batch_size_padding_or_order(
     rows = [*encoded(pool, ROWS), *encoded(mixed, [0, 1, 2, 3])]
     assert len({row.length for row in rows}) > 3, "the rows should need padding"
     scorer = build(name, warm_proxy, anchors)
-    together = utilities(scorer.score(rows))
-    alone = utilities([scorer.score([row])[0] for row in rows])
-    backwards = utilities(scorer.score(rows[::-1])).flip(0)
+    together = utilities(scorer, rows)
+    alone = torch.cat([utilities(scorer, [row]) for row in rows])
+    backwards = utilities(scorer, rows[::-1]).flip(0)
     assert (together - alone).abs().max() < 1e-4 * together.std()
     assert (together - backwards).abs().max() < 1e-4 * together.std()
 
@@ -202,10 +222,10 @@ def test_text_models_are_scored_too(name: str, text_path: str) -> None:
     table = {"question": ["1 + 1", "2 + 2", "What is three and four?"], "answer": ["2", "4", "It is seven."]}
     proxy = build_proxy(ProxyConfig(text_path))
     rows = EncodedDataset(Rows(datasets.Dataset.from_dict(table)), Encoder(load_processing_class(proxy.config)))
-    scores = build(name, proxy, rows).score(encoded(rows, [0, 1, 2]))
-    assert all(math.isfinite(score.utility) for score in scores)
+    scores = records(build(name, proxy, rows), encoded(rows, [0, 1, 2]))
+    assert all(math.isfinite(score["utility"]) for score in scores)
     # With the pool as its own anchors every row is its own nearest.
-    assert name != "rds" or all(score.utility == pytest.approx(1, abs=1e-6) for score in scores)
+    assert name != "rds" or all(score["utility"] == pytest.approx(1, abs=1e-6) for score in scores)
 
 
 def test_unusable_anchor_is_an_error_that_names_it(warm_proxy: Proxy, processor: Any) -> None:
@@ -217,7 +237,7 @@ def test_unusable_anchor_is_an_error_that_names_it(warm_proxy: Proxy, processor:
 def test_anchors_are_taken_fewer_at_a_time_when_memory_is_short(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = build("rds", warm_proxy, anchors).score(encoded(pool, [0]))[0].utility
+    expected = utilities(build("rds", warm_proxy, anchors), encoded(pool, [0]))
     largest, whole = 2, warm_proxy.model.forward
 
     def on_a_small_device(**inputs: torch.Tensor) -> Any:
@@ -226,7 +246,7 @@ def test_anchors_are_taken_fewer_at_a_time_when_memory_is_short(
         return whole(**inputs)
 
     monkeypatch.setattr(warm_proxy.model, "forward", on_a_small_device)
-    assert build("rds", warm_proxy, anchors).score(encoded(pool, [0]))[0].utility == pytest.approx(expected, abs=1e-6)
+    assert utilities(build("rds", warm_proxy, anchors), encoded(pool, [0])) == pytest.approx(expected, abs=1e-6)
     largest = 0
     with pytest.raises(ModelError, match=r"too small for one anchor of \d+ tokens"):
         build("rds", warm_proxy, anchors)
@@ -241,7 +261,8 @@ def test_a_pool_is_scored(
 ) -> None:
     anchors = Rows(anchor_dataset) if name == "rds" else None
     proxy = ProxyConfig(vlm_path, warmup_fraction=0.1, warmup_min_steps=2, warmup_batch_size=4)
-    table = score_pool(tmp_path, Rows(pool_dataset), anchors, proxy, ScoringConfig(name, per_anchor=name == "rds"))
+    scoring = ScoringConfig(name, per_anchor=name == "rds")
+    table = score_pool(ScoringRequest(tmp_path, Rows(pool_dataset), anchors, proxy, scoring))
     rows = table.read().to_pylist()
     assert [row["row"] for row in rows] == list(range(len(pool_dataset)))
     assert all(row["status"] == "ok" and math.isfinite(row["utility"]) for row in rows)

@@ -11,15 +11,17 @@ import pyarrow.compute as pc
 import pytest
 import torch
 import transformers
+from scored import build_scorer
 
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError, ModelError
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scorers.base import Score, build_scorer
 from ost_hf.scorers.deita import scorer as deita
 from ost_hf.scorers.deita.scorer import EmbeddingModel, RatingModel, in_batches
+from ost_hf.scorers.protocol import Score
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.selection.diversity import diverse_order
 
@@ -66,16 +68,20 @@ def settings(text_path: str, other_path: str, tmp_path_factory: pytest.TempPathF
     (folder / "complexity.jinja").write_text(COMPLEXITY)
     (folder / "quality.jinja").write_text(QUALITY)
     return {
-        "deita_complexity_model": other_path,
-        "deita_quality_model": text_path,
-        "deita_embedding_model": other_path,
-        "deita_complexity_prompt_file": str(folder / "complexity.jinja"),
-        "deita_quality_prompt_file": str(folder / "quality.jinja"),
+        "complexity_model": other_path,
+        "quality_model": text_path,
+        "embedding_model": other_path,
+        "complexity_prompt_file": str(folder / "complexity.jinja"),
+        "quality_prompt_file": str(folder / "quality.jinja"),
     }
 
 
+def with_models(options: dict[str, Any], **more: Any) -> ScoringConfig:
+    return ScoringConfig("deita", sections={"deita": options}, **more)
+
+
 def scored(pool: EncodedDataset, settings: dict[str, Any], rows: list[int] | None = None, **more: Any) -> list[Score]:
-    scorer = build_scorer("deita", config=ScoringConfig("deita", **settings, **more), pool=pool)
+    scorer = build_scorer(with_models(settings, **more), pool=pool)
     return scorer.score([pool.encode(row) for row in (range(len(pool)) if rows is None else rows)])
 
 
@@ -100,18 +106,14 @@ def slow_embedding(path: str, text: str) -> np.ndarray:
 def test_scores_are_the_definition_one_prompt_at_a_time(pool: EncodedDataset, settings) -> None:
     scores = scored(pool, settings)
     for talk, score in zip(TALKS, scores, strict=True):
-        complexity = [
-            slow_rating(settings["deita_complexity_model"], f"Hard? {question}\nHard: ") for question, _ in talk
-        ]
-        quality = [
-            slow_rating(settings["deita_quality_model"], f"{question}\n{answer}\nGood: ") for question, answer in talk
-        ]
+        complexity = [slow_rating(settings["complexity_model"], f"Hard? {question}\nHard: ") for question, _ in talk]
+        quality = [slow_rating(settings["quality_model"], f"{question}\n{answer}\nGood: ") for question, answer in talk]
         expected = sum(c * q for c, q in zip(complexity, quality, strict=True))
         assert score.utility == pytest.approx(expected, rel=1e-5)
         assert score.columns["complexity"] == pytest.approx(sum(complexity), rel=1e-5)
         assert score.columns["quality"] == pytest.approx(sum(quality), rel=1e-5)
         text = "\n\n".join(said for turn in talk for said in turn)
-        assert score.sketch == pytest.approx(slow_embedding(settings["deita_embedding_model"], text), abs=1e-5)
+        assert score.columns["sketch"] == pytest.approx(slow_embedding(settings["embedding_model"], text), abs=1e-5)
     # The models tell the rows apart, or the comparison would show little.
     assert len({round(score.columns["complexity"], 3) for score in scores}) >= 4
 
@@ -123,12 +125,12 @@ def test_scores_do_not_depend_on_batch_size_padding_or_order(pool: EncodedDatase
     for one, other, third in zip(whole, small, alone, strict=True):
         assert one.utility == pytest.approx(other.utility, rel=1e-5)
         assert one.utility == pytest.approx(third.utility, rel=1e-5)
-        assert one.sketch == pytest.approx(other.sketch, abs=1e-5)
-        assert one.sketch == pytest.approx(third.sketch, abs=1e-5)
+        assert one.columns["sketch"] == pytest.approx(other.columns["sketch"], abs=1e-5)
+        assert one.columns["sketch"] == pytest.approx(third.columns["sketch"], abs=1e-5)
 
 
 def test_models_without_a_choice_of_logits_rate_alike(pool: EncodedDataset, settings) -> None:
-    scorer = build_scorer("deita", config=ScoringConfig("deita", **settings), pool=pool)
+    scorer = build_scorer(with_models(settings), pool=pool)
     batch = [pool.encode(row) for row in range(len(pool))]
     some = [score.utility for score in scorer.score(batch)]
     for rater in scorer.raters.values():
@@ -138,8 +140,8 @@ def test_models_without_a_choice_of_logits_rate_alike(pool: EncodedDataset, sett
 
 
 def test_from_a_pool_to_its_diverse_rows(tmp_path: Path, pool: EncodedDataset, settings, text_path: str) -> None:
-    config = ScoringConfig("deita", **settings, part_size=4)
-    table = score_pool(tmp_path / "run", pool.rows, None, ProxyConfig(text_path), config).read()
+    config = with_models(settings, part_size=4)
+    table = score_pool(ScoringRequest(tmp_path / "run", pool.rows, None, ProxyConfig(text_path), config)).read()
     assert set(table["status"].to_pylist()) == {"ok"}
     assert [round(u, 4) for u in table["utility"].to_pylist()] == [
         round(score.utility or 0, 4) for score in scored(pool, settings)
@@ -232,8 +234,8 @@ def test_a_prompt_after_which_digits_are_written_otherwise_is_refused(text_path:
 def test_the_same_model_is_loaded_once_and_its_own_prompts_end_where_a_digit_follows(
     pool: EncodedDataset, text_path: str
 ) -> None:
-    names = dict.fromkeys(("deita_complexity_model", "deita_quality_model", "deita_embedding_model"), text_path)
-    scorer = build_scorer("deita", config=ScoringConfig("deita", **names), pool=pool)
+    names = dict.fromkeys(("complexity_model", "quality_model", "embedding_model"), text_path)
+    scorer = build_scorer(with_models(names), pool=pool)
     assert scorer.raters["complexity"] is scorer.raters["quality"]
     for name, prompt in scorer.prompts.items():
         text = prompt.render(question="Why?", answer="So.", turns=[], system="")
@@ -251,8 +253,10 @@ def test_images_are_not_seen_and_that_is_said(pool_dataset, processor, settings,
 
 
 def test_missing_models_are_named(settings) -> None:
-    with pytest.raises(ConfigError, match=r"'deita' needs scoring\.deita_quality_model, scoring\.deita_embedding_mod"):
-        ScoringConfig("deita", deita_complexity_model="m")
+    with pytest.raises(
+        ConfigError, match=r"'deita' needs scoring\.deita\.quality_model, scoring\.deita\.embedding_mod"
+    ):
+        with_models({"complexity_model": "m"})
 
 
 def test_tokenised_rows_are_refused(pool: EncodedDataset, settings, text_path: str) -> None:
@@ -260,4 +264,4 @@ def test_tokenised_rows_are_refused(pool: EncodedDataset, settings, text_path: s
     rows = Rows(datasets.Dataset.from_dict(table))
     object.__setattr__(rows.config, "tokenizer", text_path)
     with pytest.raises(DataError, match="scorer 'deita' reads text, but the pool's rows are input_ids and labels"):
-        build_scorer("deita", config=ScoringConfig("deita", **settings), pool=EncodedDataset(rows, pool.encoder))
+        build_scorer(with_models(settings), pool=EncodedDataset(rows, pool.encoder))

@@ -10,6 +10,7 @@ import datasets
 import numpy as np
 import pytest
 import torch
+from scored import build_scorer, records
 from torch.nn.functional import cosine_similarity, cross_entropy
 
 from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
@@ -18,11 +19,12 @@ from ost_hf.errors import ConfigError, ModelError
 from ost_hf.models import load_processing_class
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
-from ost_hf.scorers.base import build_scorer
 from ost_hf.scorers.less import warmup as less_warmup
+from ost_hf.scorers.less.options import LessOptions
 from ost_hf.scorers.less.scorer import LessScorer
 from ost_hf.scorers.less.warmup import Checkpoint, fresh_weights, holding, train_checkpoints
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.tables.score_table import ScoreTable
 
@@ -61,10 +63,18 @@ def text(text_path: str) -> tuple[Proxy, EncodedDataset, EncodedDataset]:
     return proxy, pool, anchors
 
 
+def less(checkpoints: int = 4, projection: int = 8192, **more: Any) -> ScoringConfig:
+    return ScoringConfig("less", sections={"less": LessOptions(checkpoints, projection)}, **more)
+
+
 def build(proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, **settings: Any) -> LessScorer:
-    scorer = build_scorer("less", config=ScoringConfig("less", **settings), proxy=proxy, pool=pool, anchors=anchors)
+    scorer = build_scorer(less(**settings), proxy=proxy, pool=pool, anchors=anchors)
     assert isinstance(scorer, LessScorer)
     return scorer
+
+
+def utilities(scorer: LessScorer, rows: list[Encoded]) -> np.ndarray:
+    return np.array([score["utility"] for score in records(scorer, rows)])
 
 
 def encoded(pool: EncodedDataset, rows: list[int]) -> list[Encoded]:
@@ -118,35 +128,35 @@ def by_hand(
 
 def test_less_is_the_influence_by_autograd_and_torch_adamw(text: tuple[Proxy, EncodedDataset, EncodedDataset]) -> None:
     proxy, pool, anchors = text
-    scorer = build(proxy, pool, anchors, less_checkpoints=3, less_projection=0, group_by="kind")
+    scorer = build(proxy, pool, anchors, checkpoints=3, projection=0, group_by="kind")
     checkpoints = [judge.checkpoint for judge in scorer.judges]
     tasks = [[anchors[2], anchors[3]], [anchors[0], anchors[1]]]
-    for row, score in enumerate(scorer.score(encoded(pool, list(range(len(pool)))))):
+    for row, score in enumerate(records(scorer, encoded(pool, list(range(len(pool)))))):
         largest, addition = by_hand(proxy, checkpoints, pool[row], tasks)
-        assert score.columns["group:max"] == pytest.approx(largest, abs=1e-6)
-        assert score.columns["group:sum"] == pytest.approx(addition, abs=1e-6)
-        assert score.utility == max(score.columns.values())
-    one_task = build(proxy, pool, anchors, less_checkpoints=2, less_projection=0)
-    score = one_task.score(encoded(pool, [5]))[0]
+        assert score["group:max"] == pytest.approx(largest, abs=1e-6)
+        assert score["group:sum"] == pytest.approx(addition, abs=1e-6)
+        assert score["utility"] == max(score["group:max"], score["group:sum"])
+    one_task = build(proxy, pool, anchors, checkpoints=2, projection=0)
+    score = records(one_task, encoded(pool, [5]))[0]
     checkpoints = [judge.checkpoint for judge in one_task.judges]
     together = by_hand(proxy, checkpoints, pool[5], [[anchors[i] for i in range(4)]])
-    assert score.columns == {}
-    assert score.utility == pytest.approx(together[0], abs=1e-6)
+    assert set(score) == {"utility", "loss"}
+    assert score["utility"] == pytest.approx(together[0], abs=1e-6)
 
 
 def test_loss_is_that_of_the_last_checkpoint(text: tuple[Proxy, EncodedDataset, EncodedDataset]) -> None:
     proxy, pool, anchors = text
-    scorer = build(proxy, pool, anchors, less_checkpoints=2)
+    scorer = build(proxy, pool, anchors, checkpoints=2)
     with holding(proxy, scorer.judges[-1].checkpoint.weights):
-        late = build_scorer("perplexity", config=ScoringConfig("perplexity"), proxy=proxy).score(encoded(pool, [4]))
-    assert scorer.score(encoded(pool, [4]))[0].loss == pytest.approx(late[0].loss, rel=1e-6)
+        late = records(build_scorer(ScoringConfig("perplexity"), proxy=proxy), encoded(pool, [4]))
+    assert records(scorer, encoded(pool, [4]))[0]["loss"] == pytest.approx(late[0]["loss"], rel=1e-6)
 
 
 def test_projection_keeps_the_influences(text: tuple[Proxy, EncodedDataset, EncodedDataset]) -> None:
     proxy, pool, anchors = text
     rows = encoded(pool, list(range(len(pool))))
     whole, projected, other = (
-        np.array([s.utility for s in build(proxy, pool, anchors, less_projection=size, seed=seed).score(rows)])
+        utilities(build(proxy, pool, anchors, projection=size, seed=seed), rows)
         for size, seed in ((0, 0), (2**15, 0), (2**15, 1))
     )
     assert np.abs(whole - projected).max() < 0.05
@@ -160,10 +170,10 @@ def test_scores_do_not_depend_on_batch_size_padding_or_order(
 ) -> None:
     rows = encoded(pool, [0, 7, 13, 21, 34])
     assert len({row.length for row in rows}) > 1, "the rows should need padding"
-    scorer = build(warm_proxy, pool, anchors, less_checkpoints=2, less_projection=projection)
-    together = np.array([score.utility for score in scorer.score(rows)])
-    alone = np.array([scorer.score([row])[0].utility for row in rows])
-    backwards = np.array([score.utility for score in scorer.score(rows[::-1])])[::-1]
+    scorer = build(warm_proxy, pool, anchors, checkpoints=2, projection=projection)
+    together = utilities(scorer, rows)
+    alone = np.concatenate([utilities(scorer, [row]) for row in rows])
+    backwards = utilities(scorer, rows[::-1])[::-1]
     assert np.abs(together - alone).max() < 1e-3 * together.std()
     assert np.abs(together - backwards).max() < 1e-3 * together.std()
 
@@ -172,30 +182,28 @@ def test_a_run_that_is_continued_goes_on_with_the_same_checkpoints(
     text: tuple[Proxy, EncodedDataset, EncodedDataset], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     proxy, pool, anchors = text
-    arguments = (
-        pool.rows, anchors.rows, proxy.config, ScoringConfig("less", less_checkpoints=2, part_size=4),
-        pool.encoder.config,
-    )  # fmt: skip
-    table = score_pool(tmp_path, *arguments)
+    scoring = less(checkpoints=2, part_size=4)
+    request = ScoringRequest(tmp_path, pool.rows, anchors.rows, proxy.config, scoring, pool.encoder.config)
+    table = score_pool(request)
     whole = table.read()["utility"].to_numpy()
     sorted(table.folder.glob("part-*"))[1].unlink()
     monkeypatch.setattr(less_warmup, "train", None)
-    again = score_pool(tmp_path, *arguments).read()["utility"].to_numpy()
+    again = score_pool(request).read()["utility"].to_numpy()
     np.testing.assert_allclose(again, whole, rtol=1e-4, atol=1e-6)
     # Of a run that stored no row they are nobody's.
     for part in table.folder.glob("part-*"):
         part.unlink()
     with pytest.raises(TypeError):
-        score_pool(tmp_path, *arguments)
+        score_pool(request)
 
 
 def test_checkpoints_are_those_of_a_plain_loop(text: tuple[Proxy, EncodedDataset, EncodedDataset], monkeypatch) -> None:
     proxy, pool, _ = text
     seen: dict[str, Any] = {}
 
-    def spied(model, parameters, rows, batches, rates, *args, **kwargs):
-        seen.update(batches=batches, rates=rates)
-        return train(model, parameters, rows, batches, rates, *args, **kwargs)
+    def spied(model, parameters, rows, plan, *args, **kwargs):
+        seen.update(batches=plan.batches, rates=plan.learning_rates)
+        return train(model, parameters, rows, plan, *args, **kwargs)
 
     train = less_warmup.train
     monkeypatch.setattr(less_warmup, "train", spied)
@@ -245,18 +253,19 @@ def test_proxy_without_warm_up_rows_is_refused(text: tuple[Proxy, EncodedDataset
         build(cold, *text[1:])
 
 
-@pytest.mark.parametrize(("field", "value", "least"), [("less_checkpoints", 0, 1), ("less_projection", -1, 0)])
+@pytest.mark.parametrize(("field", "value", "least"), [("checkpoints", 0, 1), ("projection", -1, 0)])
 def test_options_are_checked(field: str, value: Any, least: int) -> None:
-    with pytest.raises(ConfigError, match=rf"scoring\.{field} must be an integer >= {least}"):
-        ScoringConfig(**{field: value})
+    with pytest.raises(ConfigError, match=rf"scoring\.less\.{field} must be an integer >= {least}"):
+        LessOptions(**{field: value})
 
 
 def test_a_pool_is_scored_and_a_killed_run_goes_on(
     tmp_path: Path, vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset
 ) -> None:
     proxy = ProxyConfig(vlm_path, warmup_fraction=0.1, warmup_min_steps=4, warmup_batch_size=4)
-    scoring = ScoringConfig("less", less_checkpoints=2, less_projection=256, group_by="operation", part_size=20)
-    table = score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring)
+    scoring = less(checkpoints=2, projection=256, group_by="operation", part_size=20)
+    request = ScoringRequest(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring)
+    table = score_pool(request)
     rows = table.read().to_pylist()
     assert [row["row"] for row in rows] == list(range(len(pool_dataset)))
     groups = {f"group:{name}" for name in anchor_dataset["operation"]}
@@ -266,6 +275,6 @@ def test_a_pool_is_scored_and_a_killed_run_goes_on(
         assert -1 <= row["utility"] <= 1
         assert row["utility"] == max(row[name] for name in groups)
     next((tmp_path / "scores").glob("part-*")).unlink()
-    score_pool(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring)
+    score_pool(request)
     again = ScoreTable(tmp_path / "scores").read()["utility"].to_pylist()
     np.testing.assert_allclose(again, [row["utility"] for row in rows], rtol=1e-4)
