@@ -138,7 +138,7 @@ def _about_noise(measurement: Measurement, setting: Setting) -> str:
 
 def _about_ranking(found: Findings) -> list[str]:
     setting, precision = found.setting, found.structure.precision
-    estimator = "reverse" if setting.estimator == "cascade" else setting.estimator
+    estimator = setting.estimator
     own = found.measurement(precision, estimator, setting.measured)
     if own is not None and own.refused:
         return [f"the configured estimator {estimator} ({setting.utility}) cannot score in {precision}: {own.refused}"]

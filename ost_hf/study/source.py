@@ -6,22 +6,27 @@ from collections import ChainMap
 from collections.abc import Iterable
 from typing import Any
 
+from ost_hf.scoring.config import DEFAULT_SCORER
+
 Record = dict[str, Any]
 
 
 def not_to_the_letter(given: Record) -> list[str]:
     """Methods of strategy ``paper`` with another estimator than the paper's; older results do not tell of methods."""
-    found: dict[str, dict[str, None]] = {}
+    found: dict[tuple[str, str | None], dict[str, None]] = {}
     for method, sections in (given.get("methods") or {}).items():
         for setting in given["settings"].values():
             layers = (sections, setting, given["common"])
             strategy = ChainMap(*layers).get("strategy")
-            estimator = ChainMap(*(layer.get("scoring") or {} for layer in layers)).get("estimator", "exact")
+            scoring = [layer.get("scoring") or {} for layer in layers]
+            options = ChainMap(*(each.get(DEFAULT_SCORER) or {} for each in scoring))
+            estimator, stage = options.get("estimator", "exact"), ChainMap(*scoring).get("second_stage")
             if strategy == "paper" and estimator != "exact" and not sections.get("untrained"):
-                found.setdefault(estimator, {})[method] = None
+                found.setdefault((estimator, stage), {})[method] = None
     lines = []
-    for estimator, methods in found.items():
-        exact = " but for rows near the cut and a sample" if estimator == "cascade" else ""
+    for (estimator, stage), methods in found.items():
+        # The only stage that `paper` lets in steps exactly.
+        exact = " but for rows near the cut and a sample" if stage is not None else ""
         lines += [
             f"{', '.join(methods)}: estimator `{estimator}`, first order in place of the simulated step{exact}.",
             "",
