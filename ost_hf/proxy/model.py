@@ -24,7 +24,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ost_hf.errors import ModelError, RunDirectoryError
-from ost_hf.files import write_whole
+from ost_hf.files import write_json
 from ost_hf.functional.lora import LoraPair, weights_of
 from ost_hf.functional.reverse import per_sample_gradients
 from ost_hf.functional.step import AdamState
@@ -159,8 +159,7 @@ def save_proxy(proxy: Proxy, folder: str | Path, origin: dict[str, Any] | None =
         tensors["step"] = torch.tensor(proxy.adam.step)
         save_file(tensors, folder / "optimizer.safetensors")
     described = {"config": asdict(proxy.config), "origin": origin, "report": proxy.report()}
-    text = json.dumps(described, indent=2) + "\n"
-    write_whole(folder / "proxy.json", lambda path: path.write_text(text))
+    write_json(folder / "proxy.json", described)
 
 
 def check_gradients(proxy: Proxy, sample: dict[str, torch.Tensor]) -> None:

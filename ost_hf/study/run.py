@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import multiprocessing
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
@@ -14,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from ost_hf.errors import ConfigError, RunDirectoryError
-from ost_hf.files import write_whole
+from ost_hf.files import write_json, write_text
 from ost_hf.runs.launcher import LAUNCHED_STAGES, wants_launch
 from ost_hf.study.config import StudyConfig, load_study
 from ost_hf.study.devices import device_of_worker, see_only, visible_devices
@@ -57,8 +56,7 @@ def report_again(paths: list[Path], output: str | None, part: dict[str, list[Any
 def write_results(results: dict[str, Any], folder: Path) -> None:
     """``results.json``, table and plot."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(results, indent=1) + "\n"
-    write_whole(folder / "results.json", lambda temporary: temporary.write_text(text))
+    write_json(folder / "results.json", results, indent=1)
     report(results, folder, "results")
 
 
@@ -185,6 +183,6 @@ def report(results: dict[str, Any], folder: Path, stem: str) -> None:
     from ost_hf.study.table import as_markdown
 
     text = as_markdown(results)
-    write_whole(folder / f"{stem}.md", lambda temporary: temporary.write_text(text))
+    write_text(folder / f"{stem}.md", text)
     print(text)
     plot_cost(results, folder / f"{stem}.png")

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import ModelError
-from ost_hf.files import write_whole
+from ost_hf.files import write_json
 from ost_hf.functional.lora import Tensors
 from ost_hf.functional.step import AdamState
 from ost_hf.models import load_tensors
@@ -77,7 +77,7 @@ def _write(folder: Path, checkpoints: Sequence[Checkpoint]) -> None:
         save_file(tensors, folder / f"{number}.safetensors")
     facts = [{"step": checkpoint.adam.step, "learning_rate": checkpoint.learning_rate} for checkpoint in checkpoints]
     # Last: a folder that has it is complete.
-    write_whole(folder / _COMPLETE, lambda path: path.write_text(json.dumps(facts) + "\n"))
+    write_json(folder / _COMPLETE, facts)
 
 
 def _read(folder: Path, proxy: Proxy) -> list[Checkpoint]:
