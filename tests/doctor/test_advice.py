@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 
-from ost_hf.cli.doctor import page
 from ost_hf.doctor.advice import Findings, recommend, standing, warnings_of
 from ost_hf.doctor.diagnosis import (
     AgainstFloat32,
@@ -20,6 +19,7 @@ from ost_hf.doctor.diagnosis import (
     Structure,
     figures_of,
 )
+from ost_hf.doctor.page import page
 
 STRUCTURE = Structure(
     model="m",

@@ -13,23 +13,33 @@ import pytest
 import torch
 import transformers
 import yaml
-from ost_hf.cli.doctor import page
 
 from ost_hf.cli.main import main
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
-from ost_hf.doctor import clock
 from ost_hf.doctor.advice import Findings, warnings_of
 from ost_hf.doctor.diagnosis import Diagnosis, Figures, Sample, Setting, Structure, describe, fused_experts
 from ost_hf.doctor.examine import diagnose, draw, examine
+from ost_hf.doctor.page import page
 from ost_hf.doctor.readings import METHODS
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.scorers.one_step.estimators import Exact
+from ost_hf.scoring import clock
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringJob, ScoringRequest
+from ost_hf.tables.score_table import ScoreTable
 
-TINY_STEP = ScoringConfig(learning_rate=1e-7)
+ONE_STEP = ScoringConfig()
+
+
+def job_of(
+    pool: EncodedDataset, anchors: EncodedDataset, config: ScoringConfig = ONE_STEP, exclude: tuple[int, ...] = ()
+) -> ScoringJob:
+    """What is examined, without a table."""
+    excluded = dict.fromkeys(exclude, ("duplicate", ""))
+    return ScoringJob(pool, anchors, ProxyConfig("none"), ScoreTable("none"), excluded, config, Path("none"))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,7 +59,8 @@ def few_anchors(anchors: EncodedDataset) -> EncodedDataset:
 def at_a_tiny_step(_warm_proxy: Proxy, pool: EncodedDataset, few_anchors: EncodedDataset) -> Diagnosis:
     """Ten rows examined at learning rate 1e-7; asserts on the way that the proxy is left as it was."""
     before = {name: value.clone() for name, value in _warm_proxy.model.state_dict().items()}
-    diagnosis = examine(_warm_proxy, pool, few_anchors, TINY_STEP, exclude={0, 1}, rows=10)
+    config = ONE_STEP.with_options(learning_rate=1e-7)
+    diagnosis = examine(_warm_proxy, job_of(pool, few_anchors, config, exclude=(0, 1)), rows=10)
     after = _warm_proxy.model.state_dict()
     assert all(torch.equal(after[name], value) and after[name].dtype == value.dtype for name, value in before.items())
     return diagnosis
@@ -87,7 +98,7 @@ def test_first_order_in_float32_stands_far_above_its_noise(at_a_tiny_step: Diagn
         assert found.spearman is not None
     exact = figures(at_a_tiny_step, "float32", "exact")
     assert exact.spearman == pytest.approx(1)
-    assert at_a_tiny_step.second_look is None  # none is asked for
+    assert at_a_tiny_step.second_stage is None  # none is asked for
 
 
 def test_exact_in_bfloat16_at_a_tiny_step_is_called_noise(at_a_tiny_step: Diagnosis) -> None:
@@ -125,8 +136,7 @@ def test_command_writes_and_prints_what_it_found(
             "per_anchor": True,
             "sketch_size": 4,
             "batch_size": 5,
-            "second_look_min_steps": 2,
-            "second_look_batch_size": 4,
+            "second_look": {"min_steps": 2, "batch_size": 4},
         },
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(given))
@@ -144,11 +154,11 @@ def test_command_writes_and_prints_what_it_found(
 
 
 def test_help_imports_nothing_heavy() -> None:
-    code = "import sys, ost_hf.cli.doctor, ost_hf.cli.main as m\ntry:\n  m.main(['doctor', '--help'])\n"
+    code = "import sys, ost_hf.cli.main as m\ntry:\n  m.main(['doctor', '--help'])\n"
     code += "except SystemExit: pass\nassert not {'torch', 'transformers', 'datasets', 'peft'} & set(sys.modules)\n"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "--scoring.learning_rate" in result.stdout
+    assert "--scoring.one_step.estimator" in result.stdout
 
 
 def test_refused_estimator_is_a_finding(
@@ -161,8 +171,8 @@ def test_refused_estimator_is_a_finding(
         raise torch.OutOfMemoryError("no memory for 3 GiB\nmore lines")
 
     monkeypatch.setattr(Exact, "__init__", no_memory)
-    config = ScoringConfig(estimator="forward", utility="raw", derivative="central")
-    diagnosis = examine(warm_proxy, pool, few_anchors, config, rows=4)
+    config = ONE_STEP.with_options(estimator="forward", utility="raw", derivative="central")
+    diagnosis = examine(warm_proxy, job_of(pool, few_anchors, config), rows=4)
     refused = {(m.precision, m.estimator): m.refused for m in diagnosis.measurements if m.refused}
     assert set(refused) == {(p, e) for p in ("float32", "bfloat16") for e in ("forward", "exact")}
     assert "at this precision estimator 'forward' says nothing" in str(refused["float32", "forward"])
@@ -178,7 +188,7 @@ def test_quantised_proxy_is_measured_as_it_is(
 ) -> None:
     # What transformers leaves in the configuration of a model that it has loaded quantised.
     warm_proxy.model.get_base_model().config.quantization_config = {"quant_method": "gptq"}
-    diagnosis = examine(warm_proxy, pool, few_anchors, ScoringConfig(), rows=3)
+    diagnosis = examine(warm_proxy, job_of(pool, few_anchors), rows=3)
     assert [(m.precision, m.estimator, m.utility) for m in diagnosis.measurements] == [
         ("float32", *method) for method in METHODS
     ]
@@ -187,11 +197,11 @@ def test_quantised_proxy_is_measured_as_it_is(
 
 def test_cold_proxy_is_named(vlm_path: str, pool: EncodedDataset, few_anchors: EncodedDataset) -> None:
     cold = build_proxy(ProxyConfig(vlm_path, warmup_fraction=0))
-    diagnosis = examine(cold, pool, few_anchors, ScoringConfig(), rows=3)
+    diagnosis = examine(cold, job_of(pool, few_anchors), rows=3)
     assert all("the proxy is cold" in str(m.refused) for m in diagnosis.measurements)
     assert diagnosis.warnings[0].startswith("the proxy is cold")
     assert diagnosis.recommendation.estimator is None
-    assert "warm it up, or set scoring.update_rule to sgd" in diagnosis.recommendation.reason
+    assert "warm it up, or set scoring.one_step.update_rule to sgd" in diagnosis.recommendation.reason
 
 
 def test_rows_are_drawn_by_seed_without_the_excluded(pool: EncodedDataset) -> None:
@@ -208,12 +218,12 @@ def test_too_few_usable_rows_are_an_error_that_counts_them(
     rows = Rows(datasets.Dataset.from_dict({"question": ["a", "b", "c"], "answer": ["answer: 2", "", ""]}))
     pool = EncodedDataset(rows, Encoder(processor))
     with pytest.raises(DataError, match=r"1 of 3 rows .* at least 3 are needed; the others are: \{'no_labels': 2\}"):
-        examine(warm_proxy, pool, few_anchors, ScoringConfig())
+        examine(warm_proxy, job_of(pool, few_anchors))
 
 
 def test_other_scorers_are_refused(tmp_path: Path, vlm_path: str, pool: EncodedDataset) -> None:
     with pytest.raises(ConfigError, match=r"the doctor examines the one_step scorer, got scoring\.scorer 'random'"):
-        diagnose(tmp_path, pool.rows, pool.rows, ProxyConfig(vlm_path), ScoringConfig(scorer="random"))
+        diagnose(ScoringRequest(tmp_path, pool.rows, pool.rows, ProxyConfig(vlm_path), ScoringConfig("random")))
 
 
 def test_layers_around_the_adapted_ones_are_counted(vlm_path: str) -> None:

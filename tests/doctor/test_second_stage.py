@@ -1,22 +1,26 @@
-"""What the doctor says of the second look's cost; test_second_look.py holds the plan against what is done."""
+"""What the doctor says of a second look's cost; scoring/test_second_look.py holds the plan against what is done."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from ost_hf.cli.doctor import page
 
 from ost_hf.data.encoding import EncodedDataset
-from ost_hf.doctor import clock
 from ost_hf.doctor.diagnosis import Diagnosis
 from ost_hf.doctor.examine import examine
+from ost_hf.doctor.page import page
 from ost_hf.proxy.model import Proxy
+from ost_hf.scoring import clock
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringJob
+from ost_hf.tables.score_table import ScoreTable
 
-CONFIG = ScoringConfig(second_look=True, second_look_min_steps=2, second_look_batch_size=5, batch_size=8)
+CONFIG = ScoringConfig(
+    second_stage="second_look", sections={"second_look": {"min_steps": 2, "batch_size": 5}}, batch_size=8
+)
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +28,15 @@ def _timed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "_LONG_ENOUGH", 0.0)
 
 
-def examined(proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, **changes: Any) -> Diagnosis:
+def examined(proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> Diagnosis:
     few = EncodedDataset(anchors.rows.select(range(3)), anchors.encoder)
-    return examine(proxy, pool, few, replace(CONFIG, **changes), rows=4)
+    job = ScoringJob(pool, few, proxy.config, ScoreTable("none"), {}, CONFIG, Path("none"))
+    return examine(proxy, job, rows=4)
 
 
 def test_doctor_says_what_it_would_take(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> None:
     diagnosis = examined(warm_proxy, pool, anchors)
-    cost = diagnosis.second_look
+    cost = diagnosis.second_stage
     assert cost is not None
     # 20 of 30 rows of each half, then all: 4 and twice 6 steps of 5.
     assert (cost.trainings, cost.steps, cost.passes) == (6, 32, 4)
@@ -40,6 +45,7 @@ def test_doctor_says_what_it_would_take(warm_proxy: Proxy, pool: EncodedDataset,
     text = " ".join(page(diagnosis).split())
     assert "6 trainings of all weights, at most 32 steps of 5 samples" in text
     assert "4 forward passes of the pool" in text
+    assert "then second_look: about" in text
 
 
 def test_second_look_that_does_not_fit_is_a_finding(
@@ -48,12 +54,13 @@ def test_second_look_that_does_not_fit_is_a_finding(
     def no_memory(*args: Any, **more: Any) -> None:
         raise torch.OutOfMemoryError("no memory for 3 GiB\nmore lines")
 
-    monkeypatch.setattr("ost_hf.doctor.second_look_cost.train", no_memory)
+    monkeypatch.setattr("ost_hf.scoring.second_look.cost.train", no_memory)
     diagnosis = examined(warm_proxy, pool, anchors)
-    assert diagnosis.second_look is not None
-    assert diagnosis.second_look.refused == "OutOfMemoryError: no memory for 3 GiB"
+    assert diagnosis.second_stage is not None
+    assert diagnosis.second_stage.refused == "OutOfMemoryError: no memory for 3 GiB"
     text = " ".join(page(diagnosis).split())
     assert (
-        "the second look was refused: OutOfMemoryError: no memory for 3 GiB. Set scoring.second_look_trainable" in text
+        "second_look was refused: OutOfMemoryError: no memory for 3 GiB. Set scoring.second_look.trainable to adapter"
+        in text
     )
-    assert "2nd look" not in text
+    assert "then second_look: about" not in text
