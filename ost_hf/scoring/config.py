@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
-from ost_hf.errors import ConfigError, require_integer, require_known, unknown_key
+from ost_hf.errors import ConfigError, require_integer, unknown_key
 from ost_hf.registry import import_file
 from ost_hf.scorers.registry import SCORERS, NoOptions
 from ost_hf.scoring.stages import STAGES
@@ -236,5 +236,4 @@ def _options(name: str, given: Any) -> Any:
         return given
     if cls is NoOptions and given:
         raise ConfigError(f"{name} has no options of its own: remove section scoring.{name}")
-    require_known(f"field of section scoring.{name}", given, [item.name for item in fields(cls)])
     return build(cls, given, f"scoring.{name}")
