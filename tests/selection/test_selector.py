@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,7 +9,8 @@ import pytest
 
 from ost_hf.errors import ConfigError, DataError, RunDirectoryError
 from ost_hf.selection.config import SelectionConfig
-from ost_hf.selection.selector import read_selection, select, write_selection
+from ost_hf.selection.kept import Selection
+from ost_hf.selection.selector import select_rows
 
 
 def scores(*utilities: float | None, order: list[int] | None = None) -> pa.Table:
@@ -23,8 +23,8 @@ def scores(*utilities: float | None, order: list[int] | None = None) -> pa.Table
     return pa.Table.from_pylist([{**record, "row": row} for row, record in enumerate(records)])
 
 
-def kept(table: pa.Table) -> set[str]:
-    return {record["example_id"] for record in table.to_pylist() if record["kept"]}
+def kept(selection: Selection) -> set[str]:
+    return set(selection.kept["example_id"].to_pylist())
 
 
 @pytest.mark.parametrize(
@@ -42,27 +42,29 @@ def kept(table: pa.Table) -> set[str]:
     ],
 )
 def test_best_rows_are_kept(config: SelectionConfig, expected: set[str]) -> None:
-    assert kept(select(scores(0.1, 0.2, -0.5, 0.9), config)) == expected
+    assert kept(select_rows(scores(0.1, 0.2, -0.5, 0.9), config)) == expected
 
 
 def test_dropped_copies_are_no_part_of_the_pool() -> None:
     table = scores(0.1, 0.2, 0.3, 0.4, None, None)
     status = pa.array(["ok"] * 4 + ["duplicate", "bad_image"])
     table = table.set_column(table.column_names.index("status"), "status", status)
-    assert len(kept(select(table, SelectionConfig(keep_ratio=0.7)))) == 4  # of five
+    assert len(kept(select_rows(table, SelectionConfig(keep_ratio=0.7)))) == 4  # of five
     status = pa.array(["ok"] * 4 + ["anchor_overlap", "evaluation_overlap"])
     table = table.set_column(table.column_names.index("status"), "status", status)
-    assert len(kept(select(table, SelectionConfig(keep_ratio=0.7)))) == 3  # of four
+    assert len(kept(select_rows(table, SelectionConfig(keep_ratio=0.7)))) == 3  # of four
 
 
 def test_ties_are_broken_by_id_and_not_by_order() -> None:
-    forward = select(scores(0.5, 0.5, 0.5, 0.5), SelectionConfig(keep_count=2))
-    backward = select(scores(0.5, 0.5, 0.5, 0.5, order=[3, 1, 2, 0]), SelectionConfig(keep_count=2))
+    forward = select_rows(scores(0.5, 0.5, 0.5, 0.5), SelectionConfig(keep_count=2))
+    backward = select_rows(scores(0.5, 0.5, 0.5, 0.5, order=[3, 1, 2, 0]), SelectionConfig(keep_count=2))
     assert kept(forward) == kept(backward) == {"id0", "id1"}
 
 
 def test_each_row_says_why() -> None:
-    table = select(scores(0.1, None, -0.5, 0.9, 0.05), SelectionConfig(keep_count=1, min_utility=0.0)).to_pylist()
+    table = select_rows(
+        scores(0.1, None, -0.5, 0.9, 0.05), SelectionConfig(keep_count=1, min_utility=0.0)
+    ).table.to_pylist()
     assert [record["reason"] for record in table] == [
         "ranked after the first 1",
         "not scored: bad_image",
@@ -75,8 +77,8 @@ def test_each_row_says_why() -> None:
 
 
 def test_share_counts_rows_that_could_not_be_scored() -> None:
-    assert len(kept(select(scores(0.1, None, None, 0.9), SelectionConfig(keep_ratio=0.5)))) == 2
-    assert len(kept(select(scores(0.1, None, None, None), SelectionConfig(keep_ratio=0.5)))) == 1
+    assert len(kept(select_rows(scores(0.1, None, None, 0.9), SelectionConfig(keep_ratio=0.5)))) == 2
+    assert len(kept(select_rows(scores(0.1, None, None, None), SelectionConfig(keep_ratio=0.5)))) == 1
 
 
 @pytest.mark.parametrize(
@@ -88,7 +90,7 @@ def test_share_counts_rows_that_could_not_be_scored() -> None:
 )
 def test_empty_selection_is_an_error(table: pa.Table, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        select(table, SelectionConfig(min_utility=0.5))
+        select_rows(table, SelectionConfig(min_utility=0.5))
 
 
 @pytest.mark.parametrize("ratio", [0, -0.5, 1.5, 50, True, "half", float("nan")])
@@ -105,17 +107,18 @@ def test_ratio_and_count_together_are_refused() -> None:
 
 
 def test_table_is_read_back_with_its_settings(tmp_path: Path) -> None:
-    table = select(scores(0.1, None), SelectionConfig(keep_count=1))
-    write_selection(table, tmp_path / "run" / "selection.parquet")
-    read = read_selection(tmp_path / "run")
-    assert read.to_pylist() == table.to_pylist()
-    assert json.loads(read.schema.metadata[b"selection"])["keep_count"] == 1
-    assert [path.name for path in (tmp_path / "run").iterdir()] == ["selection.parquet"]
+    selection = select_rows(scores(0.1, None), SelectionConfig(keep_count=1))
+    assert selection.write(tmp_path / "run") == tmp_path / "run" / "selection.parquet"
+    read = Selection.read(tmp_path / "run")
+    assert read.table == selection.table
+    assert read.metadata == selection.metadata
+    assert read.metadata.settings["keep_count"] == 1
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["selection.json", "selection.parquet"]
 
 
 def test_missing_or_foreign_table_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(RunDirectoryError, match="run the select stage first"):
-        read_selection(tmp_path)
+        Selection.read(tmp_path)
     pa.parquet.write_table(pa.table({"example_id": ["a"]}), tmp_path / "selection.parquet")
     with pytest.raises(RunDirectoryError, match=r"is no selection table: it lacks row, kept"):
-        read_selection(tmp_path)
+        Selection.read(tmp_path)

@@ -1,8 +1,6 @@
-"""Strategies, strata, aggregation and verdicts through ``select``."""
+"""Orders, strata, aggregation and verdicts through ``select_rows``."""
 
 from __future__ import annotations
-
-import json
 
 import numpy as np
 import pyarrow as pa
@@ -10,11 +8,12 @@ import pytest
 
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evidence.conformal import conformal_p
-from ost_hf.selection.config import STRATEGIES, SelectionConfig
-from ost_hf.selection.selector import select
+from ost_hf.selection.config import ORDERS, SelectionConfig
+from ost_hf.selection.kept import Selection
+from ost_hf.selection.orders import ORDER_FUNCTIONS, hard_draw
+from ost_hf.selection.selector import select_rows
 from ost_hf.selection.setwise import greedy
 from ost_hf.selection.strata import rooms, strata_of
-from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, hard_draw
 
 COUNT, ANCHORS = 200, 50
 
@@ -30,8 +29,8 @@ def scores(anchors: int = ANCHORS, **columns: object) -> pa.Table:
         "tokens": (np.arange(COUNT) % 40 + 1).tolist(),
         "status": ["ok"] * COUNT,
     }
-    metadata = {"corrupted_p_anchors": str(anchors)} if "corrupted_p" in columns else None
-    return pa.table({**table, **columns}).replace_schema_metadata(metadata)
+    said = {"p_value_anchors": [anchors] * COUNT} if "corrupted_p" in columns else {}
+    return pa.table({**table, **columns, **said})
 
 
 def second_look(corrupted: np.ndarray) -> dict[str, list[float]]:
@@ -43,34 +42,30 @@ def second_look(corrupted: np.ndarray) -> dict[str, list[float]]:
     return {"late_loss": late.tolist(), "corrupted_p": p.tolist()}
 
 
-def kept_rows(table: pa.Table) -> np.ndarray:
-    return np.flatnonzero(table["kept"].to_numpy())
-
-
-def explanation(table: pa.Table) -> str:
-    return table.schema.metadata[b"explanation"].decode()
+def kept_rows(selection: Selection) -> np.ndarray:
+    return np.flatnonzero(selection.table["kept"].to_numpy())
 
 
 def test_auto_is_top_without_a_second_look() -> None:
-    top = select(scores(), SelectionConfig(strategy="top"))
-    auto = select(scores())
-    assert auto.to_pylist() == top.to_pylist()
-    assert "there was no second look" in explanation(auto)
+    top = select_rows(scores(), SelectionConfig(order="top"))
+    auto = select_rows(scores())
+    assert auto.table == top.table
+    assert "there was no second look" in auto.explanation
 
 
 def test_auto_keeps_clean_rows_first() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
-    table = select(scores(**second_look(corrupted)))
+    table = select_rows(scores(**second_look(corrupted)))
     assert kept_rows(table).size == COUNT // 2
     assert corrupted[kept_rows(table)].mean() == 0
-    assert "as clean as the anchors" in explanation(table)
+    assert "as clean as the anchors" in table.explanation
 
 
 def test_auto_says_whether_its_draw_decided_anything() -> None:
     """With room for all rows that look clean, none among them is drawn."""
     table = scores(**second_look(np.arange(COUNT) < COUNT // 2))
-    assert "all of them are kept; " in explanation(select(table))
-    few = explanation(select(table, SelectionConfig(keep_count=20)))
+    assert "all of them are kept; " in select_rows(table).explanation
+    few = select_rows(table, SelectionConfig(keep_count=20)).explanation
     assert "drawn from these, the likelier the higher" in few
     assert "all of them" not in few
 
@@ -80,7 +75,7 @@ def test_auto_draws_hard_rows_more_often_and_only_clean_ones() -> None:
     columns = second_look(corrupted)
     table, late = scores(**columns), np.asarray(columns["late_loss"])
     as_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
-    draws = [kept_rows(select(table, SelectionConfig(keep_count=20, seed=seed))) for seed in range(20)]
+    draws = [kept_rows(select_rows(table, SelectionConfig(keep_count=20, seed=seed))) for seed in range(20)]
     assert all(set(kept) <= set(as_clean) for kept in draws)
     assert len({tuple(kept) for kept in draws}) == 20
     assert np.mean([late[kept].mean() for kept in draws]) > late[as_clean].mean() + 0.1
@@ -101,9 +96,9 @@ def test_a_draw_goes_by_exp_z() -> None:
 
 def test_auto_finds_no_corruption_in_a_clean_pool_and_favours_hard_rows() -> None:
     columns = second_look(np.zeros(COUNT, dtype=bool))
-    table = select(scores(**columns))
-    assert "no corruption was found" in explanation(table)
-    assert "(p > 0.05) come first; drawn from these" in explanation(table)
+    table = select_rows(scores(**columns))
+    assert "no corruption was found" in table.explanation
+    assert "(p > 0.05) come first; drawn from these" in table.explanation
     kept = kept_rows(table)
     assert kept.size == COUNT // 2
     late, p = (np.asarray(columns[name]) for name in ("late_loss", "corrupted_p"))
@@ -115,8 +110,8 @@ def test_auto_finds_no_corruption_in_a_clean_pool_and_favours_hard_rows() -> Non
 @pytest.mark.parametrize("count", [1, 3, 6, 20, 60])
 def test_a_draw_of_hard_rows_takes_no_corrupted_ones_however_few_they_are(count: int) -> None:
     corrupted = np.arange(COUNT) < count
-    table = select(scores(**second_look(corrupted)))
-    assert ("no corruption was found" in explanation(table)) == (count <= 20)
+    table = select_rows(scores(**second_look(corrupted)))
+    assert ("no corruption was found" in table.explanation) == (count <= 20)
     assert corrupted[kept_rows(table)].sum() == 0
 
 
@@ -133,8 +128,8 @@ def test_where_corruption_is_hardly_told_apart_the_hardest_are_not_sought() -> N
     columns = harder_than_anchors(corrupted)
     table, late = scores(anchors=200, **columns), np.asarray(columns["late_loss"])
     like_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
-    tables = [select(table, SelectionConfig(keep_ratio=0.2, seed=seed)) for seed in range(30)]
-    assert all("of what is corrupted was told apart" in explanation(each) for each in tables)
+    tables = [select_rows(table, SelectionConfig(keep_ratio=0.2, seed=seed)) for seed in range(30)]
+    assert all("of what is corrupted was told apart" in each.explanation for each in tables)
     kept = [kept_rows(each) for each in tables]
     assert all(set(each) <= set(like_clean) for each in kept)
     assert len({tuple(each) for each in kept}) == 30
@@ -149,8 +144,8 @@ def test_in_a_clean_pool_that_is_a_little_harder_than_the_anchors_easy_rows_are_
     columns = harder_than_anchors(0.4)
     table, late = scores(anchors=200, **columns), np.asarray(columns["late_loss"])
     like_clean = np.flatnonzero(np.asarray(columns["corrupted_p"]) > 0.2)
-    tables = [select(table, SelectionConfig(keep_ratio=0.2, seed=seed)) for seed in range(30)]
-    assert all("of what is corrupted was told apart" in explanation(each) for each in tables)
+    tables = [select_rows(table, SelectionConfig(keep_ratio=0.2, seed=seed)) for seed in range(30)]
+    assert all("of what is corrupted was told apart" in each.explanation for each in tables)
     kept = np.mean([late[kept_rows(each)].mean() for each in tables])
     assert kept == pytest.approx(late[like_clean].mean(), abs=0.05)
 
@@ -160,26 +155,26 @@ def test_rows_without_a_second_look_come_last_and_the_others_keep_theirs() -> No
     columns = second_look(corrupted)
     for column in columns.values():
         column[150] = None
-    table = select(scores(**columns))
+    table = select_rows(scores(**columns))
     kept = kept_rows(table)
     assert 150 not in kept
     assert corrupted[kept].sum() == 1
-    assert table["rank"].to_pylist()[150] == COUNT
-    assert "1 rows had no second look" in explanation(table)
+    assert table.table["rank"].to_pylist()[150] == COUNT
+    assert "1 rows had no second look" in table.explanation
 
 
 def test_dropping_toxic_rows_does_not_hide_corruption() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
-    table = select(scores(**second_look(corrupted)), SelectionConfig(drop_toxic=True))
-    assert "part of it looks corrupted" in explanation(table)
-    assert "(p > 0.2)" in explanation(table)
+    table = select_rows(scores(**second_look(corrupted)), SelectionConfig(drop_toxic=True))
+    assert "part of it looks corrupted" in table.explanation
+    assert "(p > 0.2)" in table.explanation
     assert corrupted[kept_rows(table)].sum() == 0
 
 
 def test_of_rows_of_one_p_value_those_of_lowest_loss_fill_the_quota() -> None:
     corrupted = np.arange(COUNT) < 140
     columns = second_look(corrupted)
-    kept, late = kept_rows(select(scores(**columns))), np.asarray(columns["late_loss"])
+    kept, late = kept_rows(select_rows(scores(**columns))), np.asarray(columns["late_loss"])
     filled = kept[corrupted[kept]]
     lowest = np.flatnonzero(corrupted)[np.argsort(late[corrupted])][: len(filled)]
     assert len(filled) > 30
@@ -189,9 +184,9 @@ def test_of_rows_of_one_p_value_those_of_lowest_loss_fill_the_quota() -> None:
 def test_few_anchors_can_find_corruption() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
     p = np.where(corrupted, 1 / 11, np.random.default_rng(0).integers(1, 12, COUNT) / 11)
-    table = select(scores(anchors=10, late_loss=p.tolist(), corrupted_p=p.tolist()))
-    assert "part of it looks corrupted" in explanation(table)
-    assert "(p > 0.2)" in explanation(table)
+    table = select_rows(scores(anchors=10, late_loss=p.tolist(), corrupted_p=p.tolist()))
+    assert "part of it looks corrupted" in table.explanation
+    assert "(p > 0.2)" in table.explanation
     assert corrupted[kept_rows(table)].mean() < 0.2
 
 
@@ -201,10 +196,10 @@ def test_two_anchors_take_no_hard_rows_of_a_clean_pool_away(anchors: int) -> Non
     late = np.random.default_rng(0).random(COUNT)
     p = conformal_p(late, np.random.default_rng(1).random(anchors))
     table = scores(anchors=anchors, late_loss=late.tolist(), corrupted_p=p.tolist())
-    tables = [select(table, SelectionConfig(seed=seed)) for seed in range(10)]
+    tables = [select_rows(table, SelectionConfig(seed=seed)) for seed in range(10)]
     assert abs(np.mean([late[kept_rows(each)].mean() for each in tables]) - late.mean()) < 0.05
-    assert f"so few anchors or rows cannot show corruption: all {COUNT} of {COUNT} rows" in explanation(tables[0])
-    assert "drawn from these, all alike" in explanation(tables[0])
+    assert f"so few anchors or rows cannot show corruption: all {COUNT} of {COUNT} rows" in tables[0].explanation
+    assert "drawn from these, all alike" in tables[0].explanation
 
 
 @pytest.mark.parametrize(("anchors", "least"), [(1, 0.4), (2, 0.4), (3, 0.95), (4, 0.95)])
@@ -214,17 +209,14 @@ def test_few_anchors_never_seek_corrupted_rows_out(anchors: int, least: float) -
     late = np.where(is_clean, generator.random(COUNT), 2 + generator.random(COUNT))
     p = conformal_p(late, 0.98 + 0.02 * generator.random(anchors))
     table = scores(anchors=anchors, late_loss=late.tolist(), corrupted_p=p.tolist())
-    kept = [is_clean[kept_rows(select(table, SelectionConfig(seed=seed)))].mean() for seed in range(10)]
+    kept = [is_clean[kept_rows(select_rows(table, SelectionConfig(seed=seed)))].mean() for seed in range(10)]
     assert np.mean(kept) >= least
 
 
 def test_auto_refuses_p_values_of_an_unknown_number_of_anchors() -> None:
     table = scores(**second_look(np.arange(COUNT) < COUNT // 2))
-    unsaid = table.replace_schema_metadata(None)
-    with pytest.raises(DataError, match="does not say how many anchors"):
-        select(unsaid)
-    anchors = pa.table({"anchor": range(ANCHORS)})
-    assert select(unsaid, None, anchors)["kept"] == select(table)["kept"]
+    with pytest.raises(DataError, match=r"does not say how many anchors .*: keep a score table's column"):
+        select_rows(table.drop_columns(["p_value_anchors"]))
 
 
 def test_it_is_said_where_only_rows_without_a_second_look_may_be_kept() -> None:
@@ -235,8 +227,8 @@ def test_it_is_said_where_only_rows_without_a_second_look_may_be_kept() -> None:
     for column in columns.values():
         for row in best:
             column[row] = None
-    found = select(scores(**columns), SelectionConfig(min_utility=float(utility[best].min()), keep_count=3))
-    assert explanation(found) == "highest utility first (none of the rows that may be kept had a second look)"
+    found = select_rows(scores(**columns), SelectionConfig(min_utility=float(utility[best].min()), keep_count=3))
+    assert found.explanation == "highest utility first (none of the rows that may be kept had a second look)"
 
 
 def sketches(rows: int, seed: int) -> pa.Array:
@@ -250,25 +242,29 @@ def test_setwise_reads_the_sketches_of_rows_and_anchors() -> None:
     utility = [None if row in unknown else value for row, value in enumerate(whole["utility"].to_pylist())]
     whole = whole.set_column(whole.column_names.index("utility"), "utility", pa.array(utility, pa.float64()))
     parts = pa.concat_tables([whole.slice(0, 60), whole.slice(60, 70), whole.slice(130)])
-    table = select(parts, SelectionConfig(strategy="setwise", keep_count=30), pa.table({"sketch": held}))
-    ranks = table["rank"].to_pylist()
+    table = select_rows(parts, SelectionConfig(order="setwise", keep_count=30), pa.table({"sketch": held}))
+    ranks = table.table["rank"].to_pylist()
     rows, of_anchors = (np.array(each.to_pylist(), np.float32) for each in (given, held))
     expected = [known[place] for place in greedy(rows[known], of_anchors, 30).order]
     assert sorted(kept_rows(table), key=lambda row: ranks[row]) == expected
     assert [ranks[row] for row in unknown] == [None] * 4
     with pytest.raises(DataError, match=r"needs sketches of candidates and anchors: score with scoring\.sketch_size"):
-        select(scores(), SelectionConfig(strategy="setwise"))
+        select_rows(parts, SelectionConfig(order="setwise"))
+    with pytest.raises(
+        ConfigError, match=r"order 'setwise' goes by columns .* \(.* none\): score with scoring\.sketch"
+    ):
+        select_rows(scores(), SelectionConfig(order="setwise"))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_the_order_of_the_pool_does_not_matter(strategy: str) -> None:
+@pytest.mark.parametrize("order", ORDERS)
+def test_the_order_of_the_pool_does_not_matter(order: str) -> None:
     table = scores(sketch=sketches(COUNT, 2), **second_look(np.arange(COUNT) < COUNT // 3))
     anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
     permutation = np.random.default_rng(5).permutation(COUNT)
     mixed = table.take(permutation).set_column(1, "row", pa.array(range(COUNT)))
-    config = SelectionConfig(strategy=strategy, keep_ratio=0.3)
+    config = SelectionConfig(order=order, keep_ratio=0.3)
     names = [
-        {record["example_id"]: record["rank"] for record in select(one, config, anchors).to_pylist()}
+        {record["example_id"]: record["rank"] for record in select_rows(one, config, anchors).table.to_pylist()}
         for one in (table, mixed)
     ]
     assert names[0] == names[1]
@@ -278,71 +274,75 @@ def test_diverse_leaves_out_what_is_near_a_row_taken() -> None:
     embedding = np.random.default_rng(4).normal(size=(COUNT, 8))
     embedding[1::2] = embedding[::2]
     table = scores(sketch=pa.array(embedding.tolist(), type=pa.list_(pa.float32())))
-    selected = select(table, SelectionConfig(strategy="diverse", keep_count=60))
+    selected = select_rows(table, SelectionConfig(order="diverse", keep_count=60))
     kept = kept_rows(selected)
     assert len(kept) == 60
     assert len({row // 2 for row in kept}) == 60
-    with pytest.raises(DataError, match="needs an embedding of each row: score with scorer deita"):
-        select(scores(), SelectionConfig(strategy="diverse"))
+    with pytest.raises(
+        ConfigError, match=r"score with scoring\.sketch_size \(.*\), or a scorer that gives an embedding"
+    ):
+        select_rows(scores(), SelectionConfig(order="diverse"))
     with pytest.raises(DataError, match="cannot be balanced"):
-        select(table, SelectionConfig(strategy="diverse", length_strata=3))
+        select_rows(table, SelectionConfig(order="diverse", length_strata=3))
 
 
-@pytest.mark.parametrize("strategy", ["auto", "top", "setwise"])
-def test_balance_gives_each_value_its_part(strategy: str) -> None:
+@pytest.mark.parametrize("order", ["auto", "top", "setwise"])
+def test_balance_gives_each_value_its_part(order: str) -> None:
     table = scores(sketch=sketches(COUNT, 2), **second_look(np.arange(COUNT) < COUNT // 3))
     anchors = pa.table({"sketch": sketches(ANCHORS, 3)})
     source = ["large"] * 150 + ["small"] * 50
     for balance, expected in (("equal", 40), ("proportional", 20)):
-        config = SelectionConfig(keep_count=80, balance_by="source", balance=balance, strategy=strategy)
-        kept = kept_rows(select(table, config, anchors, source))
+        config = SelectionConfig(keep_count=80, balance_by="source", balance=balance, order=order)
+        kept = kept_rows(select_rows(table, config, anchors, source))
         assert len(kept) == 80
         assert (kept >= 150).sum() == expected
 
 
 def test_length_strata_keep_the_lengths_of_the_pool() -> None:
     table = scores(utility=[-float(row % 40) for row in range(COUNT)])
-    short = table["tokens"].to_numpy()[kept_rows(select(table))]
-    even = table["tokens"].to_numpy()[kept_rows(select(table, SelectionConfig(length_strata=4)))]
+    short = table["tokens"].to_numpy()[kept_rows(select_rows(table))]
+    even = table["tokens"].to_numpy()[kept_rows(select_rows(table, SelectionConfig(length_strata=4)))]
     assert short.max() <= 20
     assert abs(even.mean() - table["tokens"].to_numpy().mean()) < 3
 
 
 def test_groups_become_one_utility() -> None:
     groups = {"group:a": np.arange(COUNT).astype(float), "group:b": -np.arange(COUNT).astype(float)}
-    table = select(scores(**groups), SelectionConfig(aggregate="min", keep_count=1))
+    table = select_rows(scores(**groups), SelectionConfig(aggregate="min", keep_count=1))
     assert kept_rows(table).tolist() == [0]
-    assert table["utility"].to_pylist() == (-np.arange(COUNT).astype(float)).tolist()
-    with pytest.raises(DataError, match=r"needs columns group:NAME: score with scoring\.group_by"):
-        select(scores(), SelectionConfig(aggregate="min"))
+    assert table.table["utility"].to_pylist() == (-np.arange(COUNT).astype(float)).tolist()
+    with pytest.raises(ConfigError, match=r"selection\.aggregate goes by columns .*: score with scoring\.group_by"):
+        select_rows(scores(), SelectionConfig(aggregate="min"))
 
 
 def test_anchors_can_be_groups() -> None:
     per_anchor = pa.array(np.eye(COUNT, 4).tolist(), type=pa.list_(pa.float32()))
     config = SelectionConfig(aggregate="round_robin", aggregate_over="anchors", keep_count=4)
-    assert kept_rows(select(scores(anchor_utilities=per_anchor), config)).tolist() == [0, 1, 2, 3]
-    with pytest.raises(DataError, match=r"needs the column anchor_utilities .*set scoring\.per_anchor"):
-        select(scores(), config)
+    assert kept_rows(select_rows(scores(anchor_utilities=per_anchor), config)).tolist() == [0, 1, 2, 3]
+    with pytest.raises(
+        ConfigError, match=r"aggregate_over 'anchors' goes by columns .*: score with scoring\.per_anchor"
+    ):
+        select_rows(scores(), config)
 
 
 def test_similarities_are_groups_and_no_verdict() -> None:
     similar = pa.array(np.eye(COUNT, 4).tolist(), type=pa.list_(pa.float32()))
     config = SelectionConfig(aggregate="round_robin", aggregate_over="anchors", keep_count=4)
-    table = select(scores(anchor_similarities=similar), config)
+    table = select_rows(scores(anchor_similarities=similar), config)
     assert kept_rows(table).tolist() == [0, 1, 2, 3]
-    assert "verdict" not in table.column_names
+    assert "verdict" not in table.table.column_names
 
 
 def test_aggregated_utilities_are_refused_where_they_would_decide_nothing() -> None:
     group = {"group:a": np.arange(COUNT).astype(float)}
-    config = SelectionConfig(aggregate="min", strategy="auto")
-    assert select(scores(**group), config).num_rows == COUNT
+    config = SelectionConfig(aggregate="min", order="auto")
+    assert select_rows(scores(**group), config).table.num_rows == COUNT
     table = scores(sketch=sketches(COUNT, 2), **group, **second_look(np.arange(COUNT) < COUNT // 3))
-    with pytest.raises(ConfigError, match=r"set selection\.strategy to top or diverse"):
-        select(table, config)
+    with pytest.raises(ConfigError, match=r"set selection\.order to top or diverse"):
+        select_rows(table, config)
     with pytest.raises(ConfigError, match="'setwise' goes by sketches"):
-        select(table, SelectionConfig(aggregate="min", strategy="setwise"))
-    assert select(table, SelectionConfig(aggregate="min", strategy="top")).num_rows == COUNT
+        select_rows(table, SelectionConfig(aggregate="min", order="setwise"))
+    assert select_rows(table, SelectionConfig(aggregate="min", order="top")).table.num_rows == COUNT
 
 
 def test_verdicts_stand_beside_the_reasons() -> None:
@@ -351,13 +351,13 @@ def test_verdicts_stand_beside_the_reasons() -> None:
     per_anchor[:50] -= 2
     per_anchor[50:100] += 2
     column = pa.array(per_anchor.tolist(), type=pa.list_(pa.float32()))
-    table = select(scores(anchor_utilities=column), SelectionConfig(keep_ratio=1.0, drop_toxic=True))
-    verdict = np.asarray(table["verdict"].to_pylist())
+    table = select_rows(scores(anchor_utilities=column), SelectionConfig(keep_ratio=1.0, drop_toxic=True))
+    verdict = np.asarray(table.table["verdict"].to_pylist())
     assert (verdict[:50] == "toxic").all()
     assert (verdict[50:100] == "useful").all()
     assert (verdict[100:] == "uncertain").mean() > 0.9
     assert not set(kept_rows(table)) & set(np.flatnonzero(verdict == "toxic"))
-    assert table["reason"].to_pylist()[0] == "toxic"
+    assert table.table["reason"].to_pylist()[0] == "toxic"
 
 
 def test_dropping_toxic_rows_is_refused_where_no_row_could_be_called_toxic() -> None:
@@ -366,14 +366,11 @@ def test_dropping_toxic_rows_is_refused_where_no_row_could_be_called_toxic() -> 
     drop, refusal = SelectionConfig(drop_toxic=True), r"with 10 anchors no p-value .* is below 0\.091"
     table = scores(anchors=10, **columns)
     with pytest.raises(DataError, match=rf"{refusal}.* with 19 anchors at least"):
-        select(table, drop)
-    unsaid = table.replace_schema_metadata(None)
-    with pytest.raises(DataError, match=refusal):
-        select(unsaid, drop, pa.table({"anchor": range(10)}))
+        select_rows(table, drop)
     with pytest.raises(DataError, match="does not say how many anchors"):
-        select(unsaid, drop)
-    assert select(scores(anchors=19, **columns), drop).num_rows == COUNT
-    assert select(table, SelectionConfig(drop_toxic=True, false_discovery_rate=0.1)).num_rows == COUNT
+        select_rows(table.drop_columns(["p_value_anchors"]), drop)
+    assert select_rows(scores(anchors=19, **columns), drop).table.num_rows == COUNT
+    assert select_rows(table, SelectionConfig(drop_toxic=True, false_discovery_rate=0.1)).table.num_rows == COUNT
 
 
 @pytest.mark.parametrize(("anchors", "refused"), [(1, True), (2, True), (3, False)])
@@ -384,32 +381,32 @@ def test_utilities_of_two_anchors_call_no_row_toxic_either(anchors: int, refused
     table = scores(anchors=anchors, late_loss=p.tolist(), corrupted_p=p.tolist(), anchor_utilities=column)
     if refused:
         with pytest.raises(DataError, match=f"with {anchors} anchors no p-value"):
-            select(table, SelectionConfig(drop_toxic=True))
+            select_rows(table, SelectionConfig(drop_toxic=True))
     else:
-        assert select(table, SelectionConfig(drop_toxic=True)).num_rows == COUNT
+        assert select_rows(table, SelectionConfig(drop_toxic=True)).table.num_rows == COUNT
 
 
 def test_dropping_rows_that_hurt_two_anchors_is_refused_without_a_second_look() -> None:
     column = pa.array([[-1.0, -1.1]] * COUNT, type=pa.list_(pa.float32()))
     with pytest.raises(DataError, match=r"with 2 anchors no p-value of 'hurts the anchors' is below 0\.25"):
-        select(scores(anchor_utilities=column), SelectionConfig(drop_toxic=True))
+        select_rows(scores(anchor_utilities=column), SelectionConfig(drop_toxic=True))
 
 
 def test_less_than_was_asked_for_is_said_with_its_reasons(caplog: pytest.LogCaptureFixture) -> None:
     embedding = pa.array(np.repeat(np.eye(COUNT // 4), 4, axis=0).tolist(), type=pa.list_(pa.float32()))
-    table = select(scores(sketch=embedding), SelectionConfig(strategy="diverse"))
+    table = select_rows(scores(sketch=embedding), SelectionConfig(order="diverse"))
     assert f"{COUNT // 2} rows were asked for, {COUNT // 4} are kept: {COUNT * 3 // 4} within 0.1 of" in caplog.text
-    assert set(table["reason"].to_pylist()) == {"kept", "within 0.1 of a row taken"}
+    assert set(table.table["reason"].to_pylist()) == {"kept", "within 0.1 of a row taken"}
     caplog.clear()
-    select(scores(sketch=embedding), SelectionConfig(strategy="diverse", keep_count=10))
-    select(scores(), SelectionConfig(min_utility=0.0))
+    select_rows(scores(sketch=embedding), SelectionConfig(order="diverse", keep_count=10))
+    select_rows(scores(), SelectionConfig(min_utility=0.0))
     assert "were asked for" not in caplog.text
 
 
 def test_corrupted_rows_are_toxic() -> None:
     corrupted = np.arange(COUNT) < COUNT // 2
-    table = select(scores(**second_look(corrupted)))
-    verdict = np.asarray(table["verdict"].to_pylist())
+    table = select_rows(scores(**second_look(corrupted)))
+    verdict = np.asarray(table.table["verdict"].to_pylist())
     assert (verdict[corrupted] == "toxic").all()
     assert (verdict[~corrupted] == "toxic").mean() < 0.1
 
@@ -434,7 +431,7 @@ def test_equal_lengths_are_never_parted() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strategy": "best"}, "selection.strategy must be one of 'auto', 'top', 'setwise', 'diverse'"),
+        ({"order": "best"}, "selection.order must be one of 'auto', 'top', 'setwise', 'diverse'"),
         ({"aggregate": "median"}, "selection.aggregate must be one of 'mean'"),
         ({"aggregate_over": "anchors"}, "needs selection.aggregate"),
         ({"length_strata": 2, "balance_by": "source"}, "length_strata or selection.balance_by, not both"),
@@ -449,15 +446,16 @@ def test_configuration_is_checked(settings: dict[str, object], message: str) -> 
 
 def test_what_is_missing_is_said() -> None:
     with pytest.raises(DataError, match="the values of 'source' were not given"):
-        select(scores(), SelectionConfig(balance_by="source"))
-    with pytest.raises(DataError, match=r"selection\.drop_toxic needs p-values"):
-        select(scores(), SelectionConfig(drop_toxic=True))
+        select_rows(scores(), SelectionConfig(balance_by="source"))
+    with pytest.raises(ConfigError, match=r"selection\.drop_toxic goes by columns .*: score with a second look"):
+        select_rows(scores(), SelectionConfig(drop_toxic=True))
 
 
-def test_the_table_says_what_it_was_made_with() -> None:
-    metadata = select(scores(), SelectionConfig(keep_count=3)).schema.metadata
-    assert json.loads(metadata[b"selection"])["keep_count"] == 3
+def test_the_selection_says_what_it_was_made_with() -> None:
+    selection = select_rows(scores(), SelectionConfig(keep_count=3))
+    assert selection.metadata.settings["keep_count"] == 3
+    assert "kept 3 of 200 rows: highest utility first" in repr(selection)
 
 
-def test_the_configuration_knows_all_strategies() -> None:
-    assert set(STRATEGY_FUNCTIONS) == set(STRATEGIES)
+def test_the_configuration_knows_all_orders() -> None:
+    assert set(ORDER_FUNCTIONS) == set(ORDERS)
