@@ -72,6 +72,10 @@ class SelectionArguments:
             setattr(self, name, _plain(name, getattr(self, name)))
         for name in _SECTIONS:
             setattr(self, name, _from_json(name, getattr(self, name)))
+        for name in ("proxy", "anchors"):  # a name, or fields
+            value = getattr(self, name)
+            if isinstance(value, str) and value.lstrip().startswith("{"):
+                setattr(self, name, _from_json(name, value))
         SelectionConfig(**self.selection_fields())
         # The next class in line is TrainingArguments, which does most of its work here.
         super().__post_init__()  # type: ignore[misc]

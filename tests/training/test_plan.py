@@ -30,7 +30,10 @@ SCORED = {"proxy": "nowhere", "anchors": AnchorConfig("nowhere")}
         ({"scoring": {"secondstage": None}, **SCORED}, "second_stage"),
         ({"scoring": 3, **SCORED}, "scoring must hold fields and values, or be a ScoringConfig, got 3"),
         ({"strategy": "best", **SCORED}, "best"),
-        ({"strategy": "paper", "scoring": {"one_step": {"utility": "relative"}}, **SCORED}, "paper's method to the letter"),
+        (
+            {"strategy": "paper", "scoring": {"one_step": {"utility": "relative"}}, **SCORED},
+            "paper's method to the letter",
+        ),
     ],
 )
 def test_strategy_that_cannot_be_is_refused_before_scoring(
