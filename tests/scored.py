@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ost_hf.data.encoding import Encoded
-from ost_hf.scorers.protocol import as_columns
+from ost_hf.scorers.protocol import columns_of
 from ost_hf.scorers.registry import SCORERS
 from ost_hf.scoring.config import ScoringConfig
 
@@ -22,5 +22,5 @@ def build_scorer(config: ScoringConfig, **uses: Any) -> Any:
 
 def records(scorer: Any, rows: list[Encoded]) -> list[dict[str, Any]]:
     """What a scorer gives for rows: its columns' entries by name, for each row."""
-    columns = as_columns(scorer.score(rows))
+    columns = columns_of(scorer, rows)
     return [{name: values[place] for name, values in columns.items()} for place in range(len(rows))]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ost_hf.data.encoding import Encoded
+from ost_hf.errors import ConfigError
 from ost_hf.tables.columns import Columns
 from ost_hf.tables.statuses import NON_FINITE, OK
 
@@ -65,35 +66,51 @@ class Scorer(Protocol):
         ...
 
 
+def columns_of(scorer: Scorer, batch: list[Encoded]) -> Columns:
+    """What a scorer says of a batch, as columns.
+
+    Raises:
+        ConfigError: If it does not speak of every row.
+    """
+    columns = as_columns(scorer.score(batch))
+    counts = {name: len(values) if values.ndim else 0 for name, values in columns.items()}
+    if counts.get("utility") is None or set(counts.values()) != {len(batch)}:
+        raise ConfigError(
+            f"{type(scorer).__name__}.score must give a number or a Score for each row, or columns of as many entries, "
+            f"'utility' among them; for a batch of {len(batch)} it gave {counts}"
+        )
+    return columns
+
+
 def as_columns(scores: Scores) -> Columns:
     """Scores of a batch as columns, ``[B]`` or ``[B, k]`` each."""
     if isinstance(scores, Mapping):
         return {name: _as_array(values) for name, values in scores.items()}
     each = [score if isinstance(score, Score) else Score(float(score)) for score in scores]
     columns: dict[str, np.ndarray] = {"utility": _numbers([score.utility for score in each])}
-    # A loss may be missing where there are others; a wrong one may not.
-    wrong = [score.loss is not None and not np.isfinite(score.loss) for score in each]
-    status = [
-        NON_FINITE if bad and score.status == OK else score.status for bad, score in zip(wrong, each, strict=True)
-    ]
-    columns["status"] = np.array(status, dtype=object)
-    details = [
-        f"utility {score.utility}, loss {score.loss}" if bad and score.status == OK else score.detail
-        for bad, score in zip(wrong, each, strict=True)
-    ]
-    columns["detail"] = np.array(details, dtype=object)
-    for name in ("utility_se",):
+    said = [_status_of(score) for score in each]
+    columns["status"] = np.array([status for status, _ in said], dtype=object)
+    columns["detail"] = np.array([detail for _, detail in said], dtype=object)
+    for name in ("loss", "utility_se"):
         if any(getattr(score, name) is not None for score in each):
             columns[name] = _numbers([getattr(score, name) for score in each])
-    if any(score.loss is not None for score in each):
-        columns["loss"] = _numbers([score.loss for score in each])
     for name in {name: None for score in each for name in score.columns}:
         columns[name] = _stacked([score.columns.get(name) for score in each])
     return columns
 
 
+def _status_of(score: Score) -> tuple[str, str]:
+    """Status and detail: a loss may be missing where there are others, but one that is not finite is wrong."""
+    if score.status == OK and score.loss is not None and not np.isfinite(score.loss):
+        return NON_FINITE, f"utility {score.utility}, loss {score.loss}"
+    return score.status, score.detail
+
+
 def _as_array(values: Any) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if not isinstance(values, torch.Tensor):
+        return np.asarray(values)
+    # NumPy has no bfloat16.
+    return (values.float() if values.dtype == torch.bfloat16 else values).detach().cpu().numpy()
 
 
 def _numbers(values: list[Any]) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from ost_hf.data.encoding import Encoded
 from ost_hf.errors import ModelError
 from ost_hf.parallel import state
-from ost_hf.scorers.protocol import as_columns
+from ost_hf.scorers.protocol import columns_of
 
 # Seconds after which a pass is not timed again.
 _LONG_ENOUGH = 2.0
@@ -28,7 +28,7 @@ def timed_pass(scorer: Any, batches: list[list[Encoded]]) -> tuple[list[float], 
     times: list[float] = []
     while not times or (len(times) < 3 and sum(times) < _LONG_ENOUGH):
         begun = now()
-        found = [as_columns(scorer.score(batch))["utility"] for batch in batches]
+        found = [columns_of(scorer, batch)["utility"] for batch in batches]
         times.append(now() - begun)
     return [float(utility) for utilities in found for utility in utilities], min(times)
 

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.parallel import barrier, free_memory, is_main, share, state
-from ost_hf.scorers.protocol import NO_LIMIT, Scorer, as_columns
+from ost_hf.scorers.protocol import NO_LIMIT, Scorer, columns_of
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.tables.columns import Columns, TableRows, checked, joined, put
 from ost_hf.tables.score_table import ScoreTable
@@ -161,7 +161,7 @@ def score_within_memory(scorer: Scorer, batch: list[Encoded]) -> Columns:
     while done < len(batch):
         piece = batch[done : done + size]
         try:
-            columns = checked(as_columns(scorer.score(piece)))
+            columns = checked(columns_of(scorer, piece))
         except torch.OutOfMemoryError:
             free_memory()
             if len(piece) > 1:

@@ -36,14 +36,16 @@ def checked(columns: Columns) -> Columns:
     """The same with a ``status`` and a ``detail`` for every row; a row that is not ``ok`` loses its numbers.
 
     Args:
-        columns: ``utility`` and others. Where ``loss`` is among them it must be finite, as the utility must. A row with
-            a ``status`` of its own needs no utility.
+        columns: ``utility`` and others. Where ``loss`` is among them it must be finite, as the utility must. With a
+            ``status`` among them, a row whose status is another needs no utility, and one without a loss has NaN there.
     """
     utility = np.asarray(columns["utility"], dtype=np.float64)
     loss = columns.get("loss")
     status = np.array(columns.get("status", [OK] * len(utility)), dtype=object)
     detail = np.array(columns.get("detail", [""] * len(utility)), dtype=object)
-    finite = np.isfinite(utility) if loss is None else np.isfinite(utility) & np.isfinite(loss)
+    finite = np.isfinite(utility)
+    if loss is not None:
+        finite &= ~np.isinf(loss) if "status" in columns else np.isfinite(loss)
     for place in np.flatnonzero((status == OK) & ~finite):
         status[place] = NON_FINITE
         detail[place] = f"utility {utility[place]}, loss {None if loss is None else float(loss[place])}"
@@ -107,7 +109,7 @@ class TableRows:
             values = columns.pop(name, None)
             for place, value in zip(places, [] if values is None else values, strict=values is not None):
                 # A row that was cut to the limit stays so named, though its scorer was content with it.
-                if not (name == "status" and value == OK):
+                if value not in (OK, ""):
                     self._facts[name][place] = value
         self._chunks.append((places, columns))
 
