@@ -13,13 +13,17 @@ import pytest
 from ost_hf.data.rows import Rows
 from ost_hf.hub.card import UTILITY_TEXTS, render_card
 from ost_hf.proxy.config import ProxyConfig
-from ost_hf.scorers.base import PROXY, SCORERS, find_scorer
-from ost_hf.scorers.config import UTILITIES
+from ost_hf.scorers.one_step.options import UTILITIES
+from ost_hf.scorers.registry import PROXY, SCORERS
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
+from ost_hf.scoring.stages import STAGES
 from ost_hf.selection.config import DEFAULT_KEEP_RATIO, SelectionConfig
-from ost_hf.selection.selector import select
+from ost_hf.selection.kept import Selection
+from ost_hf.selection.selector import select_rows
 from ost_hf.tables.score_table import ScoreTable
+from ost_hf.tables.selection_table import SelectionTable
 
 POOL_ROWS, KEPT_ROWS = 20, 6
 
@@ -30,19 +34,21 @@ Record = dict[str, Any]
 def table(pool_dataset: datasets.Dataset, vlm_path: str, tmp_path_factory: pytest.TempPathFactory) -> ScoreTable:
     """Twenty rows with random scores."""
     pool = Rows(pool_dataset.select(range(POOL_ROWS)))
-    return score_pool(tmp_path_factory.mktemp("run"), pool, None, ProxyConfig(vlm_path), ScoringConfig("random"))
+    proxy, scoring = ProxyConfig(vlm_path), ScoringConfig("random")
+    return score_pool(ScoringRequest(tmp_path_factory.mktemp("run"), pool, None, proxy, scoring))
 
 
-def card(table: ScoreTable, scoring: Record, selection: pa.Table | None = None, source: str = "lab/pool") -> str:
+def card(table: ScoreTable, scoring: Record, selection: SelectionTable | None = None, source: str = "lab/pool") -> str:
     """The card of these scores, had they been made with other settings."""
     manifest = table.manifest()
-    manifest["identity"]["scoring"] |= scoring
+    known = scoring["scorer"] in SCORERS
+    manifest["identity"]["scoring"] = ScoringConfig.from_mapping(scoring).identity() if known else scoring
     scores = table.read()
-    kept = select(scores, SelectionConfig(keep_count=KEPT_ROWS)) if selection is None else selection
+    kept = select_rows(scores, SelectionConfig(keep_count=KEPT_ROWS)) if selection is None else selection
     return render_card("me/curated", scores, kept, manifest, source)
 
 
-DEITA = {"deita_complexity_model": "lab/c", "deita_quality_model": "lab/q", "deita_embedding_model": "lab/e"}
+DEITA = {"complexity_model": "lab/c", "quality_model": "lab/q", "embedding_model": "lab/e"}
 # The scorer's settings, what its card says, and what it must not say.
 SCORER_CARDS: dict[str, tuple[Record, list[str], list[str]]] = {
     "one_step": ({}, ["One-Step-Train", "LoRA rank 8", "| proxy warm-up | 5 % of the pool |", "## Limits"], ["random"]),
@@ -53,22 +59,25 @@ SCORER_CARDS: dict[str, tuple[Record, list[str], list[str]]] = {
     "rds": ({}, ["by the scorer `rds`", "`tiny_qwen3_vl`, without an adapter |"], ["LoRA", "warm-up"]),
     "less": ({}, ["| proxy warm-up | epochs: 4, on 5 % of the pool, each with a checkpoint |"], []),
     "judge": (
-        {"judge_model": "lab/judge", "judge_highest": 5.0},
+        {"judge": {"model": "lab/judge", "highest": 5.0}},
         ["rated by a language model, `lab/judge`", "| judge | `lab/judge` |", "| scale | 1 to 5 |"],
         ["LoRA", "tiny_qwen3_vl"],
     ),
     "deita": (
-        DEITA,
+        {"deita": DEITA},
         ["| rater of complexity | `lab/c` |", "| rater of quality | `lab/q` |", "| embedding of a row | `lab/e` |"],
         ["LoRA", "tiny_qwen3_vl"],
     ),
-    "column": ({"column": "stars"}, ["the number in the pool's own column `stars`"], ["LoRA", "tiny_qwen3_vl"]),
+    "column": (
+        {"column": {"name": "stars"}},
+        ["the number in the pool's own column `stars`"],
+        ["LoRA", "tiny_qwen3_vl"],
+    ),
 }
 
 
 def test_every_scorer_of_ours_has_a_case() -> None:
-    find_scorer("random")
-    ours = {name for name, scorer in SCORERS.items() if scorer.build.__module__.startswith("ost_hf.")}
+    ours = {name for name in SCORERS.names() if SCORERS.find(name).build.__module__.startswith("ost_hf.")}
     assert set(SCORER_CARDS) == ours
 
 
@@ -79,11 +88,11 @@ def test_card_describes_the_scorer_that_was_used(table: ScoreTable, scorer: str)
     assert f"{KEPT_ROWS} rows of `lab/pool`, selected from a pool of {POOL_ROWS} " in text
     assert all(words in text for words in present), text
     assert not any(words in text for words in absent), text
-    assert ("| proxy |" in text) == (PROXY in find_scorer(scorer).needs)
+    assert ("| proxy |" in text) == (PROXY in SCORERS.find(scorer).needs)
 
 
 def test_of_a_scorer_that_is_not_known_here_no_proxy_is_claimed(table: ScoreTable) -> None:
-    text = card(table, {"scorer": "mine"})
+    text = card(table, {"scorer": "mine", "second_stage": None, "seed": 0})
     assert "by the scorer `mine`" in text
     assert not any(words in text for words in ("anchor", "random", "proxy", "LoRA")), text
 
@@ -91,7 +100,7 @@ def test_of_a_scorer_that_is_not_known_here_no_proxy_is_claimed(table: ScoreTabl
 @pytest.mark.parametrize("utility", UTILITIES)
 def test_each_utility_has_a_text_of_its_own(table: ScoreTable, utility: str) -> None:
     assert set(UTILITY_TEXTS) == set(UTILITIES)
-    text = card(table, {"scorer": "one_step", "utility": utility})
+    text = card(table, {"one_step": {"utility": utility}, "scorer": "one_step"})
     assert f"| utility | {UTILITY_TEXTS[utility]} (`{utility}`) |" in text
     assert sum(words in text for words in UTILITY_TEXTS.values()) == 1
 
@@ -106,19 +115,20 @@ def looked_at(scores: pa.Table) -> tuple[pa.Table, pa.Table]:
     places = np.arange(len(scores))
     scores = scores.append_column("corrupted_p", pa.array(np.where(places % 2, 0.9, 0.02)))
     scores = scores.append_column("late_loss", pa.array(places / len(scores)))
+    scores = scores.append_column("p_value_anchors", pa.array([49] * len(scores)))
     return scores.append_column("sketch", sketches(len(scores))), pa.table({"sketch": sketches(49)})
 
 
 @pytest.mark.parametrize(
     ("settings", "present"),
     [
-        ({"strategy": "top"}, ["by strategy `top`: highest utility first.", "| to keep | 6 rows |"]),
-        ({"strategy": "auto"}, ["by strategy `auto`: 50.0% of the rows have a p-value of at most 0.05", "come first;"]),
-        ({"strategy": "setwise"}, ["by strategy `setwise`: each row by what it adds to those taken before"]),
-        ({"strategy": "diverse"}, ["at least 0.1 apart in cosine distance."]),
-        ({"strategy": "top", "balance_by": "kind", "balance": "equal"}, ["| balanced by | `kind`, equal |"]),
-        ({"strategy": "top", "length_strata": 2}, ["| groups of like length | 2 |"]),
-        ({"keep_count": None, "keep_ratio": 0.3}, ["| strategy | `auto` |", "| to keep | 30 % of the pool |"]),
+        ({"order": "top"}, ["in order `top`: highest utility first.", "| to keep | 6 rows |"]),
+        ({"order": "auto"}, ["in order `auto`: 50.0% of the rows have a p-value of at most 0.05", "come first;"]),
+        ({"order": "setwise"}, ["in order `setwise`: each row by what it adds to those taken before"]),
+        ({"order": "diverse"}, ["at least 0.1 apart in cosine distance."]),
+        ({"order": "top", "balance_by": "kind", "balance": "equal"}, ["| balanced by | `kind`, equal |"]),
+        ({"order": "top", "length_strata": 2}, ["| groups of like length | 2 |"]),
+        ({"keep_count": None, "keep_ratio": 0.3}, ["| order | `auto` |", "| to keep | 30 % of the pool |"]),
         ({"keep_count": None, "min_utility": 0.25}, ["| lowest utility to keep | 0.25 |"]),
         ({"drop_toxic": True}, ["| toxic rows | dropped, at a false-discovery rate of 0.05 |"]),
     ],
@@ -126,19 +136,20 @@ def looked_at(scores: pa.Table) -> tuple[pa.Table, pa.Table]:
 def test_card_says_how_the_selection_was_made(table: ScoreTable, settings: Record, present: list[str]) -> None:
     scores, anchors = looked_at(table.read())
     config = SelectionConfig(**{"keep_count": KEPT_ROWS, **settings})
-    selection = select(scores, config, anchors, [row % 3 for row in range(len(scores))] if config.balance_by else None)
-    text = card(table, {"scorer": "one_step", "second_look": True}, selection)
+    balance = [row % 3 for row in range(len(scores))] if config.balance_by else None
+    selection = select_rows(scores, config, anchors, balance)
+    text = card(table, {"scorer": "one_step", "second_stage": "second_look"}, selection)
     assert all(words in text for words in present), text
-    assert f"strategy `{config.strategy}`: {selection.schema.metadata[b'explanation'].decode()}." in text
+    assert f"in order `{config.order}`: {selection.explanation}." in text
     assert "Then every row had a second look" in text
     assert "| second look | rounds: 3, trained: all weights |" in text
     assert ("| to keep |" in text) == (config.min_utility is None)
-    assert "second look" not in card(table, {"scorer": "one_step"}, select(scores, SelectionConfig(strategy="top")))
+    assert "second look" not in card(table, {"scorer": "one_step"}, select_rows(scores, SelectionConfig(order="top")))
 
 
 def test_card_says_that_half_of_the_pool_is_kept_where_nothing_else_is_set(table: ScoreTable) -> None:
     assert DEFAULT_KEEP_RATIO == 0.5
-    text = card(table, {"scorer": "one_step"}, select(table.read(), SelectionConfig()))
+    text = card(table, {"scorer": "one_step"}, select_rows(table.read(), SelectionConfig()))
     assert "10 rows of `lab/pool`" in text
     assert "| to keep | half of the pool |" in text
 
@@ -147,16 +158,16 @@ def test_card_says_which_utility_an_aggregate_made(table: ScoreTable) -> None:
     scores = table.read()
     for name, sign in (("group:a", 1), ("group:b", -1)):
         scores = scores.append_column(name, pa.array(sign * scores["utility"].to_numpy()))
-    selection = select(scores, SelectionConfig(keep_count=KEPT_ROWS, strategy="top", aggregate="min"))
+    selection = select_rows(scores, SelectionConfig(keep_count=KEPT_ROWS, order="top", aggregate="min"))
     text = card(table, {"scorer": "one_step", "group_by": "topic"}, selection)
     assert "The utilities for the groups of anchors became one by `min`: the `ost_utility`" in text
     assert "| aggregate | `min` over groups |" in text
 
 
 def test_of_a_selection_made_elsewhere_only_the_rows_are_told(table: ScoreTable) -> None:
-    selection = select(table.read(), SelectionConfig(keep_count=KEPT_ROWS)).replace_schema_metadata(None)
-    text = card(table, {"scorer": "one_step"}, selection)
-    assert "strategy" not in text
+    selection = select_rows(table.read(), SelectionConfig(keep_count=KEPT_ROWS))
+    text = card(table, {"scorer": "one_step"}, Selection(selection.table))
+    assert "in order" not in text and "| order |" not in text and "| to keep |" not in text
     assert f"{KEPT_ROWS} rows of `lab/pool`" in text
 
 
@@ -164,4 +175,16 @@ def test_card_shows_no_local_folder(table: ScoreTable, vlm_path: str, tmp_path: 
     text = card(table, {"scorer": "one_step"}, source=str(tmp_path / "pool.parquet"))
     assert "`pool.parquet`" in text and f"`{Path(vlm_path).name}`" in text
     assert str(tmp_path) not in text and vlm_path not in text
-    assert vlm_path not in card(table, {"scorer": "judge", "judge_model": vlm_path})
+    assert vlm_path not in card(table, {"scorer": "judge", "judge": {"model": vlm_path}})
+
+
+def test_every_second_stage_is_named(table: ScoreTable) -> None:
+    cascade = {"scorer": "one_step", "one_step": {"utility": "raw"}, "cascade": {"keep_ratio": 0.5}}
+    for stage in STAGES.names():
+        text = card(
+            table,
+            {**cascade, "second_stage": stage} if stage == "cascade" else {"scorer": "one_step", "second_stage": stage},
+        )
+        words = "second look" if stage == "second_look" else f"second stage | `{stage}` |"
+        assert f"| {words}" in text, text
+    assert "second stage" not in card(table, {"scorer": "one_step"})
