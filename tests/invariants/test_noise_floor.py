@@ -10,8 +10,8 @@ from torch.nn.functional import pad
 
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.proxy.model import Proxy
-from ost_hf.scorers.base import build_scorer
 from ost_hf.scorers.one_step.estimators import AnchorSet, Exact
+from ost_hf.scorers.one_step.scorer import OneStepScorer
 from ost_hf.scoring.config import ScoringConfig
 
 
@@ -25,6 +25,11 @@ def padded(batch: dict[str, Tensor], columns: int) -> dict[str, Tensor]:
     }
 
 
+def scorer_of(proxy: Proxy, anchors: EncodedDataset, estimator: str, update_rule: str) -> OneStepScorer:
+    config = ScoringConfig().with_options(estimator=estimator, utility="raw", update_rule=update_rule)
+    return OneStepScorer(config, config.options, proxy, anchors)
+
+
 @pytest.mark.parametrize("update_rule", ["sgd", "adamw"])
 def test_exact_and_raw_reverse_rank_alike_at_the_default_step_size(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, update_rule: str, record_property
@@ -32,9 +37,7 @@ def test_exact_and_raw_reverse_rank_alike_at_the_default_step_size(
     batch = [pool.encode(row) for row in range(len(pool))]
     utilities = {}
     for estimator in ("exact", "reverse"):
-        config = ScoringConfig(estimator=estimator, utility="raw", update_rule=update_rule)
-        scorer = build_scorer("one_step", config=config, proxy=warm_proxy, anchors=anchors)
-        utilities[estimator] = [score.utility for score in scorer.score(batch)]
+        utilities[estimator] = scorer_of(warm_proxy, anchors, estimator, update_rule).score(batch)["utility"]
     correlation = spearmanr(utilities["exact"], utilities["reverse"]).statistic
     record_property(f"spearman_{update_rule}", correlation)
     print(f"Spearman of exact and raw reverse, {update_rule}: {correlation:.4f}")
@@ -46,12 +49,11 @@ def test_exact_stands_twenty_times_above_its_noise_floor(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, update_rule: str
 ) -> None:
     batch = [pool.encode(row) for row in range(20)]
-    config = ScoringConfig(estimator="exact", utility="raw", update_rule=update_rule)
-    scorer = build_scorer("one_step", config=config, proxy=warm_proxy, anchors=anchors)
-    utility = np.array([score.utility for score in scorer.score(batch)])
+    scorer = scorer_of(warm_proxy, anchors, "exact", update_rule)
+    utility = np.array(scorer.score(batch)["utility"])
     wider = AnchorSet([padded(anchor_batch, 200) for anchor_batch in scorer.anchors.batches])
-    scorer.estimator = Exact(config, warm_proxy, wider, scorer.rule)
-    elsewhere = np.array([score.utility for score in scorer.score(batch)])
+    scorer.estimator = Exact(scorer.config, scorer.options, warm_proxy, wider, scorer.rule)
+    elsewhere = np.array(scorer.score(batch)["utility"])
     floor = np.median(np.abs(utility - elsewhere))
     print(f"{update_rule}: median |utility| {np.median(np.abs(utility)):.1e}, noise floor {floor:.1e}")
     assert np.median(np.abs(utility)) >= 20 * floor

@@ -33,7 +33,7 @@ def test_remote_code_is_never_on_by_default() -> None:
 
 
 def test_the_mathematics_masks_the_tokens_that_rows_do() -> None:
-    # `utility` and `data` do not know one another, so each names the number.
+    # `functional` and `data` do not know one another, so each names the number.
     assert loss.IGNORE_INDEX == encoding.IGNORE_INDEX
 
 

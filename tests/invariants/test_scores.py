@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.proxy.model import Proxy
-from ost_hf.scorers.base import build_scorer
+from ost_hf.scorers.one_step.scorer import OneStepScorer
 from ost_hf.scoring.config import ScoringConfig
 
 ESTIMATORS = {
@@ -28,18 +28,22 @@ TOLERANCE = {"reverse, mean_cosine": 1e-4, "reverse, raw": 1e-4, "forward": 2e-3
 pytestmark = pytest.mark.parametrize("name", ESTIMATORS)
 
 
-def scorer_of(proxy: Proxy, anchors: EncodedDataset, name: str, **more: Any) -> Any:
-    config = ScoringConfig(**{**ESTIMATORS[name], **more})
-    return build_scorer("one_step", config=config, proxy=proxy, anchors=anchors)
+def scorer_of(
+    proxy: Proxy, anchors: EncodedDataset, name: str, batch_tokens: int | None = None, **options: Any
+) -> OneStepScorer:
+    config = ScoringConfig(batch_tokens=batch_tokens).with_options(**{**ESTIMATORS[name], **options})
+    return OneStepScorer(config, config.options, proxy, anchors)
 
 
-def scores(proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, name: str, **more: Any) -> torch.Tensor:
-    scorer = scorer_of(proxy, anchors, name, **more)
+def scores(
+    proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, name: str, batch_tokens: int | None = None
+) -> torch.Tensor:
+    scorer = scorer_of(proxy, anchors, name, batch_tokens)
     return utilities(scorer, [pool.encode(row) for row in range(12)])
 
 
 def utilities(scorer: Any, rows: list[Encoded]) -> torch.Tensor:
-    return torch.tensor([score.utility for score in scorer.score(rows)], dtype=torch.float64)
+    return torch.as_tensor(scorer.score(rows)["utility"], dtype=torch.float64)
 
 
 def assert_same(one: torch.Tensor, other: torch.Tensor, name: str, factor: float = 1.0) -> None:
