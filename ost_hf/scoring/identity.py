@@ -47,17 +47,22 @@ def hold_weights(table: ScoreTable, proxy: ProxyConfig) -> None:
     Raises:
         RunDirectoryError: On every process, if the table's rows were scored with others.
     """
-    found, noted = describe_weights(proxy), table.manifest().get("weights")
+    noted = table.manifest().get("weights")
+    check_weights(noted, table, proxy)
     barrier()
     if noted is None and is_main():
-        table.add_to_manifest(weights=found)
-    differences = name_differences(noted, found, "weights") if noted is not None else []
+        table.add_to_manifest(weights=describe_weights(proxy))
+    barrier()
+
+
+def check_weights(noted: Section | None, table: ScoreTable, proxy: ProxyConfig) -> None:
+    """Raises ``RunDirectoryError`` if ``noted`` are other weights than the proxy's."""
+    differences = name_differences(noted, describe_weights(proxy), "weights") if noted is not None else []
     if differences:
         raise RunDirectoryError(
             f"{table.folder} holds scores by other weights of {proxy.model}: {'; '.join(differences)}. Go on with "
             "those, choose another run_dir, or remove its folders scores and proxy to score again"
         )
-    barrier()
 
 
 def other_settings(table: ScoreTable, scoring: ScoringConfig) -> list[str]:

@@ -12,39 +12,53 @@ from ost_hf.parallel import barrier, is_main, state
 from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, read_origin, save_proxy
 from ost_hf.proxy.warmup import warm_up
 from ost_hf.scoring.job import ScoringJob
-from ost_hf.settings import as_mapping, name_differences
+from ost_hf.settings import Section, as_mapping, name_differences
 
 logger = logging.getLogger(__name__)
+
+
+def check_stored(job: ScoringJob) -> bool:
+    """Whether there is a stored proxy of this run.
+
+    Raises:
+        RunDirectoryError: If it was made of another pool, of other weights or with other settings.
+    """
+    folder = job.folder / "proxy"
+    if not (folder / "proxy.json").exists():
+        return False
+    differences = name_differences(read_origin(folder), _origin(job))
+    if differences:
+        raise RunDirectoryError(
+            f"{folder} holds a proxy of another run: {'; '.join(differences)}. "
+            "Choose another run_dir, or remove the folder to make the proxy again"
+        )
+    return True
+
+
+def _origin(job: ScoringJob) -> Section:
+    """What decides what a proxy becomes, as plain values that JSON gives back unchanged."""
+    pool, prompt = job.pool, job.pool.rows.config.system_prompt
+    said = {
+        "proxy": as_mapping(job.proxy),
+        "weights": describe_weights(job.proxy),
+        "pool": pool.rows.fingerprint,
+        "encoding": pool.encoder.config.identity(),
+        "excluded_rows": sorted(job.exclude),
+        **({"system_prompt": prompt} if prompt else {}),
+    }
+    return json.loads(json.dumps(said))
 
 
 def prepare_proxy(job: ScoringJob) -> Proxy:
     """The stored proxy of this run, or a new one, warmed up and stored.
 
     Raises:
-        RunDirectoryError: If the stored one was made of another pool, of other weights or with other settings.
+        RunDirectoryError: As :func:`check_stored` does.
     """
     folder, config, pool = job.folder / "proxy", job.proxy, job.pool
-    origin = json.loads(
-        json.dumps(
-            {
-                "proxy": as_mapping(config),
-                "weights": describe_weights(config),
-                "pool": pool.rows.fingerprint,
-                "encoding": pool.encoder.config.identity(),
-                "excluded_rows": sorted(job.exclude),
-                **({"system_prompt": prompt} if (prompt := pool.rows.config.system_prompt) else {}),
-            }
-        )
-    )
-    stored = (folder / "proxy.json").exists()
+    stored = check_stored(job)
     barrier()
     if stored:
-        differences = name_differences(read_origin(folder), origin)
-        if differences:
-            raise RunDirectoryError(
-                f"{folder} holds a proxy of another run: {'; '.join(differences)}. "
-                "Choose another run_dir, or remove the folder to make the proxy again"
-            )
         return load_proxy(folder)
     proxy = build_proxy(config)
     first = next((row for row in map(pool.encode, range(len(pool))) if row.features is not None), None)
@@ -53,7 +67,7 @@ def prepare_proxy(job: ScoringJob) -> Proxy:
         check_gradients(proxy, {key: value.to(state().device) for key, value in sample.items()})
     warm_up(proxy, pool, set(job.exclude))
     if is_main():
-        save_proxy(proxy, folder, origin)
+        save_proxy(proxy, folder, _origin(job))
         logger.info("proxy: %s", proxy.report())
     barrier()
     return proxy

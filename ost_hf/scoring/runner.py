@@ -22,10 +22,10 @@ from ost_hf.scorers.protocol import Scorer
 from ost_hf.scorers.registry import ANCHORS, PROXY, SCORERS
 from ost_hf.scoring.anchor_scores import score_rows_and_anchors
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.identity import hold_weights, identity_of
+from ost_hf.scoring.identity import check_weights, hold_weights, identity_of
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.parts import Build, scored_by, write_merged
-from ost_hf.scoring.prepared_proxy import prepare_proxy
+from ost_hf.scoring.prepared_proxy import check_stored, prepare_proxy
 from ost_hf.scoring.stages import STAGES
 from ost_hf.settings import Section
 from ost_hf.tables.anchor_table import anchor_file
@@ -78,11 +78,20 @@ def open_job(request: ScoringRequest) -> ScoringJob:
     for rows in (pool, *request.evaluation):
         rows.hash_together()
     exclude, report = exclude_rows(pool, request.anchors, request.overlap, request.duplicates, request.evaluation)
-    table = ScoreTable(request.run_dir / "scores")
-    _open(table, request)
+    identity = identity_of(request)
+    has_rows = ScoreTable(request.run_dir / "scores").check_manifest(identity)
+    # Before anything is written: a proxy that is not there, or is another than the folder's, is refused here.
+    job = encoded_job(request, exclude)
+    if PROXY in SCORERS.find(request.scoring.scorer).needs and len(job.table.rows_done()) < len(job.pool):
+        check_weights(job.table.manifest().get("weights") if has_rows else None, job.table, job.proxy)
+        check_stored(job)
+    barrier()
     if is_main():
+        if not has_rows:
+            _begin(job.table, request, identity)
         write_report(report, request.run_dir / "duplicates.json")
-    return encoded_job(request, exclude)
+    barrier()
+    return job
 
 
 def encoded_job(request: ScoringRequest, exclude: Excluded) -> ScoringJob:
@@ -152,21 +161,16 @@ def _run_stage(job: ScoringJob, build: Build, proxy: Proxy | None) -> None:
     barrier()
 
 
-def _open(table: ScoreTable, request: ScoringRequest) -> None:
-    """Checks or writes the manifest; every process raises if it is another run's."""
-    identity = identity_of(request)
-    has_rows = table.check_manifest(identity)
-    barrier()
-    if not has_rows and is_main():
-        # Of a run that ended before its first row, and was perhaps another.
-        anchor_file(table).unlink(missing_ok=True)
-        shutil.rmtree(table.folder / _OF_THE_SCORER, ignore_errors=True)
-        names = ("ost-hf", "torch", "transformers", "accelerate", "peft", "datasets")
-        facts: Section = {
-            "rows": len(request.pool),
-            "anchors": len(request.anchors) if request.anchors is not None else None,
-            "strategy": request.strategy,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
-        }
-        table.write_manifest(identity, **facts)
-    barrier()
+def _begin(table: ScoreTable, request: ScoringRequest, identity: Section) -> None:
+    """Writes the manifest of a table without rows."""
+    # Of a run that ended before its first row, and was perhaps another.
+    anchor_file(table).unlink(missing_ok=True)
+    shutil.rmtree(table.folder / _OF_THE_SCORER, ignore_errors=True)
+    names = ("ost-hf", "torch", "transformers", "accelerate", "peft", "datasets")
+    facts: Section = {
+        "rows": len(request.pool),
+        "anchors": len(request.anchors) if request.anchors is not None else None,
+        "strategy": request.strategy,
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
+    }
+    table.write_manifest(identity, **facts)

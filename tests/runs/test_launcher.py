@@ -52,15 +52,16 @@ def test_own_file_of_a_stage_goes_before_the_common_one(tmp_path: Path) -> None:
 
 
 def test_training_that_is_resumed_is_resumed_under_the_launcher_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        read.append(load_config(command[-1], {}))
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
     for value in (True, "out/checkpoint-5"):
         given = {"run_dir": "r", "accelerate": {"num_processes": 2}, "training": {"resume_from_checkpoint": value}}
-        read = []
-
-        def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-            read.append(load_config(command[-1], {}))
-            return subprocess.CompletedProcess(command, 0)
-
-        monkeypatch.setattr(subprocess, "run", run)
+        read.clear()
         launcher.launch(build_config(given), "train")
         assert read == [build_config(given)]
 

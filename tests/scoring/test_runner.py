@@ -209,7 +209,9 @@ def test_refused_run_that_stored_no_row_leaves_the_directory_to_the_next(
     request = ScoringRequest(tmp_path, Rows(pool_dataset), Rows(anchor_dataset), quick_proxy(vlm_path))
     with pytest.raises(DataError, match=r"scoring\.column\.name: 'question' must hold numbers"):
         score_pool(replace(request, scoring=ScoringConfig("column", sections={"column": {"name": "question"}})))
+    assert not list(tmp_path.iterdir())
     table = ScoreTable(tmp_path / "scores")
+    table.write_manifest({"scoring": {"scorer": "one_step"}}, rows=60)
     anchor_file(table).write_bytes(b"of a run that was stopped")
     score_pool(replace(request, scoring=ScoringConfig("random")))
     assert table.manifest()["identity"]["scoring"]["scorer"] == "random"
@@ -236,7 +238,7 @@ def test_proxy_of_another_configuration_is_refused_when_the_scores_are_gone(
     shutil.rmtree(tmp_path / "scores")
     with pytest.raises(RunDirectoryError, match=r"holds a proxy of another run: proxy\.seed was 0, now 1"):
         score_pool(replace(request, proxy=replace(request.proxy, seed=1)))
-    shutil.rmtree(tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
     score_pool(request)
 
 
