@@ -11,7 +11,7 @@ import functools
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
 from typing import Any, TypeVar
 
@@ -42,7 +42,7 @@ def given_fields(name: str, value: Any, cls: type) -> Section:
 
     Args:
         name: What messages call the section.
-        value: ``None``, a mapping, or an instance of ``cls``.
+        value: ``None``, a mapping (a section in it may be an instance of its own class), or an instance of ``cls``.
         cls: The section's class, decorated with :func:`remembers_given`.
 
     Raises:
@@ -51,10 +51,19 @@ def given_fields(name: str, value: Any, cls: type) -> Section:
     if value is None:
         return {}
     if isinstance(value, Mapping):
-        return dict(value)
+        return {key: as_mapping(each, only_given=True) if _is_instance(each) else each for key, each in value.items()}
     if isinstance(value, cls):
         return as_mapping(value, only_given=True)
     raise ConfigError(f"{name} must hold fields and values, or be a {cls.__name__}, got {value!r}")
+
+
+def changed(config: T, **changes: Any) -> T:
+    """A copy with other fields, which count as given; of the rest as much does as did before."""
+    made: T = replace(config, **changes)  # type: ignore[type-var]
+    given = getattr(config, "_given", None)
+    if given is not None:
+        object.__setattr__(made, "_given", given | set(changes))
+    return made
 
 
 def build(cls: type[T], values: Any, where: str) -> T:
@@ -133,7 +142,7 @@ def as_mapping(config: Any, only_given: bool = False) -> Section:
         return mapping
     given = getattr(config, "_given", None) if only_given else None
     return {
-        item.name: as_mapping(value) if is_dataclass(value) and not isinstance(value, type) else value
+        item.name: as_mapping(value) if _is_instance(value) else value
         for item in fields(config)
         if item.init and (given is None or item.name in given)
         for value in (getattr(config, item.name),)
@@ -141,12 +150,18 @@ def as_mapping(config: Any, only_given: bool = False) -> Section:
 
 
 def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> Section:
-    """Fields over fields; of nested sections each field by itself."""
+    """Fields over fields; of nested sections each field by itself, and an empty one (``null``) changes nothing."""
     result = dict(below)
     for key, value in above.items():
         known = result.get(key)
-        result[key] = laid_over(known, value) if isinstance(value, Mapping) and isinstance(known, Mapping) else value
+        both = isinstance(known, Mapping) and (value is None or isinstance(value, Mapping))
+        result[key] = laid_over(known or {}, value or {}) if both else value
     return result
+
+
+def _is_instance(value: Any) -> bool:
+    """Whether it is a dataclass's instance, and not the class."""
+    return is_dataclass(value) and not isinstance(value, type)
 
 
 def name_differences(old: Any, new: Any, name: str = "") -> list[str]:

@@ -132,7 +132,8 @@ def _at_cut(scoring: ScoringConfig, selection: SelectionConfig) -> ScoringConfig
 def _refuse_changes(section: str, given: Section, fixed: Section) -> None:
     for key, value in fixed.items():
         if isinstance(value, Mapping):
-            _refuse_changes(f"{section}.{key}", given.get(key) or {}, dict(value))
+            inner = given.get(key)  # what is no section is refused where it is built
+            _refuse_changes(f"{section}.{key}", dict(inner) if isinstance(inner, Mapping) else {}, dict(value))
         elif key in given and given[key] != value and given[key] not in _PAPER_LETS.get(key, ()):
             raise ConfigError(
                 f"strategy 'paper' is the paper's method to the letter, with {section}.{key} {value!r}, got "

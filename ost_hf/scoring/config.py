@@ -15,7 +15,7 @@ from ost_hf.errors import ConfigError, require_integer, unknown_key
 from ost_hf.registry import import_file
 from ost_hf.scorers.registry import SCORERS, NoOptions
 from ost_hf.scoring.stages import STAGES
-from ost_hf.settings import Section, as_mapping, build, coerced, remembers_given
+from ost_hf.settings import Section, as_mapping, build, changed, coerced, remembers_given
 
 DEFAULT_SCORER = "one_step"
 
@@ -176,12 +176,12 @@ class ScoringConfig:
 
     def with_options(self, **changes: Any) -> ScoringConfig:
         """The same with other options of the scorer."""
-        return replace(self, sections={**self.sections, self.scorer: replace(self.options, **changes)})
+        return changed(self, sections={**self.sections, self.scorer: changed(self.options, **changes)})
 
     def with_stage_options(self, **changes: Any) -> ScoringConfig:
         """The same with other options of the second stage."""
         assert self.second_stage is not None
-        return replace(self, sections={**self.sections, self.second_stage: replace(self.stage_options, **changes)})
+        return changed(self, sections={**self.sections, self.second_stage: changed(self.stage_options, **changes)})
 
     def without_extras(self) -> ScoringConfig:
         """The scorer's utility and nothing beside it: no second stage, standard errors, groups, sketches."""
