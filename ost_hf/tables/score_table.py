@@ -12,6 +12,7 @@ What a reader needs beside the numbers stands in columns too, so that it survive
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -96,12 +97,13 @@ class ScoreTable:
     def __repr__(self) -> str:
         if not (self.folder / "manifest.json").exists():
             return f"ScoreTable in {self.folder}: nothing scored yet"
-        if len(done := self.read(complete=False, columns=["row", "status", "utility"])) < len(self):
+        if len(done := self.rows_done()) < len(self):
             return f"ScoreTable in {self.folder}: {len(done):,} of {len(self):,} rows scored so far"
-        counts = ", ".join(f"{count:,} {status}" for status, count in statuses_of(done).most_common())
-        ends = pc.min_max(done["utility"]).as_py()
+        table = self.read(columns=["row", "status", "utility"])
+        counts = ", ".join(f"{count:,} {status}" for status, count in statuses_of(table).most_common())
+        ends = pc.min_max(table["utility"]).as_py()
         utility = "no utility" if ends["min"] is None else f"utility {ends['min']:.3g} to {ends['max']:.3g}"
-        return f"ScoreTable in {self.folder}: {len(done):,} rows ({counts}), {utility}"
+        return f"ScoreTable in {self.folder}: {len(table):,} rows ({counts}), {utility}"
 
     def to_pandas(self) -> pandas.DataFrame:
         """All rows and columns as a data frame."""
@@ -231,7 +233,8 @@ def p_value_anchors(table: pa.Table) -> int | None:
     if P_VALUE_ANCHORS not in table.column_names:
         return None
     least = pc.min(table[P_VALUE_ANCHORS]).as_py()
-    return None if least is None else int(least)
+    # Of a format without empty cells, NaN is one.
+    return None if least is None or math.isnan(least) else int(least)
 
 
 def _read_part(part: Path, columns: list[str] | None) -> pa.Table:
