@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 import pyarrow as pa
 from huggingface_hub import DatasetCard, HfApi, hf_hub_download
+from huggingface_hub.utils import validate_repo_id
 
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
@@ -33,10 +34,8 @@ def push_curated(pool: Rows, scores: ScoreTable, selection: SelectionTable, conf
         DataError: If the tables are not of this pool, or the selection not of these scores.
         ConfigError: If the Hub knows no such licence.
     """
+    check_curated(pool, scores, selection, config)
     table = scores.read()
-    _check_tables(pool, table, selection, scores.manifest())
-    if config.license is not None:
-        _check_license(config.license)
     kept = kept_dataset(pool, selection)
     repo_id = HfApi().create_repo(config.repo_id, repo_type="dataset", private=config.private, exist_ok=True).repo_id
     # The configurations' own metadata is written into the card by push_to_hub; the text joins it afterwards.
@@ -53,6 +52,14 @@ def push_curated(pool: Rows, scores: ScoreTable, selection: SelectionTable, conf
     card.text = render_card(repo_id, table, selection, scores.manifest(), pool.config.path)
     card.push_to_hub(repo_id, repo_type="dataset", revision=config.revision, commit_message="Describe the selection")
     return repo_id
+
+
+def check_curated(pool: Rows, scores: ScoreTable, selection: SelectionTable, config: HubConfig) -> None:
+    """Raises for what :func:`push_curated` refuses before anything is pushed; the Hub is asked about the licence."""
+    validate_repo_id(config.repo_id)
+    _check_tables(pool, scores.read(), selection, scores.manifest())
+    if config.license is not None:
+        _check_license(config.license)
 
 
 def _check_tables(pool: Rows, scores: pa.Table, selection: SelectionTable, manifest: dict[str, Any]) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from ost_hf.errors import OSTError
+from ost_hf.hub.config import HubConfig
 from ost_hf.runs.config import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -17,8 +19,9 @@ def check(config: RunConfig) -> None:
 
 
 def prepare(config: RunConfig) -> Callable[[], None]:
-    """Reads kept rows, score table and selection."""
+    """Reads kept rows, score table and selection, and asks the Hub about the licence."""
     from ost_hf.data.rows import Rows
+    from ost_hf.hub.push import check_curated, push_curated
     from ost_hf.parallel import barrier, is_main
     from ost_hf.tables.score_table import ScoreTable
     from ost_hf.training.plan import read_selection
@@ -27,28 +30,30 @@ def prepare(config: RunConfig) -> Callable[[], None]:
     assert config.pool is not None and config.hub is not None
     hub = config.hub
     scores, selection = ScoreTable(config.folder / "scores"), read_selection(config.folder)
-    table = scores.read()
     pool = Rows.load(config.pool) if is_main() else None
+    if pool is not None:
+        with _refusals_in_a_line(hub):
+            check_curated(pool, scores, selection, hub)
 
     def work() -> None:
         if pool is not None:
-            name = _push(pool, scores, selection, hub)
-            logger.info("pushed %d kept rows and %d scores to %s", selection.kept_count, len(table), name)
+            with _refusals_in_a_line(hub):
+                name = push_curated(pool, scores, selection, hub)
+            logger.info("pushed %d kept rows and %d scores to %s", selection.kept_count, len(scores), name)
         barrier()
 
     return work
 
 
-def _push(pool, scores, selection, hub):  # type: ignore[no-untyped-def]
-    """Pushes, and gives the repository's name; the Hub's many errors are made one that says what to do."""
+@contextmanager
+def _refusals_in_a_line(hub: HubConfig) -> Iterator[None]:
+    """Makes the Hub's many errors one that says what to do."""
     from huggingface_hub import errors
-
-    from ost_hf.hub.push import push_curated
 
     # Of whose client a lost connection's error is depends on the Hub library's release; its own are derived of it.
     network = errors.HfHubHTTPError.__bases__[0]
     try:
-        return push_curated(pool, scores, selection, hub)
+        yield
     except errors.HFValidationError as error:
         raise OSTError(f"hub.repo_id {hub.repo_id!r} is no name on the Hub: {error}") from error
     except (network, errors.LocalTokenNotFoundError, errors.OfflineModeIsEnabled) as error:

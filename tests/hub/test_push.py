@@ -27,9 +27,11 @@ from ost_hf.hub.config import HubConfig
 from ost_hf.hub.push import _with_images, kept_dataset, push_curated
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.selection.config import SelectionConfig
-from ost_hf.selection.selector import read_selection, select, write_selection
+from ost_hf.selection.kept import Selection
+from ost_hf.selection.selector import select_rows
 from ost_hf.tables.score_table import ScoreTable
 
 POOL_ROWS, BROKEN_ROW, KEPT_ROWS = 20, 7, 6
@@ -88,13 +90,12 @@ def load_rows(path: Path) -> Rows:
 
 
 def score_and_select(run_dir: Path, pool: Rows, model: str) -> None:
-    score_pool(run_dir, pool, None, ProxyConfig(model=model), ScoringConfig(scorer="random"))
+    score_pool(ScoringRequest(run_dir, pool, None, ProxyConfig(model=model), ScoringConfig(scorer="random")))
     keep(run_dir, KEPT_ROWS)
 
 
 def keep(run_dir: Path, count: int) -> None:
-    table = select(ScoreTable(run_dir / "scores").read(), SelectionConfig(keep_count=count))
-    write_selection(table, run_dir / "selection.parquet")
+    select_rows(ScoreTable(run_dir / "scores").read(), SelectionConfig(keep_count=count)).write(run_dir)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +141,7 @@ def test_loaded_rows_are_the_kept_ones_with_their_utilities(
     pushed: Workplace, loaded: tuple[datasets.DatasetDict, datasets.DatasetDict]
 ) -> None:
     kept, pool = loaded[0]["train"], pushed.pool
-    selected = [record for record in read_selection(pushed.run_dir).to_pylist() if record["kept"]]
+    selected = Selection.read(pushed.run_dir).kept.to_pylist()
     assert len(kept) == len(selected) == KEPT_ROWS
     assert kept["example_id"][:] == [record["example_id"] for record in selected]
     assert kept["example_id"][:] == [pool.example_ids[record["row"]] for record in selected]
@@ -240,39 +241,49 @@ def test_slice_of_a_split_is_pushed_as_train(workplace: Workplace, vlm_path: str
     assert {name: rows.num_rows for name, rows in kept.items()} == {"train": KEPT_ROWS}
 
 
-def test_selection_of_other_scores_is_refused(workplace: Workplace) -> None:
-    table = ScoreTable(workplace.run_dir / "scores")
-    scores, selection = table.read(), read_selection(workplace.run_dir)
-    utility = scores.column_names.index("utility")
-    rescored = scores.set_column(utility, "utility", scores["utility"].combine_chunks()[::-1])
+def with_other(table: ScoreTable, column: str, folder: Path) -> ScoreTable:
+    """The same score table with a column's values in another order."""
+    scores = table.read()
+    turned = scores[column].combine_chunks()[::-1]
+    other = ScoreTable(folder)
+    other.write_part(scores.set_column(scores.column_names.index(column), column, turned))
+    other.write_manifest(**table.manifest())
+    return other
+
+
+def test_selection_of_other_scores_is_refused(workplace: Workplace, tmp_path: Path) -> None:
+    table, selection = ScoreTable(workplace.run_dir / "scores"), Selection.read(workplace.run_dir)
+    rescored = with_other(table, "utility", tmp_path)
     with pytest.raises(DataError, match="not made of these scores: run the select stage again"):
-        push_curated(workplace.pool, rescored, selection, table.manifest(), HubConfig("me/refused"))
+        push_curated(workplace.pool, rescored, selection, HubConfig("me/refused"))
+    unranked = Selection(selection.table.drop_columns("rank"), selection.metadata)
     with pytest.raises(DataError, match="not made of these scores"):
-        push_curated(workplace.pool, scores, selection.drop_columns("rank"), table.manifest(), HubConfig("me/refused"))
+        push_curated(workplace.pool, table, unranked, HubConfig("me/refused"))
 
 
 def test_aggregated_utilities_are_pushed_beside_the_scores_that_they_were_made_of(
-    workplace: Workplace, anchor_dataset: datasets.Dataset, vlm_path: str
+    workplace: Workplace, anchor_dataset: datasets.Dataset, vlm_path: str, tmp_path: Path
 ) -> None:
     topics = ["even" if place % 2 else "odd" for place in range(len(anchor_dataset))]
     anchors = Rows(anchor_dataset.add_column("topic", topics))
     run_dir = workplace.folder / "aggregated"
     proxy = ProxyConfig(model=vlm_path, warmup_fraction=0)
-    scores = score_pool(run_dir, workplace.pool, anchors, proxy, ScoringConfig("rds", group_by="topic")).read()
-    selection = select(scores, SelectionConfig(keep_count=KEPT_ROWS, aggregate="min"))
-    assert not selection["utility"].equals(scores["utility"])
-    write_selection(selection, run_dir / "selection.parquet")
+    scoring = ScoringConfig("rds", group_by="topic")
+    table = score_pool(ScoringRequest(run_dir, workplace.pool, anchors, proxy, scoring))
+    scores = table.read()
+    selection = select_rows(scores, SelectionConfig(keep_count=KEPT_ROWS, aggregate="min"))
+    assert not selection.table["utility"].equals(scores["utility"])
+    selection.write(run_dir)
     flags = ("--pool.path", str(workplace.pool_path), "--hub.repo_id", "me/aggregated")
     done = workplace.push("--run_dir", str(run_dir), *flags)
     assert done.returncode == 0, done.stderr
     kept, pushed_scores = workplace.load_back("me/aggregated")
-    records = {record["row"]: record for record in selection.to_pylist() if record["kept"]}
+    records = {record["row"]: record for record in selection.kept.to_pylist()}
     assert kept["train"]["ost_utility"][:] == [records[row]["utility"] for row in sorted(records)]
     assert pushed_scores["train"]["utility"][:] == scores["utility"].to_pylist()
-    other = scores.set_column(0, "example_id", scores["example_id"].combine_chunks()[::-1])
-    manifest = ScoreTable(run_dir / "scores").manifest()
+    other = with_other(table, "example_id", tmp_path)
     with pytest.raises(DataError, match="not made of these scores"):
-        push_curated(workplace.pool, other, selection, manifest, HubConfig("me/refused"))
+        push_curated(workplace.pool, other, selection, HubConfig("me/refused"))
 
 
 @pytest.mark.parametrize("kind", ["string", "large_string"])  # the latter from pandas' files
@@ -299,11 +310,11 @@ def test_columns_of_an_earlier_selection_are_replaced(workplace: Workplace) -> N
     earlier = pool.dataset.add_column("example_id", [f"row-{row}" for row in range(POOL_ROWS)])
     earlier = earlier.add_column("ost_rank", ["first"] * POOL_ROWS).add_column("ost_utility", [9.0] * POOL_ROWS)
     curated = Rows(earlier, DatasetConfig(path="me/curated-before", id_column="example_id"))
-    selection = read_selection(workplace.run_dir)
+    selection = Selection.read(workplace.run_dir)
     kept = kept_dataset(curated, selection)
     assert kept.to_dict() == kept_dataset(pool, selection).to_dict()
     assert kept.features["ost_rank"] == datasets.Value("int64")
-    assert kept["ost_rank"][:] == [record["rank"] for record in selection.to_pylist() if record["kept"]]
+    assert kept["ost_rank"][:] == selection.kept["rank"].to_pylist()
 
 
 def test_a_hub_out_of_reach_or_a_name_that_is_none_is_said_in_a_line(workplace: Workplace) -> None:
