@@ -10,6 +10,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -34,6 +35,8 @@ class Registry(Generic[Entry]):
 
     def add(self, name: str, entry: Entry) -> None:
         """Registers ``entry``, in place of one of the same name."""
+        # Ours first, if there is one: imported later it would take the place of the user's.
+        self._import_ours(name)
         self._entries[name] = entry
 
     def find(self, name: str) -> Entry:
@@ -49,7 +52,7 @@ class Registry(Generic[Entry]):
     def __contains__(self, name: object) -> bool:
         if name in self._entries:
             return True
-        if not isinstance(name, str) or not name.isidentifier():
+        if not isinstance(name, str):
             return False
         self._import_ours(name)
         if name not in self._entries:
@@ -67,7 +70,7 @@ class Registry(Generic[Entry]):
 
     def _import_ours(self, name: str) -> None:
         module = f"{self.package}.{name}"
-        if importlib.util.find_spec(module) is not None:
+        if name.isidentifier() and importlib.util.find_spec(module) is not None:
             importlib.import_module(module)
 
     def _load_offered(self, name: str) -> None:
@@ -99,9 +102,9 @@ def import_file(name: str) -> None:
     path = Path(name).expanduser().resolve()
     if not path.is_file():
         raise ConfigError(f"there is no file {name} to import")
-    known = f"ost_hf_import_{path.stem}"
+    known = f"ost_hf_import_{path.stem}_{zlib.crc32(bytes(path)):08x}"
     # Once: a second import would make other classes of the same names.
-    if getattr(sys.modules.get(known), "__file__", None) == str(path):
+    if known in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(known, path)
     assert spec is not None and spec.loader is not None
