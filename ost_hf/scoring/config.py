@@ -135,7 +135,8 @@ class ScoringConfig:
         for key in named:
             if key not in SCORERS and key not in STAGES:
                 known = [*own, *SCORERS.names(), *STAGES.names()]
-                raise ConfigError(unknown_key(f"field of section {where}", str(key), known))
+                hint = f"; one of your own needs its file in {where}.imports" if isinstance(named[key], Mapping) else ""
+                raise ConfigError(unknown_key(f"field of section {where}", str(key), known) + hint)
         given = coerced(cls, {key: value for key, value in values.items() if key in own}, where)
         if named:
             given["sections"] = {key: value or {} for key, value in named.items()}
