@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
+import datasets
 import pyarrow as pa
 
 from ost_hf.data.config import EncodingConfig
@@ -98,7 +99,7 @@ def select(scores: Any, *, strategy: str | None = None, pool: Any = None, **sele
     """Chooses the rows to keep from scores.
 
     Args:
-        scores: A :class:`ScoreTable`, a run directory, or a table of scores in memory.
+        scores: A :class:`ScoreTable`, a run directory, or a table of scores in memory (a ``datasets.Dataset`` too).
         strategy: As for :func:`score`; by default the one that the table was scored under.
         pool: The rows that were scored; only ``balance_by`` reads them.
         **selection: Fields of ``SelectionConfig``: ``keep_ratio=0.3``, ``drop_toxic=True``, ``order="top"``, ...
@@ -117,7 +118,7 @@ def select(scores: Any, *, strategy: str | None = None, pool: Any = None, **sele
         >>> kept.rows(pool)  # doctest: +SKIP
         Dataset({features: ['prompt', 'completion'], num_rows: 900})
     """
-    table = scores if isinstance(scores, (ScoreTable, pa.Table)) else ScoreTable.at(scores)
+    table = as_scores(scores)
     choice = resolve(strategy or strategy_of(table), selection=selection)
     return choose(table, choice.selection, None if pool is None else rows_from(pool))
 
@@ -169,6 +170,13 @@ def score_and_choose(request: ScoringRequest, choice: Choice) -> Selection:
         choose(table, choice.selection, request.pool).write(request.run_dir)
     barrier()
     return Selection.read(request.run_dir)  # type: ignore[return-value]
+
+
+def as_scores(scores: Any) -> ScoreTable | pa.Table:
+    """The scores that a user's argument means: a table in a folder or in memory, as a ``datasets.Dataset`` too."""
+    if isinstance(scores, datasets.Dataset):
+        return scores.with_format("arrow")[:]
+    return scores if isinstance(scores, (ScoreTable, pa.Table)) else ScoreTable.at(scores)
 
 
 def check_balance_by(pool: Rows, column: str) -> None:

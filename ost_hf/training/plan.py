@@ -13,7 +13,7 @@ import datasets
 import pyarrow as pa
 import transformers
 
-from ost_hf.curate import as_config, as_proxy, choose, request_of, strategy_of
+from ost_hf.curate import as_config, as_proxy, as_scores, choose, request_of, strategy_of
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
@@ -165,8 +165,7 @@ def plan_selection(
 
 def _plan_of_scores(given: Mapping[str, Any], fields: Section, encoding: EncodingConfig) -> SelectionPlan:
     """How to choose by scores that are there, all of them and with the columns that the selection goes by."""
-    scores = given["scores"]
-    scores = scores if isinstance(scores, (ScoreTable, pa.Table)) else ScoreTable.at(scores)
+    scores = as_scores(given["scores"])
     choice = resolve(given.get("strategy") or strategy_of(scores), selection=fields)
     if isinstance(scores, ScoreTable):
         scores.read(columns=["row"])

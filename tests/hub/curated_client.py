@@ -1,4 +1,4 @@
-"""Loads a curated dataset with ``ost_hf.load_curated`` and saves what it gives: ``curated_client.py REPO REVISION OUT``."""
+"""Loads a curated dataset as ``ost_hf.load_curated`` gives it, and saves that: ``curated_client.py REPO REVISION OUT``."""
 
 import sys
 
