@@ -132,10 +132,10 @@ class ScoringConfig:
         for name in (imports,) if isinstance(imports, str) else imports:
             import_file(str(name))
         named = {key: value for key, value in values.items() if key not in own}
-        for key in named:
+        for key, value in named.items():
             if key not in SCORERS and key not in STAGES:
                 known = [*own, *SCORERS.names(), *STAGES.names()]
-                hint = f"; one of your own needs its file in {where}.imports" if isinstance(named[key], Mapping) else ""
+                hint = f"; one of your own needs its file in {where}.imports" if isinstance(value, Mapping) else ""
                 raise ConfigError(unknown_key(f"field of section {where}", str(key), known) + hint)
         given = coerced(cls, {key: value for key, value in values.items() if key in own}, where)
         if named:
