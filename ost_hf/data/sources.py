@@ -38,6 +38,8 @@ def rows_from(source: Any, what: str = "pool", processing_class: Any = None) -> 
             source = json.loads(source)
         except json.JSONDecodeError as error:
             raise ConfigError(f"{what} is no JSON ({error}): give a name, a file, or fields as JSON") from error
+    if isinstance(source, (datasets.DatasetDict, datasets.IterableDatasetDict)):
+        raise DataError(f"{what} has splits ({', '.join(source) or 'none'}): give one of them, as a datasets.Dataset")
     cls = AnchorConfig if what == "anchors" else DatasetConfig
     if isinstance(source, (str, Path)):
         source = cls(path=str(source))
