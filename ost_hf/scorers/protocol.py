@@ -17,6 +17,10 @@ from ost_hf.tables.statuses import NON_FINITE, OK
 # Tokens at once for a scorer that does not care.
 NO_LIMIT = 2**62
 
+# What the table knows of a row without its scorer, and what a scorer may say in words.
+_OF_THE_ROW = ("example_id", "row", "tokens")
+_TEXTS = ("status", "detail")
+
 
 @dataclass
 class Score:
@@ -79,6 +83,13 @@ def columns_of(scorer: Scorer, batch: list[Encoded]) -> Columns:
             f"{type(scorer).__name__}.score must give a number or a Score for each row, or columns of as many entries, "
             f"'utility' among them; for a batch of {len(batch)} it gave {counts}"
         )
+    for name, values in columns.items():
+        if name in _OF_THE_ROW or (values.dtype.kind in "US" and name not in _TEXTS):
+            raise ConfigError(
+                f"{type(scorer).__name__}.score gave a column {name!r} that "
+                f"{'the table has already' if name in _OF_THE_ROW else 'holds no numbers'}: name it otherwise, or put "
+                "words into 'detail'"
+            )
     return columns
 
 

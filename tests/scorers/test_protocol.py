@@ -116,3 +116,17 @@ def test_scores_must_be_of_every_row(scores: Any, gave: str) -> None:
         ConfigError, match=rf"Says\.score must give a number or a Score for each row.*of 2 it gave .*{gave}"
     ):
         columns_of(Says(scores), batch_of(2))
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"tokens": [1, 2]}, "gave a column 'tokens' that the table has already: name it otherwise"),
+        ({"why": ["good", "bad"]}, "gave a column 'why' that holds no numbers: .*put words into 'detail'"),
+    ],
+)
+def test_columns_that_the_table_could_not_keep_are_refused(columns: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        columns_of(Says({"utility": [1.0, 2.0], **columns}), batch_of(2))
+    found = columns_of(Says({"utility": [1.0, None], "detail": ["good", "bad"]}), batch_of(2))
+    assert checked(found)["status"].tolist() == ["ok", "non_finite"]
