@@ -36,6 +36,8 @@ def given(tmp_path: Path, vlm_path: str) -> dict[str, Any]:
             "untrained": {"untrained": True},
             "everything": {"scoring": {"scorer": "random"}, "selection": {"keep_ratio": 1.0}},
             "one_step": {"strategy": "one_step", "scoring": {"per_anchor": True}},
-            "oracle": {"scoring": {"scorer": "column", "column": "is_clean"}, "selection": {"min_utility": 0.5}},
+            "oracle": {
+                "scoring": {"scorer": "column", "column": {"name": "is_clean"}}, "selection": {"min_utility": 0.5},
+            },
         },
     }  # fmt: skip

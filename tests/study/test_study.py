@@ -17,19 +17,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from tiny_study import Record, write
 
-from ost_hf.data.config import DatasetConfig
 from ost_hf.errors import DataError, RunDirectoryError
-from ost_hf.runs.config import RunConfig
-from ost_hf.scoring.config import ScoringConfig
-from ost_hf.selection.config import SelectionConfig
-from ost_hf.selection.selector import read_selection, select, write_selection
+from ost_hf.runs.config import RunConfig, build_config
+from ost_hf.selection.kept import Selection
+from ost_hf.selection.selector import select_rows
 from ost_hf.study.config import load_study
 from ost_hf.study.datamodelling import read_datamodelling
 from ost_hf.study.description import describe_arm, describe_choice, describe_scores
-from ost_hf.study.main import collect
 from ost_hf.study.markers import identity, read_done, write_done
 from ost_hf.study.plan import arms, configuration, groups
+from ost_hf.study.run import collect
 from ost_hf.tables.score_table import ScoreTable
+from ost_hf.training.plan import read_selection
+
+
+def run_with(folder: Path, **sections: Record) -> RunConfig:
+    """The configuration of a run directory."""
+    return build_config({"run_dir": str(folder), **sections})
 
 
 def study(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -144,9 +148,9 @@ def test_kept_copies_are_told_and_a_pool_without_copies_is_refused(tmp_path: Pat
     pool = {"question": ["1?", "2?", "2?"], "answer": ["1", "2", "2"], "kind": ["a", "b", "b"], "number": [1, 2, 3]}
     pq.write_table(pa.table(pool), tmp_path / "pool.parquet")
     kept = pa.table({"example_id": ["x", "y", "z"], "row": [0, 1, 2], "kept": [False, True, True]})
-    write_selection(kept, tmp_path / "selection.parquet")
+    Selection(kept).write(tmp_path)
     (tmp_path / "metrics.json").write_text('{"exact_match": 0.5}')
-    config = RunConfig(str(tmp_path), pool=DatasetConfig(path=str(tmp_path / "pool.parquet")))
+    config = run_with(tmp_path, pool={"path": str(tmp_path / "pool.parquet")})
     assert describe_arm(config, None, copies="kind")["extra_copies_kept"] == 1
     with pytest.raises(DataError, match="copies: no two rows of the pool share a value of the column 'number'"):
         describe_arm(config, None, copies="number")
@@ -164,8 +168,8 @@ def test_scores_are_described_by_how_they_tell_clean_rows_from_others(tmp_path: 
     rows = {"row": range(4), "example_id": ["a", "b", "c", "d"], "status": ["ok"] * 4, "detail": [""] * 4}
     table = ScoreTable(tmp_path / "scores")
     table.write_manifest({}, rows=4)
-    table.write_part(pa.table({**rows, **columns}).to_pylist())
-    config = RunConfig(str(tmp_path), pool=DatasetConfig(path=str(tmp_path / "pool.parquet")))
+    table.write_part(pa.table({**rows, **columns}))
+    config = run_with(tmp_path, pool={"path": str(tmp_path / "pool.parquet")})
     auc = describe_scores(config, {"column": "kind", "clean": "clean"})["auc"]
     assert auc == {"utility": 0.75, "loss": 0.75, "late_loss": 1.0, "corrupted_p": 1.0}
 
@@ -178,24 +182,27 @@ def test_how_far_a_choice_leans_on_the_second_look(tmp_path: Path) -> None:
     utility: list[float | None] = [row / count for row in range(count - 1)]
     records = [
         {"row": row, "example_id": f"id{row:02}", "status": "ok", "detail": "", "late_loss": 1.0, "corrupted_p": p[row],
-         "utility": utility[row] if row < 79 else None}
+         "utility": utility[row] if row < 79 else None, "p_value_anchors": 100}
         for row in range(count)
     ]  # fmt: skip
     table = ScoreTable(tmp_path / "scores")
     table.write_manifest({}, rows=count)
-    table.add_to_manifest(second_look={"anchor_losses": [[1.0] * 100] * 2})
-    table.write_part(records)
-    config = RunConfig(str(tmp_path), scoring=ScoringConfig(second_look=True), selection=SelectionConfig(keep_count=20))
-    write_selection(select(table.read(), config.selection), tmp_path / "selection.parquet")
-    kept = {row["row"] for row in read_selection(tmp_path).to_pylist() if row["kept"]}
+    table.write_part(pa.Table.from_pylist(records))
+    config = run_with(tmp_path, selection={"keep_count": 20})
+    select_rows(table.read(), config.selection).write(tmp_path)
+    kept = {row["row"] for row in read_selection(tmp_path).table.to_pylist() if row["kept"]}
     as_clean = {row for row in range(40, 77) if (row - 39) / 40 > 0.2}
     leans = describe_choice(config)["leans"]
     assert leans["pool_as_clean"] == len(as_clean) / count
     assert kept <= as_clean
     assert leans["kept_as_clean"] == 1
     assert leans["kept_by_utility_too"] == len(kept & set(range(59, 79))) / 20
-    assert describe_choice(replace(config, selection=SelectionConfig(strategy="top"))) == {}
-    assert describe_choice(replace(config, scoring=ScoringConfig())) == {}
+    assert describe_choice(run_with(tmp_path, selection={"keep_count": 20, "order": "top"})) == {}
+    # As where every second look failed, and where there was none.
+    table.write_part(pa.Table.from_pylist([{**record, "corrupted_p": None} for record in records]))
+    assert describe_choice(config) == {}
+    table.write_part(pa.Table.from_pylist(records).drop_columns(["corrupted_p", "late_loss", "p_value_anchors"]))
+    assert describe_choice(config) == {}
 
 
 def test_what_was_made_with_other_files_is_not_taken_for_done(given: Record, tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from tiny_study import Record, write
 from ost_hf.errors import ConfigError
 from ost_hf.runs.yaml_values import dump_yaml
 from ost_hf.study.config import load_study
-from ost_hf.study.main import run_study
 from ost_hf.study.plan import arms, configuration, filled, groups, prepare_command, repetition
 from ost_hf.study.provenance import configuration_hash
+from ost_hf.study.run import run_study
 
 
 def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tmp_path: Path) -> None:
@@ -45,17 +45,37 @@ def test_sections_lie_over_one_another_and_names_are_filled_in(given: Record, tm
     assert filled(["{setting}-{seed}", 3, None], group) == ["tiny-6", 3, None]
 
 
+def test_options_of_a_scorer_or_stage_lie_over_one_another_one_by_one(given: Record, tmp_path: Path) -> None:
+    given["common"]["scoring"] = {"second_look": {"learning_rate": 2e-3, "rounds": 1}, "one_step": {"utility": "raw"}}
+    given["settings"]["tiny"]["scoring"] = {"second_look": {"min_steps": 7}}
+    given["methods"]["auto"] = {"scoring": {"second_look": {"rounds": 2}, "part_size": 9}}
+    config = load_study(write(given, tmp_path))
+    scoring = configuration(config, groups(config)[0], "auto").scoring
+    options = scoring.stage_options
+    assert (options.learning_rate, options.rounds, options.min_steps, scoring.part_size) == (2e-3, 2, 7, 9)
+    assert scoring.options.utility == "raw"
+    # What a method does not name stays below it.
+    other = configuration(config, groups(config)[0], "one_step").scoring
+    assert (other.section("second_look").rounds, other.section("second_look").min_steps) == (1, 7)
+
+
 def test_studies_share_fields_of_a_file(given: Record, tmp_path: Path) -> None:
     whole = load_study(write(given, tmp_path))
     shared = {name: given[name] for name in ("common", "methods", "settings", "keep_ratios", "protocols", "truth")}
-    shared["common"] = {**given["common"], "scoring": {"batch_size": 1, "part_size": 2}}
+    of_look = {"second_look": {"rounds": 1, "epochs": 2.0}}
+    shared["common"] = {**given["common"], "scoring": {"batch_size": 1, "part_size": 2, **of_look}}
     file = tmp_path / "shared.yaml"
     file.write_text(dump_yaml(shared))
     own = {name: value for name, value in given.items() if name not in shared}
-    own |= {"include": "shared.yaml", "protocols": ["B"], "common": {"scoring": {"batch_size": 5}}}
+    own |= {
+        "include": "shared.yaml",
+        "protocols": ["B"],
+        "common": {"scoring": {"batch_size": 5, "second_look": {"rounds": 3}}},
+    }
     own["methods"] = {"random": {"scoring": {"scorer": "length"}}, "one_step": None, "plain": {}}
     found = load_study(write(own | {"reference": "one_step"}, tmp_path))
-    assert found.common == {**whole.common, "scoring": {"batch_size": 5, "part_size": 2}}
+    scoring = {"batch_size": 5, "part_size": 2, "second_look": {"rounds": 3, "epochs": 2.0}}
+    assert found.common == {**whole.common, "scoring": scoring}
     methods = {"random": {"scoring": {"scorer": "length"}}, "one_step": whole.methods["one_step"], "plain": {}}
     assert found.methods == methods
     assert list(found.methods) == list(methods)
@@ -148,11 +168,13 @@ def test_repetitions_are_of_one_configuration_whatever_names_hold_the_seed(given
 
 
 def test_cascade_looks_near_the_cut(given: Record, tmp_path: Path) -> None:
-    given["methods"]["cascade"] = {"strategy": "one_step", "scoring": {"estimator": "cascade", "utility": "raw"}}
+    scoring = {"second_stage": "cascade", "one_step": {"utility": "raw"}, "cascade": {"band": 0.2}}
+    given["methods"]["cascade"] = {"strategy": "one_step", "scoring": scoring}
     config = load_study(write(given, tmp_path))
-    assert configuration(config, groups(config)[0], "cascade").scoring.cascade_keep_ratio == 0.25
+    options = configuration(config, groups(config)[0], "cascade").scoring.stage_options
+    assert (options.keep_ratio, options.band) == (0.25, 0.2)
     given["methods"]["own"] = {**given["methods"]["cascade"], "selection": {"keep_ratio": 0.1}}
     config = load_study(write(given | {"keep_ratios": [0.2, 0.5]}, tmp_path))
-    assert configuration(config, groups(config)[0], "own").scoring_near_the_cut.cascade_keep_ratio == 0.1
+    assert configuration(config, groups(config)[0], "own").scoring.stage_options.keep_ratio == 0.1
     with pytest.raises(ConfigError, match=r"methods\.cascade: with several keep_ratios cascade needs"):
         configuration(config, groups(config)[0], "cascade")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from ost_hf.cli.study import study as main
 from ost_hf.errors import ConfigError
-from ost_hf.study.main import main
 from ost_hf.study.provenance import machine
 
 Record = dict[str, Any]

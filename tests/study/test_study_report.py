@@ -100,14 +100,14 @@ def test_a_mark_is_of_all_seeds_whatever_is_known_of_their_cost(study: Record, t
 
 def test_it_is_said_which_methods_are_not_the_papers_to_the_letter(study: Record) -> None:
     assert "estimator" not in as_markdown(study)  # older results do not tell of methods
-    reverse = {"scoring": {"estimator": "reverse"}}
+    reverse = {"scoring": {"one_step": {"estimator": "reverse"}}}
     study["study"] = {
-        "common": {}, "settings": {"one": {}, "two": {"scoring": {"estimator": "forward"}}},
+        "common": {}, "settings": {"one": {}, "two": {"scoring": {"one_step": {"estimator": "forward"}}}},
         "methods": {
             "paper": {"strategy": "paper", **reverse},
             "cold": {"strategy": "paper", "proxy": {"warmup_fraction": 0}, **reverse},
-            "letter": {"strategy": "paper", "scoring": {"estimator": "exact"}},
-            "cascade": {"strategy": "paper", "scoring": {"estimator": "cascade"}},
+            "letter": {"strategy": "paper", "scoring": {"one_step": {"estimator": "exact"}}},
+            "cascade": {"strategy": "paper", "scoring": {"second_stage": "cascade", **reverse["scoring"]}},
             "set_above": {"strategy": "paper"},
             "one_step": {"strategy": "one_step", **reverse},
             "auto": {},
@@ -116,7 +116,7 @@ def test_it_is_said_which_methods_are_not_the_papers_to_the_letter(study: Record
     first_order = "first order in place of the simulated step"
     assert [line for line in as_markdown(study).splitlines() if "estimator" in line] == [
         f"paper, cold: estimator `reverse`, {first_order}.",
-        f"cascade: estimator `cascade`, {first_order} but for rows near the cut and a sample.",
+        f"cascade: estimator `reverse`, {first_order} but for rows near the cut and a sample.",
         f"set_above: estimator `forward`, {first_order}.",
     ]
 

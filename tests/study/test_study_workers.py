@@ -16,8 +16,8 @@ from tiny_study import Record, write
 
 from ost_hf.study.config import load_study
 from ost_hf.study.devices import device_of_worker, listed_devices
-from ost_hf.study.main import run_study
 from ost_hf.study.plan import groups
+from ost_hf.study.run import run_study
 from ost_hf.study.worker import run_group
 
 
