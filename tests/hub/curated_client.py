@@ -1,4 +1,4 @@
-"""Loads a curated dataset as ``ost_hf.load_curated`` gives it, and saves that: ``curated_client.py REPO REVISION OUT``."""
+"""Saves what ``ost_hf.load_curated`` gives of a repository: ``curated_client.py REPO REVISION OUT``."""
 
 import sys
 
