@@ -20,7 +20,7 @@ from ost_hf.data.config import EncodingConfig
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import rows_from
 from ost_hf.errors import ConfigError, DataError, require_known
-from ost_hf.parallel import barrier, is_main, main_process_first
+from ost_hf.parallel import is_main, main_process_first
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.identity import other_settings
 from ost_hf.scoring.job import ScoringRequest
@@ -161,15 +161,6 @@ def choose(scores: ScoreTable | pa.Table, selection: SelectionConfig, pool: Rows
         check_balance_by(pool, selection.balance_by)
         balance = pool.dataset[selection.balance_by]
     return select_rows(table, selection, anchors, balance)
-
-
-def score_and_choose(request: ScoringRequest, choice: Choice) -> Selection:
-    """Scores a pool and selects from it; the selection lies in the run directory. Called on every process."""
-    table = score_pool(request)
-    if is_main():  # one of the processes holds the scores
-        choose(table, choice.selection, request.pool).write(request.run_dir)
-    barrier()
-    return Selection.read(request.run_dir)  # type: ignore[return-value]
 
 
 def as_scores(scores: Any) -> ScoreTable | pa.Table:
