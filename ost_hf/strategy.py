@@ -115,6 +115,9 @@ def _defaults(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
     if name == "paper":
         for section, fixed in STRATEGIES[name].items():
             _refuse_changes(section, given[section], fixed)
+        if scoring.get("second_stage") in _PAPER_LETS["second_stage"]:
+            # That stage settles first order by exact steps.
+            return laid_over(STRATEGIES[name], {"scoring": {DEFAULT_SCORER: {"estimator": "reverse"}}})
     elif scoring.get("scorer", DEFAULT_SCORER) != DEFAULT_SCORER:
         return {}
     return STRATEGIES[name]

@@ -134,9 +134,7 @@ class ScoringConfig:
         named = {key: value for key, value in values.items() if key not in own}
         for key, value in named.items():
             if key not in SCORERS and key not in STAGES:
-                known = [*own, *SCORERS.names(), *STAGES.names()]
-                hint = f"; one of your own needs its file in {where}.imports" if isinstance(value, Mapping) else ""
-                raise ConfigError(unknown_key(f"field of section {where}", str(key), known) + hint)
+                raise ConfigError(_unknown(str(key), value, own, where))
         given = coerced(cls, {key: value for key, value in values.items() if key in own}, where)
         if named:
             given["sections"] = {key: value or {} for key, value in named.items()}
@@ -224,6 +222,21 @@ class ScoringConfig:
         if self.num_workers is not None:
             return self.num_workers
         return 0 if device_type == "cpu" else min(4, (os.cpu_count() or 1) // 2)
+
+
+def _unknown(key: str, value: Any, own: set[str], where: str) -> str:
+    """The message for a key that is no field: the sections that have one of that name, or what there is."""
+    names = [*SCORERS.names(), *STAGES.names()]
+    if isinstance(value, Mapping):
+        return (
+            f"{unknown_key(f'field of section {where}', key, [*own, *names])}; one of your own needs its file in "
+            f"{where}.imports"
+        )
+    registered = {name: (SCORERS if name in SCORERS else STAGES).find(name).options for name in names}
+    homes = [name for name, options in registered.items() if key in [item.name for item in fields(options)]]
+    if homes:
+        return f"unknown field of section {where} {key!r}: set {' or '.join(f'{where}.{name}.{key}' for name in homes)}"
+    return unknown_key(f"field of section {where}", key, [*own, *names])
 
 
 def _options(name: str, given: Any) -> Any:

@@ -61,7 +61,10 @@ def check_request(scoring: ScoringConfig, anchors: Rows | None) -> None:
             )
         check_group_by(anchors, scoring.group_by)
     if scoring.idle and is_main():
-        logger.warning("with scorer %r these do nothing: %s", scoring.scorer, ", ".join(scoring.idle))
+        logger.warning(
+            "these settings do nothing with scorer %s and second_stage %s: %s",
+            scoring.scorer, scoring.second_stage or "null", ", ".join(scoring.idle),
+        )  # fmt: skip
 
 
 def open_job(request: ScoringRequest) -> ScoringJob:

@@ -87,7 +87,9 @@ class RuleFunctions(Protocol):
         ...
 
 
-UPDATE_RULES: Registry[RuleFunctions] = Registry("update rule", "ost_hf.functional.update_rules")
+UPDATE_RULES: Registry[RuleFunctions] = Registry(
+    "update rule", "ost_hf.functional.update_rules", entry_points="ost_hf.update_rules"
+)
 
 Functions = TypeVar("Functions", bound=RuleFunctions)
 
