@@ -128,10 +128,9 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
                 f"the selection was made of another dataset, or with an id_column: name that column {ID_COLUMN!r} here"
             )
         indices = [places[record[ID_COLUMN]] for record in records]
-    utilities = [record.get("utility") for record in records]
-    return Kept(
-        indices, None if None in utilities else utilities, [record[ID_COLUMN] for record in records], len(selection)
-    )
+    utilities = [record["utility"] for record in records if record.get("utility") is not None]
+    whole = utilities if len(utilities) == len(records) else None
+    return Kept(indices, whole, [record[ID_COLUMN] for record in records], len(selection))
 
 
 def _ids_of(dataset: Any, known: set[str]) -> list[str] | None:

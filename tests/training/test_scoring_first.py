@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 import task
 import torch
@@ -15,6 +16,7 @@ from ost_hf.data.config import AnchorConfig
 from ost_hf.data.encoding import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.models import ModelConfig, load_model
+from ost_hf.selection.kept import Selection
 from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training import plan
 from ost_hf.training.config import OSTConfig
@@ -203,3 +205,49 @@ def test_anchors_of_every_kind_score_alike(text_path: str, tmp_path: Path) -> No
         utilities[kind] = trainer.score().read()["utility"].to_pylist()
     assert None not in utilities["file"]
     assert all(found == utilities["file"] for found in utilities.values()), utilities
+
+
+@pytest.mark.parametrize("kind", ["scored here", "scored before", "quantized", "placed elsewhere", "selection"])
+def test_target_makes_room_for_the_proxy_where_it_can_be_moved(
+    text_path: str, scored: dict[str, Any], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On one accelerator, which this machine may not have: what is moved where is noted, and nothing is moved."""
+    moves: list[str] = []
+    given = {"selection": Selection(by_place(POOL))} if kind == "selection" else scored
+    trainer = OSTTrainer(text_path, args(tmp_path, use_cpu=True), train_dataset=POOL, **given)
+    if kind == "scored before":
+        trainer.score()
+    monkeypatch.setattr(trainer, "place_model_on_device", kind != "placed elsewhere")
+    monkeypatch.setattr(OSTConfig, "device", property(lambda self: torch.device("cuda")))
+    monkeypatch.setattr(trainer, "_move_model_to_device", lambda model, device: moves.append(device.type))
+    monkeypatch.setattr(plan, "score_pool", lambda request: moves.append("scored") or ScoreTable(request.run_dir))
+    if kind == "quantized":
+        trainer.model.quantization_method = "bitsandbytes"
+    trainer.score()
+    scores = [] if kind in ("scored before", "selection") else ["scored"]
+    assert moves == (["cpu", "scored", "cuda"] if kind == "scored here" else scores)
+    trainer.score()
+    assert moves == (["cpu", "scored", "cuda"] if kind == "scored here" else scores)
+
+
+def by_place(rows: datasets.Dataset) -> pa.Table:
+    ids = Rows(rows).example_ids
+    return pa.table({"example_id": ids, "row": range(len(ids)), "kept": [True] * len(ids)})
+
+
+def test_a_failed_scoring_brings_the_target_back_and_can_be_begun_again(
+    text_path: str, scored: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moves: list[str] = []
+    trainer = OSTTrainer(text_path, args(tmp_path, keep_count=5), train_dataset=POOL, **scored)
+    with monkeypatch.context() as patch:
+        patch.setattr(OSTConfig, "device", property(lambda self: torch.device("cuda")))
+        patch.setattr(trainer, "_move_model_to_device", lambda model, device: moves.append(device.type))
+        patch.setattr(plan, "score_pool", lambda request: (_ for _ in ()).throw(RuntimeError("out of memory")))
+        state = torch.get_rng_state()
+        with pytest.raises(RuntimeError, match="out of memory"):
+            trainer.train()
+        assert torch.equal(torch.get_rng_state(), state)
+    assert moves == ["cpu", "cuda"]
+    assert trainer.selection is None
+    assert trainer.train().metrics["train_rows_kept"] == 5
