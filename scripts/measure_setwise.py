@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python scripts/measure_setwise.py --rows 1000000 --size 512 --strata 1
 
 Sketches are random directions around a few centres, kept in a file as memory maps are; half of the rows are chosen.
-Strata are of equal parts and follow the centres, so that some are full long before others. Measured is the strategy as
-``ost-hf select`` runs it. Prints seconds, the process's peak memory, and the strategy's words.
+Strata are of equal parts and follow the centres, so that some are full long before others. Measured is the order as
+``ost-hf select`` runs it. Prints seconds, the process's peak memory, and the order's words.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ost_hf.selection.orders import ORDER_FUNCTIONS, Candidates
 from ost_hf.selection.strata import rooms
-from ost_hf.selection.strategies import STRATEGY_FUNCTIONS, Candidates
 
 _CENTRES = 20
 _PIECE = 2**15
@@ -52,7 +52,7 @@ def main() -> None:
         room = rooms(stratum, quota, "equal")
         utility = generator.standard_normal(args.rows)
         started = time.perf_counter()
-        order = STRATEGY_FUNCTIONS["setwise"](
+        order = ORDER_FUNCTIONS["setwise"](
             Candidates(utility, quota, stratum, room, sketch=sketches, anchor_sketch=anchors)
         )
         seconds = time.perf_counter() - started

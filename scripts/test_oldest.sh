@@ -16,5 +16,6 @@ if [ ! -f "$oldest/.complete" ]; then
 fi
 export PYTHONPATH="$oldest" OMP_NUM_THREADS=1
 .venv/bin/python -c 'import transformers; assert transformers.__version__ == "5.12.0", transformers.__version__'
-.venv/bin/python -m pytest tests/utility tests/proxy tests/scorers tests/scoring tests/selection tests/training tests/data tests/evaluation \
+.venv/bin/python -m pytest tests/functional tests/evidence tests/proxy tests/scorers tests/scoring tests/selection tests/training tests/data \
+  tests/duplicates tests/evaluation \
   --deselect tests/training/test_trl.py "$@"

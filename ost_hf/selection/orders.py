@@ -36,7 +36,7 @@ UNKNOWN_ANCHORS = (
 
 @dataclass(frozen=True)
 class Candidates:
-    """What a strategy may go by.
+    """What an order may go by.
 
     ``room`` is how many rows each stratum may still give. ``corrupted_p`` and ``late_loss`` are NaN for a row without a
     second look; ``pool_p`` are the p-values of the whole pool, refused rows included, and ``p_value_anchors`` is the

@@ -4,10 +4,10 @@ The one-step utility of a young proxy finds much of the noise, but not what the 
 wrong sum looks like a right one. So two copies of the base model are fine-tuned, each on the rows that the first
 look ranks highest in one half of the pool, and each looks at the *other* half and at the anchors:
 
-* ``late_loss``: how surprising the row is to the proxy that was not trained on it, in nats (``utility/late_loss.py``);
+* ``late_loss``: how surprising the row is to the proxy that was not trained on it, in nats (``evidence/late_loss.py``);
 * ``corrupted_p``: (1 + the number of anchors that are at least as unlike a clean row) / (1 + anchors), a conformal
   p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". How unlike a row is, its late
-  loss and its one-step utility say together (``utility/nonconformity.py``). For a clean row of the anchors'
+  loss and its one-step utility say together (``evidence/nonconformity.py``). For a clean row of the anchors'
   distribution it is close to uniform: neither it nor an anchor was trained on by these proxies, and an anchor's
   utility is against the others. Not exactly: the anchors had a say in what was trained on, which can lower their
   losses (the fewer anchors, the more), and the first look's proxy was warmed up on a few of the rows.
