@@ -21,8 +21,8 @@ from ost_hf.settings import as_mapping, kinds_of, name_differences, typed
 if TYPE_CHECKING:
     from ost_hf.selection.kept import Selection
 
-# In the target's folder once its training has ended, with a hash of the selection that it was trained on.
-_ENDED = "trained.json"
+# In the target's folder: a hash of the selection that it is trained on, and whether its training has ended.
+_TRAINED = "trained.json"
 # Of `training`: what sets up processes that only the launcher starts.
 _OF_LAUNCHERS = ("deepspeed", "fsdp", "fsdp_config", "parallelism_config")
 
@@ -66,7 +66,7 @@ def prepare(config: RunConfig) -> Callable[[], None]:
     # Before the model: under ZeRO-3 these arguments are what makes it load in parts.
     args = training_arguments(config)
     check_devices(args.n_gpu)
-    checkpoint = _checkpoint(args, config.folder / "target")
+    checkpoint = _checkpoint(args, config.folder)
     with main_process_first():
         pool = Rows.load(config.pool)
     processing_class = load_processing_class(config.target)
@@ -89,25 +89,25 @@ def prepare(config: RunConfig) -> Callable[[], None]:
 def _train(trainer: Any, checkpoint: str | None, config: RunConfig) -> None:
     from ost_hf.parallel import is_main
 
-    ended = config.folder / "target" / _ENDED
+    note, facts = config.folder / "target" / _TRAINED, {"selection": _hash_of_selection(config.folder)}
     if is_main():
-        ended.unlink(missing_ok=True)
+        write_json(note, {**facts, "ended": False})
     result = trainer.train(resume_from_checkpoint=checkpoint)
     trainer.save_model()
     trainer.save_metrics("train", result.metrics)
     if is_main():
-        write_json(ended, {"selection": _hash_of_selection(config.folder)})
+        write_json(note, {**facts, "ended": True})
 
 
-def _checkpoint(args: Any, target: Path) -> str | None:
+def _checkpoint(args: Any, run_dir: Path) -> str | None:
     """The checkpoint to go on from, if that is asked for.
 
     Raises:
-        RunDirectoryError: If there is none.
+        RunDirectoryError: If there is none, or it was trained on another selection.
     """
     from transformers.trainer_utils import get_last_checkpoint
 
-    asked = args.resume_from_checkpoint
+    asked, target = args.resume_from_checkpoint, run_dir / "target"
     if asked is None or asked is False:
         return None
     found = get_last_checkpoint(str(target)) if asked is True and target.is_dir() else asked
@@ -117,19 +117,30 @@ def _checkpoint(args: Any, target: Path) -> str | None:
             f"training.resume_from_checkpoint is {asked!r}, but there is no checkpoint in {where}: one is written when "
             "training.save_strategy says; start again without resuming"
         )
+    if asked is True and _trained(target).get("selection") != _hash_of_selection(run_dir):
+        raise RunDirectoryError(
+            f"{found} was trained on another selection than {run_dir / 'selection.parquet'} holds now: start again "
+            "without training.resume_from_checkpoint, or name the checkpoint in it to go on all the same"
+        )
     return str(found)
+
+
+def _trained(target: Path) -> dict[str, Any]:
+    """What is noted of a target's training; nothing where none was begun."""
+    note = target / _TRAINED
+    return json.loads(note.read_text()) if note.exists() else {}
 
 
 def check_trained(config: RunConfig) -> None:
     """Raises ``RunDirectoryError`` unless ``run_dir/target`` was trained to its end, on what is selected now."""
     target = config.folder / "target"
-    ended = target / _ENDED
-    if not ended.exists():
+    noted = _trained(target)
+    if not noted.get("ended"):
         raise RunDirectoryError(
             f"no fine-tuned model in {target}, or one whose training did not end: run the train stage, or set "
             "evaluation.model"
         )
-    if json.loads(ended.read_text())["selection"] != _hash_of_selection(config.folder):
+    if noted["selection"] != _hash_of_selection(config.folder):
         raise RunDirectoryError(
             f"{target} was trained on another selection than {config.folder / 'selection.parquet'} holds now: run the "
             f"train stage again, or set evaluation.model to {target} to evaluate it as it is"

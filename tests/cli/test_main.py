@@ -220,3 +220,18 @@ def test_training_goes_on_from_its_last_checkpoint(config: Path, tmp_path: Path)
     # A training from the start would write it anew.
     assert first.stat().st_mtime_ns == written
     assert (run_dir / "target" / "checkpoint-3").is_dir()
+
+
+def test_a_checkpoint_of_another_selection_is_not_gone_on_from(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_dir = selected(config, tmp_path)
+    words = ["--run_dir", str(run_dir), "--training.save_strategy", "steps", "--training.save_steps", "1"]
+    assert main(["train", *words, "--training.max_steps", "1"]) == 0
+    assert main(["select", "--run_dir", str(run_dir), "--selection.keep_ratio", "0.2"]) == 0
+    again = ["train", *words, "--training.max_steps", "2", "--training.resume_from_checkpoint"]
+    capsys.readouterr()
+    assert main([*again, "true"]) == 2
+    assert "was trained on another selection than" in capsys.readouterr().err
+    # Named, it is meant.
+    assert main([*again, str(run_dir / "target" / "checkpoint-1")]) == 0
