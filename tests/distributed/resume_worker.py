@@ -9,13 +9,15 @@ import json
 import sys
 from pathlib import Path
 
-from ost_hf import DatasetConfig, ModelConfig, OSTConfig, OSTTrainer, Rows, load_model
-from ost_hf.models import load_processing_class
+import datasets
+
+from ost_hf import OSTConfig, OSTTrainer
+from ost_hf.models import ModelConfig, load_model, load_processing_class
 
 
 def main(folder: Path, model_path: str) -> None:
     """Trains eight steps at once, and again from the checkpoint at the fourth; writes how far apart they end."""
-    pool = Rows.load(DatasetConfig(str(folder / "pool.parquet")))
+    pool = datasets.Dataset.from_parquet(str(folder / "pool.parquet"))
 
     def make() -> OSTTrainer:
         args = OSTConfig(
@@ -30,7 +32,7 @@ def main(folder: Path, model_path: str) -> None:
         return OSTTrainer(
             load_model(ModelConfig(model_path)),
             args,
-            train_dataset=pool.dataset,
+            train_dataset=pool,
             processing_class=load_processing_class(ModelConfig(model_path)),
             selection=folder / "selection.parquet",
         )

@@ -14,6 +14,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.tables.score_table import ScoreTable
 
@@ -37,10 +38,11 @@ def test_two_processes_find_the_duplicates_of_one(
     flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
     pool = Rows.load(DatasetConfig(path=str(tmp_path / "pool.parquet")))
-    one = score_pool(
+    request = ScoringRequest(
         tmp_path / "one", pool, None, ProxyConfig(vlm_path), ScoringConfig("random"),
         duplicates=DuplicatesConfig(**settings),
-    ).read()  # fmt: skip
+    )  # fmt: skip
+    one = score_pool(request).read()
     two = ScoreTable(tmp_path / "two" / "scores").read()
     for column in ("example_id", "status", "detail"):
         assert two[column].to_pylist() == one[column].to_pylist()

@@ -17,9 +17,11 @@ from ost_hf.models import ModelConfig, load_model
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.runs.yaml_values import dump_yaml
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.selection.config import SelectionConfig
-from ost_hf.selection.selector import read_selection, select, write_selection
+from ost_hf.selection.kept import Selection
+from ost_hf.selection.selector import select_rows
 from ost_hf.tables.score_table import ScoreTable
 
 WORKER = str(Path(__file__).with_name("train_worker.py"))
@@ -32,8 +34,8 @@ def folder(tmp_path: Path, vlm_path: str, pool_dataset, anchor_dataset) -> Path:
     """Pool, anchors and a selection of twenty rows."""
     pool_dataset.to_parquet(tmp_path / "pool.parquet")
     anchor_dataset.to_parquet(tmp_path / "anchors.parquet")
-    table = score_pool(tmp_path, Rows(pool_dataset), None, ProxyConfig(vlm_path), ScoringConfig("random"))
-    write_selection(select(table.read(), SelectionConfig(keep_count=20)), tmp_path / "selection.parquet")
+    request = ScoringRequest(tmp_path, Rows(pool_dataset), None, ProxyConfig(vlm_path), ScoringConfig("random"))
+    select_rows(score_pool(request).read(), SelectionConfig(keep_count=20)).write(tmp_path)
     return tmp_path
 
 
@@ -46,7 +48,7 @@ def test_training_on_a_selection_is_really_distributed(config: str, folder: Path
     launch(config, WORKER, str(folder), vlm_path, KINDS[config], "selection")
     facts = json.loads((folder / "facts.json").read_text())
     rows = facts.pop("rows")
-    kept = [row["row"] for row in read_selection(folder).to_pylist() if row["kept"]]
+    kept = Selection.read(folder).kept["row"].to_pylist()
     # Shared out, not repeated: each kept row once, and four again to fill the last batch.
     assert sorted(set(rows)) == sorted(kept)
     assert len(rows) == 24
@@ -91,14 +93,14 @@ def test_proxy_scores_beside_a_zero3_target(folder: Path, vlm_path: str, launch)
     launch("deepspeed_zero3", WORKER, str(folder), vlm_path, "DEEPSPEED", "proxy")
     table = ScoreTable(folder / "out" / "ost" / "scores").read()
     assert table["status"].to_pylist() == ["ok"] * 60
-    assert sum(read_selection(folder / "out" / "ost")["kept"].to_pylist()) == 20
+    assert Selection.read(folder / "out" / "ost").kept_count == 20
     assert json.loads((folder / "facts.json").read_text())["num_processes"] == 2
 
 
 # The cascade scores all rows by `reverse`, and so do the second look and the killed run below.
-@pytest.mark.parametrize("estimator", ["forward", "cascade"])
+@pytest.mark.parametrize("settings", [{"one_step.estimator": "forward"}, {"second_stage": "cascade"}])
 def test_two_processes_give_the_table_of_one(
-    folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch, estimator: str
+    folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch, settings: dict[str, str]
 ) -> None:
     arguments = {
         "pool.path": folder / "pool.parquet",
@@ -106,8 +108,8 @@ def test_two_processes_give_the_table_of_one(
         "proxy.model": vlm_path,
         "proxy.warmup_min_steps": 5,
         "proxy.warmup_batch_size": 6,
-        "scoring.estimator": estimator,
-        "scoring.utility": "raw",
+        **{f"scoring.{name}": value for name, value in settings.items()},
+        "scoring.one_step.utility": "raw",
         "scoring.part_size": 25,
         "strategy": "one_step",
         "run_dir": folder / "two",
@@ -116,11 +118,14 @@ def test_two_processes_give_the_table_of_one(
     launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
     table = ScoreTable(folder / "two" / "scores").read()
     proxy = ProxyConfig(vlm_path, warmup_min_steps=5, warmup_batch_size=6)
-    scoring = ScoringConfig(estimator=estimator, utility="raw")
-    one = score_pool(folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring).read()
+    stage = settings.get("second_stage")
+    scoring = ScoringConfig(second_stage=stage, sections={"one_step": {"utility": "raw"}})
+    if stage is None:
+        scoring = scoring.with_options(estimator="forward")
+    one = score_pool(ScoringRequest(folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring)).read()
     for column in ("example_id", "row", "status", "tokens"):
         assert table[column].to_pylist() == one[column].to_pylist()
-    for column in ("utility", "utility_first_order") if estimator == "cascade" else ("utility",):
+    for column in ("utility", "utility_first_order") if stage is not None else ("utility",):
         values = [np.array(each[column].to_pylist()) for each in (one, table)]
         # Sums of gradients in another order: float32, carried through the warm-up's steps.
         assert np.abs(values[0] - values[1]).max() < 1e-3 * values[0].std()
@@ -129,23 +134,25 @@ def test_two_processes_give_the_table_of_one(
 def test_two_processes_take_the_second_look_of_one_and_end_one_that_was_killed(
     folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch
 ) -> None:
-    settings = {"second_look": True, "second_look_min_steps": 4, "second_look_batch_size": 6, "sketch_size": 16}
-    settings["part_size"] = 16
+    look = {"min_steps": 4, "batch_size": 6}
+    settings = {"sketch_size": 16, "part_size": 16}
     arguments = {
         "pool.path": folder / "pool.parquet",
         "anchors.path": folder / "anchors.parquet",
         "proxy.model": vlm_path,
         "proxy.warmup_min_steps": 5,
         "proxy.warmup_batch_size": 6,
-        **{f"scoring.{name}": str(value).lower() for name, value in settings.items()},
+        "scoring.second_stage": "second_look",
+        **{f"scoring.second_look.{name}": value for name, value in look.items()},
+        **{f"scoring.{name}": value for name, value in settings.items()},
         "run_dir": folder / "two",
     }
     flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
     table = ScoreTable(folder / "two" / "scores")
     proxy = ProxyConfig(vlm_path, warmup_min_steps=5, warmup_batch_size=6)
-    scoring = ScoringConfig(**settings)
-    one = score_pool(folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring)
+    scoring = ScoringConfig(second_stage="second_look", sections={"second_look": look}, **settings)
+    one = score_pool(ScoringRequest(folder / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring))
     assert (table.folder / "anchors.parquet").exists()
 
     def same_as_one() -> None:
@@ -198,7 +205,7 @@ def test_killed_run_of_two_processes_is_finished_by_one(
 ) -> None:
     proxy = ProxyConfig(vlm_path, warmup_min_steps=3, warmup_batch_size=4)
     arguments = (Rows(pool_dataset), Rows(anchor_dataset), proxy, ScoringConfig(part_size=7))
-    whole = score_pool(folder / "whole", *arguments).read()
+    whole = score_pool(ScoringRequest(folder / "whole", *arguments)).read()
     flags = ["--pool.path", str(folder / "pool.parquet"), "--anchors.path", str(folder / "anchors.parquet")]
     flags += ["--proxy.model", vlm_path, "--proxy.warmup_min_steps", "3", "--proxy.warmup_batch_size", "4"]
     launch(
@@ -217,7 +224,7 @@ def test_killed_run_of_two_processes_is_finished_by_one(
     parts = sorted((folder / "cut" / "scores").glob("part-*.parquet"))
     for part in parts[1::2]:
         part.unlink()
-    table = score_pool(folder / "cut", *arguments).read()
+    table = score_pool(ScoringRequest(folder / "cut", *arguments)).read()
     assert table["example_id"].to_pylist() == whole["example_id"].to_pylist()
     utilities = [np.array(each["utility"].to_pylist()) for each in (whole, table)]
     assert np.abs(utilities[0] - utilities[1]).max() < 1e-3 * utilities[0].std()

@@ -9,6 +9,7 @@ import numpy as np
 from ost_hf.data.rows import Rows
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.tables.score_table import ScoreTable
 
@@ -25,15 +26,16 @@ def test_two_processes_give_the_table_of_one(
         "proxy.warmup_min_steps": 6,
         "proxy.warmup_batch_size": 5,
         "scoring.scorer": "less",
-        "scoring.less_checkpoints": 2,
-        "scoring.less_projection": 512,
+        "scoring.less.checkpoints": 2,
+        "scoring.less.projection": 512,
         "run_dir": tmp_path / "two",
     }
     flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
     launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
     proxy = ProxyConfig(vlm_path, warmup_min_steps=6, warmup_batch_size=5)
-    scoring = ScoringConfig("less", less_checkpoints=2, less_projection=512)
-    one = score_pool(tmp_path / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring).read()
+    scoring = ScoringConfig("less", sections={"less": {"checkpoints": 2, "projection": 512}})
+    request = ScoringRequest(tmp_path / "one", Rows(pool_dataset), Rows(anchor_dataset), proxy, scoring)
+    one = score_pool(request).read()
 
     def same_as_one() -> None:
         two = ScoreTable(tmp_path / "two" / "scores").read()
@@ -47,7 +49,7 @@ def test_two_processes_give_the_table_of_one(
     scores = tmp_path / "two" / "scores"
     for part in sorted(scores.glob("part-*"))[1:]:
         part.unlink()
-    before = {file: file.stat().st_mtime_ns for file in (scores / "less").iterdir()}
+    before = {file: file.stat().st_mtime_ns for file in (scores / "scorer").iterdir()}
     launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
     same_as_one()
-    assert {file: file.stat().st_mtime_ns for file in (scores / "less").iterdir()} == before
+    assert {file: file.stat().st_mtime_ns for file in (scores / "scorer").iterdir()} == before

@@ -9,19 +9,14 @@ import json
 import sys
 from pathlib import Path
 
-from ost_hf import (
-    AnchorConfig,
-    DatasetConfig,
-    ModelConfig,
-    OSTConfig,
-    OSTTrainer,
-    ProxyConfig,
-    Rows,
-    ScoringConfig,
-    load_model,
-)
-from ost_hf.models import load_processing_class
+import datasets
+
+from ost_hf import OSTConfig, OSTTrainer
+from ost_hf.data.config import AnchorConfig
+from ost_hf.models import ModelConfig, load_model, load_processing_class
 from ost_hf.parallel import gather_objects
+from ost_hf.proxy.config import ProxyConfig
+from ost_hf.scoring.config import ScoringConfig
 
 
 def main(folder: Path, model_path: str, wanted: str, what: str) -> None:
@@ -37,20 +32,20 @@ def main(folder: Path, model_path: str, wanted: str, what: str) -> None:
         keep_count=20 if what == "proxy" else None,
     )
     model = load_model(ModelConfig(model_path))
-    pool = Rows.load(DatasetConfig(str(folder / "pool.parquet")))
+    pool = datasets.Dataset.from_parquet(str(folder / "pool.parquet"))
     given = (
         {"selection": folder / "selection.parquet"}
         if what == "selection"
         else {
             "proxy": ProxyConfig(model_path, warmup_min_steps=3, warmup_batch_size=4),
-            "scoring": ScoringConfig(second_look=True, second_look_min_steps=2, second_look_batch_size=4),
+            "scoring": ScoringConfig(sections={"second_look": {"min_steps": 2, "batch_size": 4}}),
             "anchors": AnchorConfig(str(folder / "anchors.parquet")),
         }
     )
     trainer = OSTTrainer(
         model,
         args,
-        train_dataset=pool.dataset,
+        train_dataset=pool,
         processing_class=load_processing_class(ModelConfig(model_path)),
         **given,
     )
