@@ -26,8 +26,8 @@ import study_data
 import task
 
 from ost_hf.evidence.toxicity import benjamini_hochberg, hurts_p
-from ost_hf.runs import score
 from ost_hf.runs.config import build_config
+from ost_hf.runs.stage import run_stage
 from ost_hf.study.provenance import machine, version_of_code
 from ost_hf.study.statistics import mean_interval
 from ost_hf.study.table import percent
@@ -68,17 +68,16 @@ def one(args: argparse.Namespace, seed: int, utility: str) -> dict[str, Any]:
         "strategy": "one_step",
         "pool": {"path": str(folder / "data" / "pool.parquet")},
         "proxy": {"model": args.model, "warmup_learning_rate": 1e-3, "seed": seed},
-        "scoring": {"utility": utility, "seed": seed},
+        "scoring": {"one_step": {"utility": utility}, "seed": seed},
     }
     tables = {}
     for name in ("anchors", "truth"):
         anchors = {"path": str(folder / "data" / f"{name}.parquet")}
         scoring = {**given["scoring"], "per_anchor": name == "anchors"}
         config = build_config({**given, "run_dir": str(folder / name), "anchors": anchors, "scoring": scoring})
-        config.write()
         if name == "truth" and not (config.folder / "proxy").exists():
             shutil.copytree(folder / "anchors" / "proxy", config.folder / "proxy")
-        score.run(config)
+        run_stage(config, "score")
         tables[name] = ScoreTable(config.folder / "scores").read()
     per_anchor = np.asarray(tables["anchors"]["anchor_utilities"].to_pylist())
     truly_hurts = tables["truth"]["utility"].to_numpy() < 0

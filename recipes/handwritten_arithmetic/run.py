@@ -28,13 +28,14 @@ from sklearn.metrics import roc_auc_score
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.proxy.model import load_proxy
-from ost_hf.runs import evaluate, run, score
 from ost_hf.runs.config import RunConfig, build_config
+from ost_hf.runs.stage import run_stage
+from ost_hf.runs.whole import run_whole
 from ost_hf.runs.yaml_values import parse_yaml
-from ost_hf.scorers.base import build_scorer
-from ost_hf.scoring.config import ScoringConfig
-from ost_hf.selection.selector import read_selection
+from ost_hf.scorers.protocol import columns_of
+from ost_hf.scorers.registry import SCORERS
 from ost_hf.tables.score_table import ScoreTable
+from ost_hf.training.plan import read_selection
 
 HERE = Path(__file__).parent
 TEST_SEED = 99
@@ -92,16 +93,14 @@ def one_seed(args: argparse.Namespace, seed: int, run_dir: Path) -> dict[str, An
     for name, changes in arms.items():
         config = build_config({**given, **changes})
         logging.info("== seed %d, %s", seed, name)
-        config.write()
-        run.run(config)
+        run_whole(config)
         result[name] = describe(config, list(kinds))
     result["auc"] = auc(run_dir, list(kinds))
     result["auc_low_loss"] = auc(run_dir, list(kinds), column="loss", sign=-1)
     for rule in ("adamw", "sgd") if args.also_raw else ():
-        scoring = {**given["scoring"], "utility": "raw", "update_rule": rule}
+        scoring = {**given["scoring"], "one_step": {"utility": "raw", "update_rule": rule}}
         config = build_config({**given, "run_dir": str(baselines / f"raw_{rule}"), "scoring": scoring})
-        config.write()
-        score.run(config)
+        run_stage(config, "score")
         result[f"auc_raw_{rule}"] = auc(config.folder, list(kinds))
     result["spearman_exact_first_order"] = agreement(
         build_config({**given, "run_dir": str(run_dir)}), args.agreement_rows
@@ -127,14 +126,13 @@ def evaluate_base(given: dict[str, Any], run_dir: Path) -> dict[str, Any]:
     """The checkpoint before any fine-tuning."""
     evaluation = {**given["evaluation"], "model": given["target"]["model"]}
     config = build_config({**given, "run_dir": str(run_dir), "evaluation": evaluation})
-    config.write()
-    evaluate.run(config)
+    run_stage(config, "evaluate")
     return {"exact_match": metrics_of(run_dir)["exact_match"], "rows": 0, "corrupted_share": None}
 
 
 def describe(config: RunConfig, kinds: list[str]) -> dict[str, Any]:
     """What an arm kept and what its target can do."""
-    kept = [row for row, kept in enumerate(read_selection(config.folder)["kept"].to_pylist()) if kept]
+    kept = read_selection(config.folder).kept["row"].to_pylist()
     corrupted = sum(kinds[row] != "clean" for row in kept)
     kept_kinds, pool_kinds = Counter(kinds[row] for row in kept), Counter(kinds)
     return {
@@ -167,9 +165,10 @@ def agreement(config: RunConfig, count: int) -> float:
     batch = [encoded for encoded in map(pool.encode, sample) if encoded.features is not None]
     utilities = []
     for estimator in ("exact", "reverse"):
-        settings = ScoringConfig(estimator=estimator, utility="raw", update_rule=config.scoring.update_rule)
-        scorer = build_scorer("one_step", config=settings, proxy=proxy, anchors=anchors)
-        utilities.append([score.utility for score in scorer.score(batch)])
+        scoring = config.scoring.without_extras().with_options(estimator=estimator, utility="raw")
+        build = SCORERS.find(scoring.scorer).build
+        scorer = build(config=scoring, options=scoring.options, proxy=proxy, anchors=anchors, pool=pool)
+        utilities.append(columns_of(scorer, batch)["utility"])
     return float(spearmanr(*utilities).statistic)
 
 

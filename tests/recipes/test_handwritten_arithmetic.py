@@ -90,7 +90,7 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
     ]
     recipe = root / "recipes" / "handwritten_arithmetic"
     settings = parse_yaml((recipe / "run.yaml").read_text(), "run.yaml")
-    settings["scoring"]["second_look_min_steps"] = 3
+    settings["scoring"]["second_look"]["min_steps"] = 3
     (tmp_path / "short.yaml").write_text(dump_yaml(settings))
     command = [sys.executable, str(recipe / "run.py"), "--config", str(tmp_path / "short.yaml"), *words]
     result = subprocess.run(
@@ -108,7 +108,7 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
     assert summary["seconds"] > 0
     assert set(summary["per_seed"]) == {"3", "4"}
     assert "OST half" in result.stdout
-    expected = {"config.yaml", "proxy", "scores", "selection.parquet", "target", "metrics.json"}
+    expected = {"config.yaml", "proxy", "scores", "selection.parquet", "selection.json", "target", "metrics.json"}
     assert expected <= {path.name for path in (tmp_path / "demo" / "seed-3").iterdir()}
 
 

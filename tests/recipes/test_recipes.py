@@ -23,8 +23,8 @@ from ost_hf.study.plan import arms, configuration, groups, prepare_command, requ
 ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 ACCELERATE = sorted((ROOT / "accelerate_configs").glob("*.yaml"))
-# Runs a script with a second look of few steps.
-SHORT = str(Path(__file__).with_name("short_second_look.py"))
+# A second look of few steps.
+SHORT = json.dumps({"second_look": {"min_steps": 2, "batch_size": 4}})
 STUDIES = [path for path in RECIPES if path.parent.name != "handwritten_arithmetic"]
 
 
@@ -87,7 +87,7 @@ def test_study_runs_but_for_models_data_and_steps(
         # Steps and sizes; and what only an accelerator can do.
         "anchors.size": 6, "evaluation.max_new_tokens": 4, "training.max_steps": 2, "training.save_steps": 2,
         "proxy.warmup_min_steps": 2, "proxy.warmup_batch_size": 4, "training.bf16": "false",
-        "scoring.second_look_min_steps": 2, "scoring.second_look_batch_size": 4,
+        "scoring.second_look.min_steps": 2, "scoring.second_look.batch_size": 4,
         "training.gradient_accumulation_steps": 1, "scoring.num_workers": 0, "training.dataloader_num_workers": 0,
         "proxy.dtype": "float32", "target.dtype": "float32",
         "accelerate.config_file": "null", "accelerate.score": "null", "accelerate.train": "null",
@@ -138,9 +138,9 @@ def test_vlm_sft_runs_under_the_launcher(vlm_path: str, pool_dataset, anchor_dat
     anchor_dataset.to_parquet(tmp_path / "anchors.parquet")
     run(
         "-m", "accelerate.commands.launch", "--config_file", "accelerate_configs/cpu.yaml", "--main_process_port=0",
-        SHORT, "recipes/vlm_sft.py", "--model", vlm_path, "--proxy", vlm_path, "--pool", str(tmp_path / "pool.parquet"),
+        "recipes/vlm_sft.py", "--model", vlm_path, "--proxy", vlm_path, "--pool", str(tmp_path / "pool.parquet"),
         "--anchors", str(tmp_path / "anchors.parquet"), "--keep_ratio", "0.5", "--output_dir", str(tmp_path / "out"),
-        "--max_steps", "2", "--save_strategy", "no", "--use_cpu", "true",
+        "--scoring", SHORT, "--max_steps", "2", "--save_strategy", "no", "--use_cpu", "true",
     )  # fmt: skip
     assert (tmp_path / "out" / "model.safetensors").exists()
     assert (tmp_path / "out" / "ost" / "selection.parquet").exists()
@@ -153,7 +153,7 @@ def test_text_sft_runs(text_path: str, tmp_path: Path) -> None:
     tokenizer_config = Path(text_path) / "tokenizer_config.json"
     assert tokenizer_config.exists()
     run(
-        SHORT, "recipes/text_sft.py", "--model", text_path, "--proxy", text_path,
+        "recipes/text_sft.py", "--model", text_path, "--proxy", text_path, "--scoring", SHORT,
         "--pool", str(tmp_path / "pool.jsonl"), "--anchors", str(tmp_path / "anchors.jsonl"), "--keep_count", "10",
         "--output_dir", str(tmp_path / "out"), "--max_steps", "2", "--save_strategy", "no", "--use_cpu", "true",
         "--max_length", "64",
