@@ -228,7 +228,7 @@ def test_a_checkpoint_of_another_selection_is_not_gone_on_from(
     run_dir = selected(config, tmp_path)
     words = ["--run_dir", str(run_dir), "--training.save_strategy", "steps", "--training.save_steps", "1"]
     assert main(["train", *words, "--training.max_steps", "1"]) == 0
-    assert main(["select", "--run_dir", str(run_dir), "--selection.keep_ratio", "0.2"]) == 0
+    assert main(["select", "--run_dir", str(run_dir), "--selection.keep_count", "7"]) == 0
     again = ["train", *words, "--training.max_steps", "2", "--training.resume_from_checkpoint"]
     capsys.readouterr()
     assert main([*again, "true"]) == 2
