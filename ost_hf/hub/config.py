@@ -19,7 +19,9 @@ class HubConfig:
         }
     )
     private: bool = field(default=True, metadata={"common": True, "help": "whether a new repository is private"})
-    license: str | None = field(default=None, metadata={"common": True, "help": "the pool's licence, as the Hub names it"})
+    license: str | None = field(
+        default=None, metadata={"common": True, "help": "the pool's licence, as the Hub names it"}
+    )
     revision: str | None = field(default=None, metadata={"help": "branch to push to; by default the main one"})
 
     def __post_init__(self) -> None:

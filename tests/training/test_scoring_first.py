@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from ost_hf.data.config import AnchorConfig
-from ost_hf.data.encoding import Encoder
+from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.selection.kept import Selection
@@ -66,7 +66,7 @@ def test_constructor_scores_hashes_and_encodes_nothing(
     text_path: str, scored: dict[str, Any], counted: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     touched: list[str] = []
-    for cls, name in ((Encoder, "encode"), (Rows, "_hash")):
+    for cls, name in ((EncodedDataset, "encode"), (Rows, "_hash")):
         before = getattr(cls, name)
         monkeypatch.setattr(
             cls, name, lambda self, *a, before=before, name=name, **k: touched.append(name) or before(self, *a, **k)
