@@ -20,13 +20,13 @@ from ost_hf.data.config import EncodingConfig
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import rows_from
 from ost_hf.errors import ConfigError, DataError, require_known
-from ost_hf.parallel import is_main, main_process_first
+from ost_hf.parallel import barrier, is_main, main_process_first
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.identity import other_settings
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
 from ost_hf.selection.config import SelectionConfig
-from ost_hf.selection.kept import Selection
+from ost_hf.selection.kept import Selection, read_selection
 from ost_hf.selection.selector import select_rows
 from ost_hf.settings import build
 from ost_hf.strategy import Choice, resolve
@@ -168,6 +168,19 @@ def as_scores(scores: Any) -> ScoreTable | pa.Table:
     if isinstance(scores, datasets.Dataset):
         return scores.with_format("arrow")[:]
     return scores if isinstance(scores, (ScoreTable, pa.Table)) else ScoreTable.at(scores)
+
+
+def choose_into(
+    run_dir: Path, scores: ScoreTable | pa.Table, selection: SelectionConfig, pool: Rows | None = None
+) -> Selection:
+    """Selects as :func:`choose` does, into a run directory; called on every process of a run.
+
+    One of the processes holds the scores, and all read the selection.
+    """
+    if is_main():
+        choose(scores, selection, pool).write(run_dir)
+    barrier()
+    return read_selection(run_dir)
 
 
 def check_balance_by(pool: Rows, column: str) -> None:

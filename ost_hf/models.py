@@ -50,7 +50,7 @@ class TargetConfig(ModelConfig):
             "common": True,
             "short": "float32, bfloat16 (for DeepSpeed) or auto",
             "help": "weights while training: `float32` (with training.bf16, mixed precision), or `bfloat16`, which "
-            "loses nothing under DeepSpeed (it keeps its own float32 weights); `auto`: bfloat16 on an accelerator"
+            "loses nothing under DeepSpeed (it keeps its own float32 weights); `auto`: bfloat16 on an accelerator",
         },
     )
 

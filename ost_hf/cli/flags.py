@@ -205,8 +205,8 @@ def _dotted(command: str, rest: list[str]) -> dict[str, str]:
             raise ConfigError(_unknown_flag(command, name))
         if not has_value:
             value = next(words, "")
-            if not value:
-                raise ConfigError(f"{name} needs a value")
+            if not value or value.startswith("--"):
+                raise ConfigError(f"{name} needs a value (one that begins with -- is given as {name}=VALUE)")
         overrides[name.removeprefix("--")] = value
     return overrides
 

@@ -19,13 +19,11 @@ class DatasetConfig:
             "common": True,
             "short": "name on the Hub, a file (.parquet, .jsonl, .csv) or a folder",
             "help": "dataset name on the Hub, a local .parquet/.jsonl/.json/.csv file, a folder of such files or of "
-            "images (imagefolder), or a folder written by Dataset.save_to_disk"
+            "images (imagefolder), or a folder written by Dataset.save_to_disk",
         }
     )
     name: str | None = field(default=None, metadata={"help": "configuration name of a Hub dataset"})
-    split: str = field(
-        default="train", metadata={"common": True, "help": "split, slices such as train[:1%%] included"}
-    )
+    split: str = field(default="train", metadata={"common": True, "help": "split, slices such as train[:1%%] included"})
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub dataset"})
     limit: int | None = field(default=None, metadata={"help": "use the first so many rows only"})
     id_column: str | None = field(

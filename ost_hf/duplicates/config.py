@@ -41,7 +41,7 @@ class DuplicatesConfig:
             "common": True,
             "short": "look for near copies too (strategy auto does)",
             "help": "look for near duplicates too, for which every row's text and pictures are read once more; "
-            "strategy auto does so with the one-step scorer unless told otherwise"
+            "strategy auto does so with the one-step scorer unless told otherwise",
         },
     )
     text_similarity: float = field(

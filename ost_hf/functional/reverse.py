@@ -262,8 +262,7 @@ def first_order_utilities(
     cosine = directions.utility == "mean_cosine"
     dots: list[Tensor] = []
     norms: list[Tensor] = []
-    scaled_norms: list[Tensor] = []
-    sketches: list[Tensor] = []
+    scaled_norms, sketches = list[Tensor](), list[Tensor]()
 
     def consume(name: str, gradient: Tensor) -> None:
         norms.append(_norm(gradient))

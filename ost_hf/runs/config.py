@@ -204,7 +204,9 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
     strategy = given.get("strategy")
     choice = resolve(None if strategy is None else str(strategy), **{name: given.get(name) for name in _CHOOSING})
     training = _check_training(given.get("training") or {})
-    kept = {name: value for name, value in given.items() if name != "run_dir" and value is not None}
+    # Of a section that was given as an instance, plain values.
+    plain = {**given, **choice.given}
+    kept = {name: value for name, value in plain.items() if name != "run_dir" and value is not None}
     return RunConfig(str(given["run_dir"]), kept, choice, training=training, **built)
 
 

@@ -23,8 +23,8 @@ def prepare(config: RunConfig) -> Callable[[], None]:
     from ost_hf.data.rows import Rows
     from ost_hf.hub.push import check_curated, push_curated
     from ost_hf.parallel import barrier, is_main
+    from ost_hf.selection.kept import read_selection
     from ost_hf.tables.score_table import ScoreTable
-    from ost_hf.training.plan import read_selection
 
     config.require("pool", "hub")
     assert config.pool is not None and config.hub is not None

@@ -56,7 +56,7 @@ def prepare(config: RunConfig) -> Callable[[], None]:
     from ost_hf.data.rows import Rows
     from ost_hf.models import load_model, load_processing_class
     from ost_hf.parallel import main_process_first
-    from ost_hf.training.plan import read_selection
+    from ost_hf.selection.kept import read_selection
     from ost_hf.training.trainer import OSTTrainer
 
     config.require("pool", "target")

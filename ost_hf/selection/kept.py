@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -45,6 +46,17 @@ class Selection(SelectionTable):
         dataset = pool if isinstance(pool, datasets.Dataset) else rows_from(pool)
         indices = sorted(find_kept(dataset, self.table).indices)
         return (dataset.dataset if isinstance(dataset, Rows) else dataset).select(indices)
+
+
+def read_selection(path: str | Path) -> Selection:
+    """The selection of a run directory, or of a selection table's file.
+
+    Raises:
+        RunDirectoryError: If there is none.
+    """
+    found = Selection.read(path)
+    assert isinstance(found, Selection)
+    return found
 
 
 @dataclass

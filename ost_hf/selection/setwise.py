@@ -87,8 +87,7 @@ def greedy(
     # Left are rows that are neither taken nor of a full stratum.
     left, room = room[stratum_N] > 0, room.copy()
     total, block = np.zeros(size, dtype=np.float64), max(1, -(-wanted // blocks))
-    order: list[int] = []
-    gains: list[float] = []
+    order, gains = list[int](), list[float]()
     while len(order) < wanted:
         # Unit vectors: the trace of the anchors' matrix is one.
         direction = _direction(anchor_Vk, total / max(1, len(order)), ridge / size, step_share * len(order) / wanted)

@@ -47,8 +47,10 @@ class StudyConfig:
         },
     )
     reference: str = field(default="auto", metadata={"help": "the method that all others are compared with"})
-    everything: str = field(default="everything", metadata={"help": "the method that trains on the whole pool"})
-    oracle: str = field(default="oracle", metadata={"help": "the method that knows the truth, if there is one"})
+    bounds: list[str] = field(
+        default_factory=lambda: ["everything", "oracle"],
+        metadata={"help": "the method that trains on the whole pool, and the one that knows the truth, if any"},
+    )
     truth: Section | None = field(
         default=None,
         metadata={"help": "{column, clean}: a column of the pool and its value for clean rows; says what was kept"},
@@ -77,7 +79,7 @@ class StudyConfig:
 
     def __post_init__(self) -> None:
         require_integer("workers", self.workers, at_least=1)
-        for name in ("seeds", "keep_ratios", "protocols", "count_by"):
+        for name in ("seeds", "keep_ratios", "protocols", "count_by", "bounds"):
             if not isinstance(getattr(self, name), list):
                 raise ConfigError(f"{name} must be a list, got {getattr(self, name)!r}")
         for name in ("seeds", "methods", "settings", "keep_ratios", "protocols"):
@@ -87,6 +89,8 @@ class StudyConfig:
             require_choice("protocols", protocol, PROTOCOLS)
         for ratio in self.keep_ratios:
             require_range("keep_ratios", ratio, above=0, at_most=1)
+        if len(self.bounds) != 2:
+            raise ConfigError(f"bounds must name two methods, got {self.bounds!r}")
         if self.reference not in self.methods:
             raise ConfigError(unknown_key("method (reference)", self.reference, self.methods))
         for name in (*self.methods, *self.settings):

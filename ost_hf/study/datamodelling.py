@@ -160,7 +160,7 @@ def _predictors(config: RunConfig) -> dict[str, np.ndarray]:
 
 
 def _kept_rows(config: RunConfig) -> list[int]:
-    from ost_hf.training.plan import read_selection
+    from ost_hf.selection.kept import read_selection
 
     table = read_selection(config.folder).table
     return [row for row, kept in zip(table["row"].to_pylist(), table["kept"].to_pylist(), strict=True) if kept]

@@ -255,7 +255,7 @@ def _with_steps(config: RunConfig, arm: Arm) -> RunConfig:
     """Protocol A's number of steps: in proportion to the kept share."""
     if arm.protocol != "A":
         return config
-    from ost_hf.training.plan import read_selection
+    from ost_hf.selection.kept import read_selection
 
     kept = read_selection(config.folder).table["kept"].to_pylist()
     wanted = max(1, round(config.training["max_steps"] * sum(kept) / len(kept)))

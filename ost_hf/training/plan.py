@@ -13,17 +13,17 @@ import datasets
 import pyarrow as pa
 import transformers
 
-from ost_hf.curate import as_config, as_proxy, as_scores, choose, request_of, strategy_of
+from ost_hf.curate import as_config, as_proxy, as_scores, choose, choose_into, request_of, strategy_of
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import rows_from, rows_in_memory
 from ost_hf.errors import ConfigError, DataError
-from ost_hf.parallel import barrier, free_memory, is_main, main_process_first, outside_deepspeed
+from ost_hf.parallel import free_memory, is_main, main_process_first, outside_deepspeed
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import check_request, score_pool
 from ost_hf.selection.columns import more_columns
-from ost_hf.selection.kept import Selection
+from ost_hf.selection.kept import Selection, read_selection
 from ost_hf.settings import Section
 from ost_hf.strategy import Choice, resolve
 from ost_hf.tables.columns import SCHEMA
@@ -78,19 +78,8 @@ class SelectionPlan:
             if self.request is None:
                 self.ready = choose(self.scores, self.choice.selection)
             else:
-                folder = self.request.run_dir
-                if is_main():  # one of the processes holds the scores
-                    choose(self.scores, self.choice.selection, self.request.pool).write(folder)
-                barrier()
-                self.ready = read_selection(folder)
+                self.ready = choose_into(self.request.run_dir, self.scores, self.choice.selection, self.request.pool)
         return self.ready
-
-
-def read_selection(path: str | Path) -> Selection:
-    """The selection of a run directory, or of a selection table's file."""
-    found = Selection.read(path)
-    assert isinstance(found, Selection)
-    return found
 
 
 def given_choices(args: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,10 +141,7 @@ def plan_selection(
                 f"a selection says already what is kept; leave {', '.join(fields)} unset, or give scores instead of "
                 "the selection"
             )
-        ready = _as_selection(given["selection"])
-        if getattr(args, "sampling", "shuffled") == "weighted" and "utility" not in ready.table.column_names:
-            raise ConfigError("sampling 'weighted' needs utilities, and the selection has no column 'utility'")
-        return SelectionPlan(encoding, ready=ready)
+        return SelectionPlan(encoding, ready=_as_selection(given["selection"], args))
     if "scores" in given:
         return _plan_of_scores(given, fields, encoding)
     assert args is not None, "a source was given, and with it arguments"
@@ -195,7 +181,15 @@ def _plan_of_pool(
     return SelectionPlan(encoding, request=request, choice=choice)
 
 
-def _as_selection(given: Any) -> Selection:
+def _as_selection(given: Any, args: Any) -> Selection:
+    """A selection that was given, if it has what the order of the rows goes by."""
+    selection = _read(given)
+    if getattr(args, "sampling", "shuffled") == "weighted" and "utility" not in selection.table.column_names:
+        raise ConfigError("sampling 'weighted' needs utilities, and the selection has no column 'utility'")
+    return selection
+
+
+def _read(given: Any) -> Selection:
     """A selection that was given: in memory, as a table, or by its file or run directory."""
     if isinstance(given, Selection):
         return given

@@ -99,8 +99,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         }  # fmt: skip
         given = given_choices(args, own)
         target = TargetConfig(model=str(model)) if isinstance(model, (str, Path)) else None
-        if target is not None and processing_class is None:
-            processing_class = load_processing_class(target)
+        processing_class = _processing_class(target, processing_class)
         if has_source(given):
             args = copied(args) if args is not None else OSTConfig("tmp_trainer")
             refuse_unknown(transformers.Trainer, kwargs)
@@ -108,8 +107,8 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         self._plan = plan_selection(args, given, train_dataset, eval_dataset, processing_class)
         if self._plan is not None and data_collator is None and processing_class is not None:
             encoder = Encoder(processing_class, self._plan.encoding)
-            train_dataset, eval_dataset = _encoded(train_dataset, encoder), _encoded(eval_dataset, encoder)
-            eval_dataset = _usable(eval_dataset, args)
+            train_dataset = _encoded(train_dataset, encoder)
+            eval_dataset = _usable(_encoded(eval_dataset, encoder), args)
             data_collator = _collator_for(train_dataset, processing_class)
             if isinstance(train_dataset, EncodedDataset):
                 # Encoded rows hold model inputs only, some of them behind a forward's **kwargs.
@@ -141,6 +140,11 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             self.train_dataset = filter_stream(self.train_dataset, selection.table)
         else:
             self._kept = _find_usable(self.train_dataset, selection, self.args)
+
+
+def _processing_class(target: TargetConfig | None, given: Any) -> Any:
+    """The tokenizer or processor that was given; else that of a model which is loaded by name."""
+    return load_processing_class(target) if given is None and target is not None else given
 
 
 def _collator_for(train_dataset: Any, processing_class: Any) -> Any:

@@ -34,8 +34,8 @@ from ost_hf.runs.whole import run_whole
 from ost_hf.runs.yaml_values import parse_yaml
 from ost_hf.scorers.protocol import columns_of
 from ost_hf.scorers.registry import SCORERS
+from ost_hf.selection.kept import read_selection
 from ost_hf.tables.score_table import ScoreTable
-from ost_hf.training.plan import read_selection
 
 HERE = Path(__file__).parent
 TEST_SEED = 99

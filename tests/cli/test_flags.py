@@ -123,6 +123,15 @@ def test_help_all_lists_the_options_of_a_scorer_of_ones_own(tmp_path: Path, caps
     assert "--scoring.own_of_help.words VALUE how many words are too many [default 3]" in text
 
 
+def test_a_flag_without_a_value_takes_no_other_flag_for_one() -> None:
+    given = ["train", "--training.bf16", "--training.max_steps", "5"]
+    with pytest.raises(ConfigError, match=r"--training\.bf16 needs a value \(one that begins with -- is given as"):
+        read_words(given)
+    assert read_words(["score", "--scoring.own.text=--x", "--scoring.own.least", "-1"]).overrides == {
+        "scoring.own.text": "--x", "scoring.own.least": "-1",
+    }  # fmt: skip
+
+
 def test_files_to_import_are_beside_those_of_the_yaml() -> None:
     words = read_words(["score", "--import", "a.py", "--import=b.py", "--scoring.own.words", "5"])
     assert words.imports == ["a.py", "b.py"]

@@ -10,6 +10,8 @@ from ost_hf.errors import ConfigError
 from ost_hf.runs.config import build_config, load_config
 from ost_hf.runs.evaluate import evaluated_model
 from ost_hf.runs.yaml_values import dump_yaml, parse_yaml
+from ost_hf.scoring.config import ScoringConfig
+from ost_hf.selection.config import SelectionConfig
 
 SMALL = """
 run_dir: run
@@ -50,6 +52,32 @@ def test_run_directory_replays_itself(small: str, tmp_path: Path) -> None:
     config.write()
     assert load_config(None, {}, run_dir=str(tmp_path / "run")) == config
     assert load_config(str(tmp_path / "run" / "config.yaml"), {}) == config
+
+
+def test_a_section_that_was_given_as_an_instance_is_stored_as_its_given_fields(tmp_path: Path) -> None:
+    scoring = ScoringConfig(second_stage=None, sections={"one_step": {"utility": "raw"}})
+    config = build_config({"run_dir": str(tmp_path), "scoring": scoring, "selection": SelectionConfig(order="top")})
+    config.write()
+    stored = parse_yaml((tmp_path / "config.yaml").read_text(), "config.yaml")
+    assert stored["scoring"] == {"second_stage": None, "one_step": {"utility": "raw"}}
+    assert stored["selection"] == {"order": "top"}
+    assert load_config(None, {}, run_dir=str(tmp_path)) == config
+
+
+def test_flags_and_files_lie_over_nested_sections(small: str, tmp_path: Path) -> None:
+    Path(small).write_text(f"{SMALL}scoring: {{one_step: {{utility: raw}}, second_look: {{rounds: 1}}}}\n")
+    overrides = {"scoring.second_look.min_steps": "4", "scoring.one_step.utility": "mean_cosine"}
+    config = load_config(small, overrides)
+    assert config.given["scoring"] == {
+        "one_step": {"utility": "mean_cosine"}, "second_look": {"rounds": 1, "min_steps": 4},
+    }  # fmt: skip
+    assert (config.scoring.stage_options.rounds, config.scoring.stage_options.min_steps) == (1, 4)
+    (tmp_path / "a.py").write_text("")
+    (tmp_path / "b.py").write_text("")
+    files = [str(tmp_path / name) for name in ("a.py", "b.py")]
+    first = load_config(small, {}, imports=files[:1])
+    Path(small).write_text(first.as_yaml())
+    assert load_config(small, {}, imports=files).given["scoring"]["imports"] == files
 
 
 def test_resuming_is_never_stored(small: str, tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from ost_hf.cli.main import main
+from ost_hf.selection.kept import read_selection
 from ost_hf.tables.score_table import ScoreTable
-from ost_hf.training.plan import read_selection
 
 
 @pytest.fixture(scope="module")

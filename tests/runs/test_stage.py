@@ -11,8 +11,8 @@ import yaml
 from ost_hf.cli.main import main
 from ost_hf.errors import ConfigError
 from ost_hf.runs.stage import STAGES, find_stage
+from ost_hf.selection.kept import read_selection
 from ost_hf.tables.score_table import ScoreTable
-from ost_hf.training.plan import read_selection
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tiny_study import Record, write
 
 from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.runs.config import RunConfig, build_config
-from ost_hf.selection.kept import Selection
+from ost_hf.selection.kept import Selection, read_selection
 from ost_hf.selection.selector import select_rows
 from ost_hf.study.config import load_study
 from ost_hf.study.datamodelling import read_datamodelling
@@ -28,7 +28,6 @@ from ost_hf.study.markers import identity, read_done, write_done
 from ost_hf.study.plan import arms, configuration, groups
 from ost_hf.study.run import collect
 from ost_hf.tables.score_table import ScoreTable
-from ost_hf.training.plan import read_selection
 
 
 def run_with(folder: Path, **sections: Record) -> RunConfig:
