@@ -19,6 +19,8 @@ from ost_hf.study.config import StudyConfig, load_study
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Targets that pages may name before the Makefile has them.
+COMING_TARGETS = {"test-fast", "coverage"}
 OF_A_RUN = {"run_dir", "strategy", "training", *SECTIONS}
 
 
@@ -86,6 +88,24 @@ def test_commands_take_these_flags(page: Path, tmp_path: Path, monkeypatch: pyte
             continue
         read = read_words(words)
         load_config(None, read.overrides, "runs/x", read.imports)
+
+
+def make_targets(page: Path) -> set[str]:
+    """The targets of every ``make TARGET`` in a page's shell blocks and code spans."""
+    in_blocks = re.findall(r"^(?:\w+=\S+ )*make ([\w-]+)", "\n".join(blocks(page, "bash")), re.MULTILINE)
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    return {*in_blocks, *re.findall(r"`(?:\w+=\S+\s)*make\s([\w-]+)`", text)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_make_has_these_targets(page: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    assert make_targets(page) - COMING_TARGETS <= targets
+
+
+def test_pages_that_name_targets_are_read() -> None:
+    assert {"setup", "test", "quality"} <= make_targets(ROOT / "CONTRIBUTING.md")
+    assert "test-oldest" in make_targets(ROOT / "docs" / "hardware.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
