@@ -11,14 +11,13 @@ import torch
 
 from ost_hf.data.encoding import Encoded
 from ost_hf.errors import ConfigError
-from ost_hf.tables.columns import Columns
+from ost_hf.tables.columns import OF_THE_ROW, Columns
 from ost_hf.tables.statuses import NON_FINITE, OK
 
 # Tokens at once for a scorer that does not care.
 NO_LIMIT = 2**62
 
 # What the table knows of a row without its scorer, and what a scorer may say in words.
-_OF_THE_ROW = ("example_id", "row", "tokens")
 _TEXTS = ("status", "detail")
 
 
@@ -84,10 +83,10 @@ def columns_of(scorer: Scorer, batch: list[Encoded]) -> Columns:
             f"'utility' among them; for a batch of {len(batch)} it gave {counts}"
         )
     for name, values in columns.items():
-        if name in _OF_THE_ROW or (values.dtype.kind in "US" and name not in _TEXTS):
+        if name in OF_THE_ROW or (values.dtype.kind in "US" and name not in _TEXTS):
             raise ConfigError(
                 f"{type(scorer).__name__}.score gave a column {name!r} that "
-                f"{'the table has already' if name in _OF_THE_ROW else 'holds no numbers'}: name it otherwise, or put "
+                f"{'the table has already' if name in OF_THE_ROW else 'holds no numbers'}: name it otherwise, or put "
                 "words into 'detail'"
             )
     return columns

@@ -29,7 +29,9 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
-_FACTS = ("example_id", "row", "tokens", "status", "detail")
+# What is known of a row before it is scored, and what a scorer may say of it too.
+OF_THE_ROW = ("example_id", "row", "tokens")
+_SAID = ("status", "detail")
 
 
 def checked(columns: Columns) -> Columns:
@@ -90,7 +92,7 @@ class TableRows:
     """Rows of a score table, begun with what is known of each and filled with columns, in any order."""
 
     def __init__(self) -> None:
-        self._facts: dict[str, list[Any]] = {name: [] for name in _FACTS}
+        self._facts: dict[str, list[Any]] = {name: [] for name in (*OF_THE_ROW, *_SAID)}
         self._chunks: list[tuple[Sequence[int], Columns]] = []
 
     def __len__(self) -> int:
@@ -98,14 +100,15 @@ class TableRows:
 
     def begin(self, example_id: str, row: int, tokens: int, status: str, detail: str) -> int:
         """Adds a row without numbers, and gives its place here."""
-        for name, value in zip(_FACTS, (example_id, row, tokens, status, detail), strict=True):
+        facts = {"example_id": example_id, "row": row, "tokens": tokens, "status": status, "detail": detail}
+        for name, value in facts.items():
             self._facts[name].append(value)
         return len(self) - 1
 
     def fill(self, places: Sequence[int], columns: Columns) -> None:
         """Sets the columns of some rows; ``status`` and ``detail`` among them replace what the rows began with."""
         columns = dict(columns)
-        for name in ("status", "detail"):
+        for name in _SAID:
             values = columns.pop(name, None)
             for place, value in zip(places, [] if values is None else values, strict=values is not None):
                 # A row that was cut to the limit stays so named, though its scorer was content with it.
