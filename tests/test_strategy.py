@@ -159,13 +159,14 @@ def test_paper_may_be_estimated_to_first_order(estimator: str) -> None:
     assert config.scoring.options == OneStepOptions(estimator, "raw", "sgd")
 
 
-def test_paper_may_step_exactly_near_the_cut_alone() -> None:
-    scoring = {"second_stage": "cascade", "one_step": {"estimator": "reverse"}}
-    choice = resolve("paper", scoring=scoring, selection={"keep_ratio": 0.2})
+@pytest.mark.parametrize("more", [{}, {"one_step": {"estimator": "reverse"}}, {"one_step": {"learning_rate": None}}])
+def test_paper_may_step_exactly_near_the_cut_alone(more: dict[str, Any]) -> None:
+    """Then first order ranks, which the cascade settles."""
+    choice = resolve("paper", scoring={"second_stage": "cascade", **more}, selection={"keep_ratio": 0.2})
     assert choice.scoring.options == OneStepOptions("reverse", "raw", "sgd")
     assert choice.scoring.stage_options.keep_ratio == 0.2
     with pytest.raises(ConfigError, match="it goes with estimator 'reverse' and utility 'raw'"):
-        resolve("paper", scoring={"second_stage": "cascade"})
+        resolve("paper", scoring={"second_stage": "cascade", "one_step": {"estimator": "exact"}})
 
 
 @pytest.mark.parametrize("estimator", ["forward", "exact"])
