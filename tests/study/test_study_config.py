@@ -132,6 +132,9 @@ def test_a_shared_file_that_is_none_is_refused(given: Record, tmp_path: Path, te
         ({"datamodelling": {"subsets": 3, "share": 0, "max_steps": 1}}, r"share must be a number > 0 and <= 1, got 0"),
         ({"datamodelling": {"subsets": 3, "share": 1, "max_steps": -1}}, r"max_steps must be an integer >= 1, got -1"),
         ({"methods": ["auto"]}, "methods must hold names and their sections"),
+        ({"bounds": ["everything"]}, r"bounds must name two methods, got \['everything'\]"),
+        ({"bounds": "everything"}, "bounds must be a list, got 'everything'"),
+        ({"everything": "all"}, "unknown field of a study 'everything'"),
     ],
 )
 def test_what_is_wrong_is_said(given: Record, tmp_path: Path, change: Record, message: str) -> None:
