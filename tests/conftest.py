@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ import pytest
 import task
 import torch
 import transformers
+from accelerate.state import AcceleratorState, GradientState
 from float64_case import case  # noqa: F401  a fixture of functional and evidence
 
 from ost_hf.data.encoding import EncodedDataset, Encoder
@@ -49,6 +52,49 @@ QWEN3_LIKE_TEMPLATE = """\
 {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+# Markers by folder. `slow` is a decorator on what takes more than about two seconds.
+FOLDERS = {"distributed": "distributed", "training": "trainer"}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-xdist, which reads the groups, and pytest-randomly
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Marks tests by folder and shares them out over ``pytest -n 2 --dist loadgroup --no-loadscope-reorder``.
+
+    The tests of a file share its fixtures and stay on one worker. Distributed tests start two processes each: all of
+    them stay on one worker too, so that they never run beside one another. They come first and files with slow tests
+    next; short files fill both workers to the end.
+    """
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests")
+        if path.parts[0] in FOLDERS:
+            item.add_marker(FOLDERS[path.parts[0]])
+        group = "distributed" if path.parts[0] == "distributed" else path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+    yield
+    with_slow_tests = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("distributed") is None, item.path not in with_slow_tests))
+
+
+@pytest.fixture(autouse=True)
+def _globals_as_before() -> Iterator[None]:
+    """Gives back what libraries keep for the whole process, so that no test depends on those before."""
+    environment = dict(os.environ)  # `TrainingArguments(bf16=True)` writes ACCELERATE_MIXED_PRECISION
+    loggers = [logging.getLogger(), *(one for one in logging.root.manager.loggerDict.values() if _is_logger(one))]
+    levels = {logger: logger.level for logger in loggers}  # the command quietens libraries
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    for logger, level in levels.items():
+        logger.setLevel(level)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    torch.set_num_threads(1)
+
+
+def _is_logger(entry: object) -> bool:
+    return isinstance(entry, logging.Logger)
 
 
 @pytest.fixture(scope="session")
