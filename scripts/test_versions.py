@@ -136,8 +136,9 @@ def run_trial(trial: Trial, folder: Path, copy: Path, given: argparse.Namespace)
         subprocess.run([python, "-c", build], env={**variables, "DS_ACCELERATOR": "cpu"}, check=False)
     report = folder / f"{trial.name}.xml"
     report.unlink(missing_ok=True)
-    words = [python, "-m", "pytest", "-n", given.workers, "--dist", "loadgroup", "--no-loadscope-reorder"]
-    words += [f"--junitxml={report}", *([] if given.all else ["-m", FAST]), *given.words]
+    # Other versions warn of other things; that is no error here.
+    words = [python, "-m", "pytest", "-W", "default", "-n", given.workers, "--dist", "loadgroup"]
+    words += ["--no-loadscope-reorder", f"--junitxml={report}", *([] if given.all else ["-m", FAST]), *given.words]
     status = subprocess.run(words, cwd=copy, env=variables, check=False).returncode
     return read_report(report, trial) if report.exists() else f"pytest ended with status {status}"
 

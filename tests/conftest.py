@@ -81,20 +81,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
 def _globals_as_before() -> Iterator[None]:
     """Gives back what libraries keep for the whole process, so that no test depends on those before."""
     environment = dict(os.environ)  # `TrainingArguments(bf16=True)` writes ACCELERATE_MIXED_PRECISION
-    loggers = [logging.getLogger(), *(one for one in logging.root.manager.loggerDict.values() if _is_logger(one))]
-    levels = {logger: logger.level for logger in loggers}  # the command quietens libraries
+    known = [logging.root, *logging.root.manager.loggerDict.values()]
+    levels = {one: one.level for one in known if isinstance(one, logging.Logger)}  # the command quietens libraries
     yield
     os.environ.clear()
     os.environ.update(environment)
     for logger, level in levels.items():
-        logger.setLevel(level)
+        if logger.level != level:  # setting one clears the cache of all
+            logger.setLevel(level)
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()
     torch.set_num_threads(1)
-
-
-def _is_logger(entry: object) -> bool:
-    return isinstance(entry, logging.Logger)
 
 
 @pytest.fixture(scope="session")
