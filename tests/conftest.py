@@ -32,9 +32,12 @@ from float64_case import case  # noqa: F401  a fixture of functional and evidenc
 
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.functional.update_rules import UPDATE_RULES
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.proxy.warmup import warm_up
+from ost_hf.scorers.registry import SCORERS
+from ost_hf.scoring.stages import STAGES
 
 torch.set_num_threads(1)
 
@@ -75,6 +78,27 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     yield
     with_slow_tests = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.get_closest_marker("distributed") is None, item.path not in with_slow_tests))
+
+
+REGISTRIES = (SCORERS, STAGES, UPDATE_RULES)
+
+
+@pytest.fixture(scope="session")
+def _our_entries() -> list[dict[str, Any]]:
+    """What stands in each registry before any test: all of ours, which are imported once."""
+    return [{name: registry.find(name) for name in registry.names()} for registry in REGISTRIES]
+
+
+@pytest.fixture(autouse=True)
+def _registries_as_before(_our_entries: list[dict[str, Any]]) -> Iterator[None]:
+    """Forgets what a test registers, and the files that it came from."""
+    yield
+    for registry, ours in zip(REGISTRIES, _our_entries, strict=True):
+        if registry._entries != ours:
+            registry._entries.clear()
+            registry._entries.update(ours)
+            for name in [name for name in sys.modules if name.startswith("ost_hf_import_")]:
+                del sys.modules[name]
 
 
 @pytest.fixture(autouse=True)

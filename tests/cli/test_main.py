@@ -226,6 +226,7 @@ def test_training_goes_on_from_its_last_checkpoint(config: Path, tmp_path: Path)
     assert (run_dir / "target" / "checkpoint-3").is_dir()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_selection_is_not_gone_on_from(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
