@@ -1,8 +1,11 @@
 # Every target sets .venv up first; a second time that takes no time.
 export OMP_NUM_THREADS ?= 1
 PYTHON_IN_VENV := .venv/bin/python
+# Processes that run tests; tests/conftest.py says how they share them.
+WORKERS ?= 2
+PYTEST := $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: setup quality format test test-oldest demo clean
+.PHONY: setup quality format test test-fast coverage test-versions demo clean
 
 setup:
 	@bash scripts/setup_dev.sh
@@ -17,12 +20,17 @@ format: setup
 	.venv/bin/ruff format .
 	.venv/bin/ruff check --fix .
 
+# Everything, in random order. The seed is printed first; `make test ARGS="--randomly-seed=N"` repeats it.
 test: setup
-	$(PYTHON_IN_VENV) -m pytest
+	$(PYTEST) --cov $(ARGS)
 
-# The oldest versions of transformers, accelerate, peft and datasets that pyproject.toml claims.
-test-oldest:
-	bash scripts/test_oldest.sh
+# What a change needs at once; names what has become slow.
+test-fast: setup
+	$(PYTEST) -m "not slow and not distributed and not trainer" --durations 5 --durations-min 2 $(ARGS)
+
+# The oldest and the newest versions that pyproject.toml claims, each in an environment of its own.
+test-versions: setup
+	$(PYTHON_IN_VENV) scripts/test_versions.py $(ARGS)
 
 demo: setup
 	OMP_NUM_THREADS=2 $(PYTHON_IN_VENV) recipes/handwritten_arithmetic/run.py --run_dir runs/demo --clean

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,17 @@ import pytest
 import task
 import torch
 import transformers
+from accelerate.state import AcceleratorState, GradientState
 from float64_case import case  # noqa: F401  a fixture of functional and evidence
 
 from ost_hf.data.encoding import EncodedDataset, Encoder
 from ost_hf.data.rows import Rows
+from ost_hf.functional.update_rules import UPDATE_RULES
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.proxy.warmup import warm_up
+from ost_hf.scorers.registry import SCORERS
+from ost_hf.scoring.stages import STAGES
 
 torch.set_num_threads(1)
 
@@ -49,6 +55,67 @@ QWEN3_LIKE_TEMPLATE = """\
 {{- '<|im_start|>' + message.role + '\\n' + content + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"""
+
+
+# Markers by folder. `slow` is a decorator on what takes more than about two seconds.
+FOLDERS = {"distributed": "distributed", "training": "trainer"}
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # around pytest-xdist, which reads the groups, and pytest-randomly
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
+    """Marks tests by folder and shares them out over ``pytest -n 2 --dist loadgroup --no-loadscope-reorder``.
+
+    The tests of a file share its fixtures and stay on one worker. Distributed tests start two processes each: all of
+    them stay on one worker too, so that they never run beside one another. They come first and files with slow tests
+    next; short files fill both workers to the end.
+    """
+    for item in items:
+        path = item.path.relative_to(ROOT / "tests")
+        if path.parts[0] in FOLDERS:
+            item.add_marker(FOLDERS[path.parts[0]])
+        group = "distributed" if path.parts[0] == "distributed" else path.as_posix()
+        item.add_marker(pytest.mark.xdist_group(group))
+    yield
+    with_slow_tests = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.get_closest_marker("distributed") is None, item.path not in with_slow_tests))
+
+
+REGISTRIES = (SCORERS, STAGES, UPDATE_RULES)
+
+
+@pytest.fixture(scope="session")
+def _our_entries() -> list[dict[str, Any]]:
+    """What stands in each registry before any test: all of ours, which are imported once."""
+    return [{name: registry.find(name) for name in registry.names()} for registry in REGISTRIES]
+
+
+@pytest.fixture(autouse=True)
+def _registries_as_before(_our_entries: list[dict[str, Any]]) -> Iterator[None]:
+    """Forgets what a test registers, and the files that it came from."""
+    yield
+    for registry, ours in zip(REGISTRIES, _our_entries, strict=True):
+        if registry._entries != ours:
+            registry._entries.clear()
+            registry._entries.update(ours)
+            for name in [name for name in sys.modules if name.startswith("ost_hf_import_")]:
+                del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def _globals_as_before() -> Iterator[None]:
+    """Gives back what libraries keep for the whole process, so that no test depends on those before."""
+    environment = dict(os.environ)  # `TrainingArguments(bf16=True)` writes ACCELERATE_MIXED_PRECISION
+    known = [logging.root, *logging.root.manager.loggerDict.values()]
+    levels = {one: one.level for one in known if isinstance(one, logging.Logger)}  # the command quietens libraries
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    for logger, level in levels.items():
+        if logger.level != level:  # setting one clears the cache of all
+            logger.setLevel(level)
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -202,6 +202,7 @@ def selections(sources: Sources, tmp_path_factory: pytest.TempPathFactory) -> di
     return {name: python(sources, settings, tmp_path_factory.mktemp(name)) for name, settings in CHOICES.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.__name__)
 def test_every_door_keeps_the_same_rows(
@@ -223,6 +224,7 @@ def test_the_two_choices_are_two(selections: dict[str, Path]) -> None:
     assert kept["one_step"].explanation == "highest utility first"
 
 
+@pytest.mark.slow
 def test_a_selection_goes_by_the_strategy_of_the_scores(selections: dict[str, Path]) -> None:
     of_one_step = ost_hf.select(selections["one_step"].parent)
     assert (of_one_step.metadata.settings["order"], of_one_step.kept_count) == ("top", 30)

@@ -59,6 +59,7 @@ def test_version_and_overview() -> None:
     assert all(command in overview for command in COMMANDS)
 
 
+@pytest.mark.slow
 def test_run_leaves_the_whole_run_directory(config: Path) -> None:
     result = ost_hf("run", "--config", str(config))
     assert result.returncode == 0, result.stderr
@@ -77,6 +78,7 @@ def test_run_leaves_the_whole_run_directory(config: Path) -> None:
     assert stages == ["stage: score", "stage: select", "stage: train", "stage: evaluate"]
 
 
+@pytest.mark.slow
 def test_stages_run_one_by_one_from_the_run_directory(config: Path, tmp_path: Path, capsys) -> None:
     run_dir = str(tmp_path / "run")
     assert main(["score", "--config", str(config), "--run_dir", run_dir]) == 0
@@ -99,6 +101,7 @@ def test_stages_run_one_by_one_from_the_run_directory(config: Path, tmp_path: Pa
     assert ScoreTable(tmp_path / "again" / "scores").read().equals(before)
 
 
+@pytest.mark.slow
 def test_a_target_whose_training_was_cut_off_is_not_evaluated(config: Path, tmp_path: Path, capsys) -> None:
     words = ["--config", str(config), "--run_dir", str(tmp_path / "run")]
     assert main(["score", *words, "--scoring.scorer", "random"]) == 0
@@ -210,6 +213,7 @@ def selected(config: Path, tmp_path: Path) -> Path:
     return run_dir
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_its_last_checkpoint(config: Path, tmp_path: Path) -> None:
     run_dir = selected(config, tmp_path)
     words = ["--run_dir", str(run_dir), "--training.save_strategy", "steps", "--training.save_steps", "1"]
@@ -222,6 +226,7 @@ def test_training_goes_on_from_its_last_checkpoint(config: Path, tmp_path: Path)
     assert (run_dir / "target" / "checkpoint-3").is_dir()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_selection_is_not_gone_on_from(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from safetensors.torch import load_file
 
 from ost_hf.cli.main import main
@@ -39,13 +40,27 @@ def folder(tmp_path: Path, vlm_path: str, pool_dataset, anchor_dataset) -> Path:
     return tmp_path
 
 
-# The weights of all three are compared by the last test: one launch each for the module.
-_targets: dict[str, dict[str, torch.Tensor]] = {}
+# One launch each for the tests that look at what it leaves.
+_trained: dict[str, Path] = {}
+
+
+@pytest.fixture
+def trained(folder: Path, vlm_path: str, launch, tmp_path_factory) -> Callable[[str], Path]:
+    """``trained(config)`` is a folder like the one above after a training under a config."""
+
+    def train(config: str) -> Path:
+        if config not in _trained:
+            copy = shutil.copytree(folder, tmp_path_factory.mktemp(config), dirs_exist_ok=True)
+            launch(config, WORKER, str(copy), vlm_path, KINDS[config], "selection")
+            _trained[config] = copy
+        return _trained[config]
+
+    return train
 
 
 @pytest.mark.parametrize("config", KINDS)
-def test_training_on_a_selection_is_really_distributed(config: str, folder: Path, vlm_path: str, launch) -> None:
-    launch(config, WORKER, str(folder), vlm_path, KINDS[config], "selection")
+def test_training_on_a_selection_is_really_distributed(config: str, vlm_path: str, trained) -> None:
+    folder = trained(config)
     facts = json.loads((folder / "facts.json").read_text())
     rows = facts.pop("rows")
     kept = Selection.read(folder).kept["row"].to_pylist()
@@ -59,7 +74,6 @@ def test_training_on_a_selection_is_really_distributed(config: str, folder: Path
         "rows_in_this_process": 4 * math.ceil(5 / 2),
         "kept": 20,
     }
-    _targets[config] = load_file(folder / "target" / "model.safetensors")
     # It reloads through the Auto classes, whole.
     loaded = load_model(ModelConfig(str(folder / "target"))).state_dict()
     before = load_model(ModelConfig(vlm_path)).state_dict()
@@ -67,10 +81,10 @@ def test_training_on_a_selection_is_really_distributed(config: str, folder: Path
     assert max(float((loaded[name] - before[name]).abs().max()) for name in before) > 1e-4
 
 
-def test_final_weights_of_ddp_zero2_and_zero3_agree() -> None:
-    assert set(_targets) == set(KINDS), "the launches must have run before"
-    ddp = _targets["multi_gpu"]
-    for config, target in _targets.items():
+def test_final_weights_of_ddp_zero2_and_zero3_agree(trained) -> None:
+    targets = {config: load_file(trained(config) / "target" / "model.safetensors") for config in KINDS}
+    ddp = targets["multi_gpu"]
+    for config, target in targets.items():
         assert ddp.keys() <= target.keys(), config
         difference = max(float((target[name] - weight).abs().max()) for name, weight in ddp.items())
         print(f"{config}: largest difference from DDP {difference:.1e}")

@@ -79,6 +79,7 @@ def warnings(structure: Structure) -> str:
     return "; ".join(warnings_of(Findings(structure, sample, setting, [])))
 
 
+@pytest.mark.slow
 def test_every_estimator_is_measured_in_both_precisions(at_a_tiny_step: Diagnosis) -> None:
     measured = [(m.precision, m.estimator, m.utility) for m in at_a_tiny_step.measurements]
     assert measured == [(precision, *method) for precision in ("float32", "bfloat16") for method in METHODS]
@@ -91,6 +92,7 @@ def test_every_estimator_is_measured_in_both_precisions(at_a_tiny_step: Diagnosi
         assert m.figures.cost.tokens_per_second > m.figures.cost.rows_per_second
 
 
+@pytest.mark.slow
 def test_first_order_in_float32_stands_far_above_its_noise(at_a_tiny_step: Diagnosis) -> None:
     for estimator, utility in METHODS[:2]:
         found = figures(at_a_tiny_step, "float32", estimator, utility)
@@ -101,6 +103,7 @@ def test_first_order_in_float32_stands_far_above_its_noise(at_a_tiny_step: Diagn
     assert at_a_tiny_step.second_stage is None  # none is asked for
 
 
+@pytest.mark.slow
 def test_exact_in_bfloat16_at_a_tiny_step_is_called_noise(at_a_tiny_step: Diagnosis) -> None:
     said = [w for w in at_a_tiny_step.warnings if w.startswith("the exact utility at learning rate 1e-07 in bfloat16")]
     assert len(said) == 1
@@ -113,6 +116,7 @@ def test_exact_in_bfloat16_at_a_tiny_step_is_called_noise(at_a_tiny_step: Diagno
     assert at_a_tiny_step.recommendation.estimator == "reverse"
 
 
+@pytest.mark.slow
 def test_page_fits_and_holds_every_figure(at_a_tiny_step: Diagnosis) -> None:
     text = page(at_a_tiny_step)
     assert max(map(len, text.splitlines())) <= 110
@@ -121,6 +125,7 @@ def test_page_fits_and_holds_every_figure(at_a_tiny_step: Diagnosis) -> None:
     print(text)
 
 
+@pytest.mark.slow
 def test_command_writes_and_prints_what_it_found(
     tmp_path: Path, vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, capsys
 ) -> None:
@@ -161,6 +166,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "--scoring.one_step.estimator" in result.stdout
 
 
+@pytest.mark.slow
 def test_refused_estimator_is_a_finding(
     warm_proxy: Proxy, pool: EncodedDataset, few_anchors: EncodedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -183,6 +189,7 @@ def test_refused_estimator_is_a_finding(
     assert "refused   exact raw in float32: the device" in page(diagnosis)
 
 
+@pytest.mark.slow
 def test_quantised_proxy_is_measured_as_it_is(
     warm_proxy: Proxy, pool: EncodedDataset, few_anchors: EncodedDataset
 ) -> None:
@@ -195,6 +202,7 @@ def test_quantised_proxy_is_measured_as_it_is(
     assert any("quantised (gptq)" in w and "only this one was measured" in w for w in diagnosis.warnings)
 
 
+@pytest.mark.slow
 def test_cold_proxy_is_named(vlm_path: str, pool: EncodedDataset, few_anchors: EncodedDataset) -> None:
     cold = build_proxy(ProxyConfig(vlm_path, warmup_fraction=0))
     diagnosis = examine(cold, job_of(pool, few_anchors), rows=3)

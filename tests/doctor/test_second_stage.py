@@ -34,6 +34,7 @@ def examined(proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> Dia
     return examine(proxy, job, rows=4)
 
 
+@pytest.mark.slow
 def test_doctor_says_what_it_would_take(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> None:
     diagnosis = examined(warm_proxy, pool, anchors)
     cost = diagnosis.second_stage
@@ -48,6 +49,7 @@ def test_doctor_says_what_it_would_take(warm_proxy: Proxy, pool: EncodedDataset,
     assert "then second_look: about" in text
 
 
+@pytest.mark.slow
 def test_second_look_that_does_not_fit_is_a_finding(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,6 +77,7 @@ def test_ids_of_a_column_change_no_group() -> None:
     assert groups(Rows(named, DatasetConfig(path="x", id_column="name"))) == groups(rows)
 
 
+@pytest.mark.slow
 def test_rows_of_a_template_are_not_compared_with_all_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two thousand pictures under the same words, of which two are near: few of the two million pairs are read."""
     generator = np.random.RandomState(0)

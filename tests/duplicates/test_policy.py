@@ -220,6 +220,7 @@ def test_other_settings_or_evaluation_rows_are_another_run(vlm_path: str, tmp_pa
     scored(tmp_path, vlm_path, pool, evaluation=(rows_of("test"),))
 
 
+@pytest.mark.slow
 def test_doctor_and_score_warm_up_the_same_proxy(
     vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
 ) -> None:

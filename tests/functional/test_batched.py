@@ -15,7 +15,7 @@ def reference(case, rule: UpdateRule) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.stack([utility for utility, _ in steps]), torch.stack([loss for _, loss in steps])
 
 
-@pytest.mark.parametrize("batch_tokens", [1, 700, 1500, 5000])
+@pytest.mark.parametrize("batch_tokens", [1, 700, 1500, pytest.param(5000, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "weight_decay"), [("sgd", 0.0), ("adamw", 0.0), ("adamw", 0.1), ("lion", 0.1)])
 def test_batched_steps_give_the_numbers_of_the_reference(
     case, name: str, weight_decay: float, batch_tokens: int

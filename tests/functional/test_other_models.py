@@ -126,6 +126,8 @@ def test_what_is_no_linear_layer_is_refused_by_name() -> None:
         adapt(mixture_of_experts(), ProxyConfig("unnamed", lora_target_modules=r".*embed_tokens"))
 
 
+# PEFT's, of patterns that it has made itself for fused experts.
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys did not match:RuntimeWarning")
 def test_names_that_fused_experts_share_with_dense_layers_adapt_those_alone_or_nothing() -> None:
     config = ProxyConfig("unnamed", lora_target_modules=r".*mlp\.(gate_proj|up_proj|down_proj)")
     try:

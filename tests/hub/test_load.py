@@ -72,6 +72,7 @@ def test_scores_say_how_many_anchors_their_p_values_were_made_with(curated: Cura
     assert {"corrupted_p", "late_loss"} <= set(table.column_names)
 
 
+@pytest.mark.slow
 def test_selection_that_comes_back_keeps_the_same_rows_in_the_same_order(pushed: Workplace, curated: Curated) -> None:
     before = Selection.read(pushed.run_dir).table.to_pylist()
     after = curated.selection.table.to_pylist()
@@ -84,6 +85,7 @@ def test_selection_that_comes_back_keeps_the_same_rows_in_the_same_order(pushed:
     assert {record["reason"] for record in after} == {"kept", "not kept"}
 
 
+@pytest.mark.slow
 def test_rows_are_selected_again_from_the_scores_that_come_back(pushed: Workplace, curated: Curated) -> None:
     again = ost_hf.select(curated.scores, keep_count=KEPT_ROWS)
     assert again.table.equals(Selection.read(pushed.run_dir).table)
@@ -91,6 +93,7 @@ def test_rows_are_selected_again_from_the_scores_that_come_back(pushed: Workplac
     assert ost_hf.select(curated.scores, keep_count=KEPT_ROWS, order="top").kept_count == KEPT_ROWS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["selection", "scores"])
 def test_what_comes_back_is_trained_on(
     pushed: Workplace, curated: Curated, vlm_path: str, tmp_path: Path, source: str
@@ -107,6 +110,7 @@ def test_what_comes_back_is_trained_on(
     assert trainer.selection.rows(pushed.pool).to_list() == curated.kept.remove_columns(list(ADDED)).to_list()
 
 
+@pytest.mark.slow
 def test_kept_rows_are_trained_on_by_themselves(curated: Curated, vlm_path: str, tmp_path: Path) -> None:
     """They have the ids that the selection knows."""
     trainer = OSTTrainer(

@@ -72,6 +72,7 @@ def test_stand_in_satisfies_the_client(tmp_path: Path, hub: HubStandIn) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_loaded_rows_are_the_kept_ones_with_their_utilities(
     pushed: Workplace, loaded: tuple[datasets.DatasetDict, datasets.DatasetDict]
 ) -> None:
@@ -92,6 +93,7 @@ def test_loaded_rows_are_the_kept_ones_with_their_utilities(
         }
 
 
+@pytest.mark.slow
 def test_loaded_scores_hold_every_row_of_the_pool(
     pushed: Workplace, loaded: tuple[datasets.DatasetDict, datasets.DatasetDict]
 ) -> None:
@@ -102,6 +104,7 @@ def test_loaded_scores_hold_every_row_of_the_pool(
     assert scores[BROKEN_ROW]["status"] == "bad_image"
 
 
+@pytest.mark.slow
 def test_card_names_configurations_licence_and_counts(pushed: Workplace) -> None:
     head, text = pushed.card("me/curated", pushed.first_push)
     assert {item["config_name"] for item in head["configs"]} == {"default", "scores"}
@@ -115,10 +118,12 @@ def test_card_names_configurations_licence_and_counts(pushed: Workplace) -> None
     assert "| `ok` | 19 |" in text and "| `bad_image` | 1 |" in text
 
 
+@pytest.mark.slow
 def test_repository_is_private_by_default(pushed: Workplace) -> None:
     assert pushed.hub.repositories["me/curated"].private
 
 
+@pytest.mark.slow
 def test_second_push_replaces_the_first(pushed: Workplace) -> None:
     keep(pushed.run_dir, KEPT_ROWS - 2)
     # The run directory's config.yaml remembers the pool.
@@ -134,6 +139,7 @@ def test_second_push_replaces_the_first(pushed: Workplace) -> None:
     assert f"{KEPT_ROWS} rows of" not in text
 
 
+@pytest.mark.slow
 def test_branch_gets_its_own_card(pushed: Workplace) -> None:
     flags = ("--pool.path", str(pushed.pool_path), "--hub.repo_id", "me/branched", "--hub.revision", "candidate")
     done = pushed.push(*flags)
@@ -146,6 +152,7 @@ def test_branch_gets_its_own_card(pushed: Workplace) -> None:
     assert pushed.load_back("me/branched", "candidate")[0]["train"].num_rows == KEPT_ROWS
 
 
+@pytest.mark.slow
 def test_another_pool_is_refused_and_nothing_is_pushed(pushed: Workplace) -> None:
     other = pushed.folder / "other.parquet"
     pushed.pool.dataset.select(reversed(range(POOL_ROWS))).to_parquet(other)
@@ -157,6 +164,7 @@ def test_another_pool_is_refused_and_nothing_is_pushed(pushed: Workplace) -> Non
     assert "me/refused" not in (pushed.run_dir / "config.yaml").read_text()
 
 
+@pytest.mark.slow
 def test_licence_unknown_to_the_hub_is_refused_before_anything_is_pushed(pushed: Workplace) -> None:
     flags = ("--pool.path", str(pushed.pool_path), "--hub.repo_id", "me/unlicensed", "--hub.license", "Apache 2")
     done = pushed.push(*flags)
@@ -165,6 +173,7 @@ def test_licence_unknown_to_the_hub_is_refused_before_anything_is_pushed(pushed:
     assert "me/unlicensed" not in pushed.hub.repositories
 
 
+@pytest.mark.slow
 def test_slice_of_a_split_is_pushed_as_train(workplace: Workplace, vlm_path: str) -> None:
     config = DatasetConfig(path=str(workplace.pool_path), split=f"train[:{POOL_ROWS - 2}]")
     run_dir = workplace.folder / "sliced"
@@ -196,6 +205,7 @@ def test_selection_of_other_scores_is_refused(workplace: Workplace, tmp_path: Pa
         push_curated(workplace.pool, table, unranked, HubConfig("me/refused"))
 
 
+@pytest.mark.slow
 def test_aggregated_utilities_are_pushed_beside_the_scores_that_they_were_made_of(
     workplace: Workplace, anchor_dataset: datasets.Dataset, vlm_path: str, tmp_path: Path
 ) -> None:
@@ -252,6 +262,7 @@ def test_columns_of_an_earlier_selection_are_replaced(workplace: Workplace) -> N
     assert kept["ost_rank"][:] == selection.kept["rank"].to_pylist()
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_or_a_name_that_is_none_is_said_in_a_line(workplace: Workplace) -> None:
     pool = ("--pool.path", str(workplace.pool_path))
     done = workplace.push(*pool, "--hub.repo_id", "me/my pool")

@@ -53,7 +53,8 @@ def test_import_is_quick() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_version_is_that_of_the_changelog() -> None:
-    first = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert first is not None
-    assert first.group(1) == ost_hf.__version__
+def test_version_is_that_of_the_changelog_and_of_the_citation() -> None:
+    released = re.search(r"^## \[(\d[^\]]*)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    cited = re.search(r"^version: (\S+)", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert released is not None and cited is not None
+    assert released.group(1) == cited.group(1) == ost_hf.__version__

@@ -129,6 +129,7 @@ def write_examples(folder: Path) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_parts_of_ones_own_score_as_the_page_says(
     tmp_path: Path, text_path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_checkpoint_is_small_and_in_the_package(vlm_path: str) -> None:
     assert not {path.suffix for path in files} & {".bin", ".pt", ".pkl"}
 
 
+@pytest.mark.slow
 def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_path: Path) -> None:
     words = [
         "--pool_rows",
@@ -112,6 +113,7 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
     assert expected <= {path.name for path in (tmp_path / "demo" / "seed-3").iterdir()}
 
 
+@pytest.mark.slow
 def test_tables_are_those_of_the_results(root: Path) -> None:
     """What is committed is what the commands make of the committed results."""
     results = root / "docs" / "results"
@@ -125,6 +127,7 @@ def test_tables_are_those_of_the_results(root: Path) -> None:
     assert bars == made.stdout
 
 
+@pytest.mark.slow
 def test_calibration_says_what_it_was_made_with(root: Path, tmp_path: Path, vlm_path: str) -> None:
     script = root / "recipes" / "handwritten_arithmetic" / "calibration.py"
     sizes = ["--seeds", "3", "--utilities", "raw", "--pool_rows", "24", "--truth_anchors", "30"]
@@ -137,6 +140,7 @@ def test_calibration_says_what_it_was_made_with(root: Path, tmp_path: Path, vlm_
     assert "raw: false discoveries" in made.stdout
 
 
+@pytest.mark.slow
 def test_worse_anchors_are_worse_as_they_are_said_to_be(root: Path, tmp_path: Path) -> None:
     script = root / "recipes" / "handwritten_arithmetic" / "study_data.py"
     sizes = ["--pool_rows", "30", "--anchor_rows", "40", "--test_rows", "5"]

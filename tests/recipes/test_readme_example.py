@@ -41,6 +41,7 @@ def run(script: str, text_path: str) -> None:
     exec(compile(script, "example", "exec"), {})
 
 
+@pytest.mark.slow
 def test_the_front_page_scores_selects_and_trains(root: Path, text_path: str, data: Path) -> None:
     (script,) = blocks(root / "README.md", "python")
     script = script.replace('output_dir="runs/mine"', f'output_dir="runs/mine", scoring={SHORTER}')
@@ -52,6 +53,7 @@ def test_the_front_page_scores_selects_and_trains(root: Path, text_path: str, da
     assert sum(pq.read_table("runs/mine/selection.parquet")["kept"].to_pylist()) == 5
 
 
+@pytest.mark.slow
 def test_the_trainer_selects_and_trains_and_leaves_scores_to_select_from_again(
     root: Path, text_path: str, data: Path
 ) -> None:

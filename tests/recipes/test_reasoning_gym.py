@@ -99,6 +99,7 @@ def test_what_cannot_be_made_is_refused(gym: ModuleType) -> None:
         gym.clean_rows(500, "anchors", 0, ["gcd"])
 
 
+@pytest.mark.slow
 def test_study_data_and_a_base_are_written(tmp_path: Path) -> None:
     sizes = ("--pool_rows", "60", "--anchor_rows", "8", "--test_rows", "20")
     run(RECIPE / "study_data.py", "--output", tmp_path, "--seed", "3", "--noise", "0.4", *sizes)

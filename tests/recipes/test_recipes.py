@@ -67,6 +67,7 @@ def test_recipe_is_a_valid_configuration(path: Path, monkeypatch: pytest.MonkeyP
     assert arguments.learning_rate == config.training["learning_rate"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=name_of)
 def test_study_runs_but_for_models_data_and_steps(
     path: Path, tmp_path: Path, vlm_path: str, text_path: str, pool_dataset, anchor_dataset, test_dataset, monkeypatch
@@ -133,6 +134,7 @@ def write_problems(rows: datasets.Dataset, path: Path) -> None:
     converted.to_parquet(path)
 
 
+@pytest.mark.slow
 def test_vlm_sft_runs_under_the_launcher(vlm_path: str, pool_dataset, anchor_dataset, tmp_path: Path) -> None:
     pool_dataset.to_parquet(tmp_path / "pool.parquet")
     anchor_dataset.to_parquet(tmp_path / "anchors.parquet")
@@ -146,6 +148,7 @@ def test_vlm_sft_runs_under_the_launcher(vlm_path: str, pool_dataset, anchor_dat
     assert (tmp_path / "out" / "ost" / "selection.parquet").exists()
 
 
+@pytest.mark.slow
 def test_text_sft_runs(text_path: str, tmp_path: Path) -> None:
     for name, start in (("pool", 0), ("anchors", 100)):
         rows = [{"prompt": f"{i} + {i}?", "completion": f"answer: {2 * i}"} for i in range(start, start + 30)]
@@ -161,6 +164,7 @@ def test_text_sft_runs(text_path: str, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "model.safetensors").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "script", ["vlm_sft.py", "text_sft.py", "handwritten_arithmetic/run.py", "qwen3_vl_math/prepare.py"]
 )
@@ -168,6 +172,7 @@ def test_help_of_scripts(script: str) -> None:
     assert "usage" in run(f"recipes/{script}", "--help")
 
 
+@pytest.mark.slow
 def test_help_of_the_checkpoint_maker() -> None:
     assert "--output" in run("scripts/make_tiny_qwen3_vl.py", "--help")
 
@@ -175,6 +180,7 @@ def test_help_of_the_checkpoint_maker() -> None:
 COMPARISONS = sorted((Path(__file__).parents[2] / "recipes").glob("*/studies/*.yaml"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_every_arm_of_every_study_has_a_right_configuration(path: Path) -> None:
     study = load_study(path)

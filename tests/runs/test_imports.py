@@ -65,6 +65,7 @@ def folder(tmp_path: Path, vlm_path: str, pool_dataset, monkeypatch: pytest.Monk
 WORDS = ["--import", "long_answers.py", "--scoring.scorer", "long_answers", "--scoring.long_answers.power", "2"]
 
 
+@pytest.mark.slow
 def test_a_scorer_of_ones_own_is_found_by_flags_and_by_later_commands(folder: Path) -> None:
     assert main(["score", "--config", "given.yaml", *WORDS]) == 0
     table = ScoreTable.at("run").read()
@@ -86,6 +87,7 @@ def test_a_scorer_of_ones_own_is_found_by_flags_and_by_later_commands(folder: Pa
     assert sorted((utility[row] for row in kept["row"].to_pylist()), reverse=True) == best
 
 
+@pytest.mark.slow
 def test_launched_processes_import_it_too(folder: Path) -> None:
     given = {"compute_environment": "LOCAL_MACHINE", "distributed_type": "MULTI_GPU", "use_cpu": True}
     given |= {"num_machines": 1, "num_processes": 2, "machine_rank": 0, "main_process_port": 0}
@@ -101,6 +103,7 @@ def test_launched_processes_import_it_too(folder: Path) -> None:
     assert Path("run/config.yaml").read_text() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -28,6 +28,7 @@ def test_a_stage_is_launched_where_the_configuration_says_so(monkeypatch: pytest
     assert not launcher.wants_launch(config, "score")
 
 
+@pytest.mark.slow
 def test_a_process_that_accelerate_has_launched_is_known(tmp_path: Path) -> None:
     script = tmp_path / "ask.py"
     script.write_text("from ost_hf.runs.launcher import is_launched; print(is_launched())")
@@ -83,6 +84,7 @@ def test_several_machines_are_refused_unless_the_file_says_where_the_first_is(ro
     assert str(whole) in launcher.launch_command(config, "score")
 
 
+@pytest.mark.slow
 def test_a_launcher_that_asks_for_the_cpu_gets_it_on_a_machine_with_an_accelerator() -> None:
     code = """
 import torch

@@ -67,6 +67,7 @@ REFUSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", REFUSED, ids=lambda words: "-".join(words[:2]))
 @pytest.mark.parametrize("begun", [False, True], ids=["new", "begun"])
 def test_a_refused_command_leaves_the_run_directory_as_it_was(
@@ -103,6 +104,7 @@ def test_a_later_command_keeps_what_was_given_before(given: Path, tmp_path: Path
     assert read_selection(tmp_path / "run").kept_count == 6
 
 
+@pytest.mark.slow
 def test_a_run_directory_is_run_again_from_its_own_file(given: Path, tmp_path: Path) -> None:
     first, again = tmp_path / "first", tmp_path / "again"
     flags = ["--selection.keep_count", "10", "--training.logging_steps", "1"]

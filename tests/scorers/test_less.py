@@ -126,6 +126,7 @@ def by_hand(
     return influences
 
 
+@pytest.mark.slow
 def test_less_is_the_influence_by_autograd_and_torch_adamw(text: tuple[Proxy, EncodedDataset, EncodedDataset]) -> None:
     proxy, pool, anchors = text
     scorer = build(proxy, pool, anchors, checkpoints=3, projection=0, group_by="kind")
@@ -164,6 +165,7 @@ def test_projection_keeps_the_influences(text: tuple[Proxy, EncodedDataset, Enco
     assert not np.array_equal(projected, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("projection", [0, 512])
 def test_scores_do_not_depend_on_batch_size_padding_or_order(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, projection: int
@@ -259,6 +261,7 @@ def test_options_are_checked(field: str, value: Any, least: int) -> None:
         LessOptions(**{field: value})
 
 
+@pytest.mark.slow
 def test_a_pool_is_scored_and_a_killed_run_goes_on(
     tmp_path: Path, vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset
 ) -> None:

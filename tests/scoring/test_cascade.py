@@ -49,6 +49,7 @@ def run_dir(
     return folder
 
 
+@pytest.mark.slow
 def test_every_row_stands_in_the_table_once_with_its_best_utility(run_dir: Path) -> None:
     records = ScoreTable(run_dir / "scores").read().to_pylist()
     assert [record["row"] for record in records] == list(range(60))
@@ -61,6 +62,7 @@ def test_every_row_stands_in_the_table_once_with_its_best_utility(run_dir: Path)
             assert record["utility"] == pytest.approx(agreement["slope"] * record["utility_first_order"])
 
 
+@pytest.mark.slow
 def test_exact_steps_cover_the_band_and_the_sample(run_dir: Path) -> None:
     records = ScoreTable(run_dir / "scores").read().to_pylist()
     first_order = {record["row"]: record["utility_first_order"] for record in records}
@@ -70,6 +72,7 @@ def test_exact_steps_cover_the_band_and_the_sample(run_dir: Path) -> None:
     assert set(order[24:36]) <= exact
 
 
+@pytest.mark.slow
 def test_the_cut_is_where_the_selection_will_cut(
     tmp_path: Path, vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_cut_that_is_no_share_is_asked_for() -> None:
     assert keep_ratio(CASCADE.with_stage_options(keep_ratio=0.1), cuts) == 0.1
 
 
+@pytest.mark.slow
 def test_manifest_says_how_far_the_two_agree(run_dir: Path) -> None:
     records = ScoreTable(run_dir / "scores").read().to_pylist()
     agreement = Agreement(**ScoreTable(run_dir / "scores").manifest()["cascade"])
@@ -119,6 +123,7 @@ def test_manifest_says_how_far_the_two_agree(run_dir: Path) -> None:
     assert f"Spearman {agreement.spearman:.4f} with exact on 10 random rows" in str(agreement)
 
 
+@pytest.mark.slow
 def test_scores_do_not_depend_on_being_killed_and_resumed(
     run_dir: Path, tmp_path: Path, vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset
 ) -> None:

@@ -64,6 +64,7 @@ def scored(table: ScoreTable, proxy: Proxy, pool: EncodedDataset, anchors: Encod
     return utilities(table)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("utility", ["mean_cosine", "raw"])
 @pytest.mark.parametrize("settings", [{"batch_size": 1}, {"batch_size": 60, "part_size": 60}, {"part_size": 7}])
 def test_scores_do_not_depend_on_batch_size_or_parts(
@@ -102,6 +103,7 @@ def test_scores_do_not_depend_on_loader_workers(
     assert np.array_equal(*results)
 
 
+@pytest.mark.slow
 def test_killed_run_continues_to_the_same_table(
     vlm_path: str, pool_dataset, anchor_dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +181,7 @@ def test_run_directory_of_another_configuration_is_refused(
     assert (table.folder / "manifest.json").read_text() == before
 
 
+@pytest.mark.slow
 def test_table_is_finished_with_the_weights_that_it_was_begun_with(
     vlm_path: str, pool_dataset, anchor_dataset, tmp_path: Path
 ) -> None:
@@ -230,6 +233,7 @@ def test_group_column_is_looked_for_before_the_warm_up(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_proxy_of_another_configuration_is_refused_when_the_scores_are_gone(
     vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
 ) -> None:
@@ -367,6 +371,7 @@ def test_scores_of_anchors_of_other_groups_are_refused(
         score(topics[::-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second_look", [False, True])
 def test_manifest_says_how_the_forward_estimator_differentiates(
     pool: EncodedDataset, anchors: EncodedDataset, tmp_path: Path, vlm_path: str, second_look: bool

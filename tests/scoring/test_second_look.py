@@ -74,6 +74,7 @@ def scored(tmp_path_factory: pytest.TempPathFactory, request_for) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_every_row_has_both_looks(scored: Path, pool_dataset, anchor_dataset) -> None:
     table = ScoreTable(scored / "scores").read().to_pylist()
     assert [row["row"] for row in table] == list(range(len(pool_dataset)))
@@ -98,6 +99,7 @@ def p_values(table: ScoreTable, losses: list[float], anchor_losses: list[list[fl
     return result
 
 
+@pytest.mark.slow
 def test_p_values_are_those_of_the_stored_losses_and_utilities(scored: Path, pool_dataset, anchor_dataset) -> None:
     table = ScoreTable(scored / "scores")
     whole, second_look = table.read(), table.manifest()["second_look"]
@@ -108,6 +110,7 @@ def test_p_values_are_those_of_the_stored_losses_and_utilities(scored: Path, poo
     assert whole["corrupted_p"].to_pylist() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "count"), [({"utility": "raw"}, 6), ({"utility_weight": 0.0}, 6), ({}, 2), ({}, 1)]
 )
@@ -124,6 +127,7 @@ def test_without_utilities_of_anchors_or_weight_p_values_are_of_losses_alone(
         assert row["corrupted_p"] == pytest.approx(conformal_p([row["late_loss"]], losses)[0])
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_table(tmp_path: Path, scored: Path, anchor_dataset, request_for) -> None:
     shutil.copytree(scored, tmp_path / "run")
     whole = ScoreTable(scored / "scores").read()
@@ -141,6 +145,7 @@ def test_a_killed_run_ends_with_the_same_table(tmp_path: Path, scored: Path, anc
     assert differences.max() <= 1.01 / (1 + len(anchor_dataset))
 
 
+@pytest.mark.slow
 def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
     tmp_path: Path, pool_dataset, request_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +176,7 @@ def test_no_row_is_looked_at_by_a_proxy_that_was_trained_on_it(
     assert len(asked[0] | asked[1]) == len(asked[2] | asked[3]) == len(asked[4] | asked[5]) == 20
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_named(tmp_path: Path, request_for) -> None:
     with pytest.raises(ModelError, match=r"lower scoring\.second_look\.learning_rate"):
         score_pool(request_for(tmp_path, scoring(learning_rate=1e30)))
@@ -185,6 +191,7 @@ def test_best_rows_do_not_depend_on_order() -> None:
     assert [records[row]["utility"] for row in best] == sorted((r["utility"] for r in records), reverse=True)[:12]
 
 
+@pytest.mark.slow
 def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scored: Path, pool_dataset) -> None:
     table = ScoreTable(scored / "scores")
     first = ScoreTable(table.folder / "second_look" / "round-1")
@@ -218,6 +225,7 @@ def test_rows_that_are_not_corrupted_are_learnt_from_and_at_least_a_tenth() -> N
     assert learnt_from([record(0, 99.0, 0.4), *corrupted[1:]]) == [0, 23, 24]
 
 
+@pytest.mark.slow
 def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     tmp_path: Path,
     scored: Path,
@@ -266,6 +274,7 @@ def test_a_proxy_that_was_finished_before_the_kill_is_loaded(
     assert not any(path.exists() for path in kept[2:])
 
 
+@pytest.mark.slow
 def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
     tmp_path: Path, request_for, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,6 +301,7 @@ def test_a_row_without_a_loss_in_one_round_is_not_learnt_from_in_the_next(
     assert ScoreTable(tmp_path / "scores").read().to_pylist()[3]["late_loss"] > 0
 
 
+@pytest.mark.slow
 def test_one_round_is_what_the_first_of_three_is(tmp_path: Path, scored: Path, request_for) -> None:
     score_pool(request_for(tmp_path, scoring(rounds=1)))
     one = ScoreTable(tmp_path / "scores").read().sort_by("row")
@@ -301,6 +311,7 @@ def test_one_round_is_what_the_first_of_three_is(tmp_path: Path, scored: Path, r
         scoring(rounds=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("rounds", "asked"), [(1, 1), (2, 1), (4, 3)])
 def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
     tmp_path: Path, pool_dataset, request_for, monkeypatch: pytest.MonkeyPatch, rounds: int, asked: int
@@ -359,6 +370,7 @@ def test_a_proxy_is_read_as_it_was_trained(
     assert not np.allclose(read, losses(load_model(proxy_config)), rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_proxy_of_bfloat16_is_trained_in_mixed_precision_and_asked_in_bfloat16(
     tmp_path: Path, pool_dataset, proxy_config, processor
 ) -> None:
@@ -392,6 +404,7 @@ def test_losses_do_not_depend_on_the_batch(vlm_path: str, pool_dataset, processo
     torch.testing.assert_close(torch.tensor(together), torch.tensor(alone), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_adapter_can_be_trained_in_place_of_all_weights(tmp_path: Path, anchor_dataset, request_for) -> None:
     score_pool(request_for(tmp_path, scoring(trainable="adapter")))
     assert all(ScoreTable(tmp_path / "scores").read()["late_loss"].to_pylist())

@@ -18,6 +18,7 @@ def result(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_every_figure_of_the_tiny_preset_is_there(result: Path) -> None:
     written = json.loads(result.read_text())
     assert written["machine"]["threads"] == 1
@@ -33,6 +34,7 @@ def test_every_figure_of_the_tiny_preset_is_there(result: Path) -> None:
     assert figures["forward_peak_over_inference"] < 1.3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["qwen3_06b", "qwen3_vl_2b"])
 def test_presets_for_a_gpu_run_in_small(root: Path, tmp_path: Path, preset: str) -> None:
     path = tmp_path / "result.json"
@@ -43,6 +45,7 @@ def test_presets_for_a_gpu_run_in_small(root: Path, tmp_path: Path, preset: str)
     assert 0 < figures["share_above_first_adapted_layer.quarter"] < 1
 
 
+@pytest.mark.slow
 def test_tables_name_machine_command_and_bars(root: Path, result: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(
@@ -70,6 +73,7 @@ def test_committed_tables_are_made_from_the_committed_results(root: Path, tmp_pa
     assert page.read_text() == committed
 
 
+@pytest.mark.slow
 def test_unknown_preset_names_those_there_are(root: Path) -> None:
     command = [sys.executable, str(root / "scripts" / "benchmark_scoring.py"), "--preset", "tiny"]
     done = subprocess.run(command, capture_output=True, text=True)

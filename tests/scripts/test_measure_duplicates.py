@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 
+
+@pytest.mark.slow
 def test_planted_copies_are_found_and_counted(root: Path) -> None:
     sizes = ["--rows", "60", "--planted", "10", "--text_rows", "50", "--picture_rows", "30"]
     script = str(root / "scripts" / "measure_duplicates.py")

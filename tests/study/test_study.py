@@ -42,6 +42,7 @@ def study(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: Path) -> None:
     path = str(write(given, tmp_path))
     first = study(root, "--config", path)

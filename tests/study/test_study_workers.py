@@ -33,6 +33,7 @@ def test_two_studies_do_not_write_to_one_folder(
     assert not (group.folder / "log.txt").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES])
 def test_a_file_system_without_locks_is_said_and_other_errors_are_failures(
     given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
@@ -72,6 +73,7 @@ def test_workers_have_the_devices_in_turn_and_none_where_there_is_none() -> None
     assert device_of_worker(0, []) is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("accelerate", "seen"),
     [({}, {"3", "5"}), ({"train": "accelerate_configs/multi_gpu.yaml"}, {"3,5"})],
@@ -90,6 +92,7 @@ def test_each_worker_sees_a_device_of_its_own_unless_stages_are_launched(
     assert set(found[:2]) == set(found) == seen
 
 
+@pytest.mark.slow
 def test_a_killed_process_takes_no_other_group_with_it(
     given: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +106,7 @@ def test_a_killed_process_takes_no_other_group_with_it(
     assert any("tiny, seed 6: DataError" in failure and "pool.parquet" in failure for failure in failures)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
