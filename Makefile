@@ -5,7 +5,7 @@ PYTHON_IN_VENV := .venv/bin/python
 WORKERS ?= 2
 PYTEST := $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: setup quality format test test-fast coverage test-versions demo clean
+.PHONY: setup quality format test test-fast test-versions demo clean
 
 setup:
 	@bash scripts/setup_dev.sh
