@@ -5,7 +5,7 @@
                 rows more often unless corruption is hardly told apart. One of several copies is scored, and no near
                 copy of an anchor: a copy of a clean row is as clean, and nothing else keeps it out.
 * ``one_step``  The one-step utility alone (mean cosine, AdamW), highest first.
-* ``paper``     The paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step, which is
+* ``paper``     The paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step, that is
                 simulated for each row, highest first.
 
 Every door (Python functions, trainers, YAML and flags, studies) comes through :func:`resolve`.
