@@ -37,7 +37,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy, build_proxy
 from ost_hf.proxy.warmup import warm_up
 from ost_hf.scorers.registry import SCORERS
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 
 torch.set_num_threads(1)
 
@@ -80,7 +80,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     items.sort(key=lambda item: (item.get_closest_marker("distributed") is None, item.path not in with_slow_tests))
 
 
-REGISTRIES = (SCORERS, STAGES, UPDATE_RULES)
+REGISTRIES = (SCORERS, SECOND_STAGES, UPDATE_RULES)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from ost_hf.errors import ConfigError
 from ost_hf.registry import Registry, import_file
 from ost_hf.scorers.registry import SCORERS
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.strategy import resolve
 
 # A scorer in three forms; each gives the same numbers for the same row.
@@ -63,7 +63,9 @@ class Scores(Long):
 @pytest.fixture(autouse=True)
 def own_names() -> Iterator[None]:
     """What a test registers or imports is forgotten after it."""
-    before = [(registry, {name: registry.find(name) for name in registry.names()}) for registry in (SCORERS, STAGES)]
+    before = [
+        (registry, {name: registry.find(name) for name in registry.names()}) for registry in (SCORERS, SECOND_STAGES)
+    ]
     modules = set(sys.modules)
     yield
     for registry, entries in before:
@@ -231,7 +233,7 @@ def test_unknown_names_list_what_there_is(tmp_path: Path) -> None:
     ):
         SCORERS.find("onestep")
     with pytest.raises(ConfigError, match=r"^unknown second stage 'x'; there are: cascade, second_look$"):
-        STAGES.find("x")
+        SECOND_STAGES.find("x")
     # Modules beside the scorers are none.
     for name in ("protocol", "prompts", "registry", "", "no such thing", 3, None):
         assert name not in SCORERS

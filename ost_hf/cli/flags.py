@@ -19,7 +19,7 @@ from ost_hf.registry import import_file
 from ost_hf.runs.config import SECTIONS
 from ost_hf.scorers.registry import SCORERS
 from ost_hf.scoring.config import DEFAULT_SCORER
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 
 # The first is of the one screen that `--help` prints.
 _STRATEGY_HELP = (
@@ -164,8 +164,8 @@ def section_fields(section: str, complete: bool = True) -> Iterator[tuple[str, F
     if section == "scoring":
         for name in SCORERS.names() if complete else [DEFAULT_SCORER]:
             yield from ((f"scoring.{name}.{item.name}", item) for item in fields(SCORERS.find(name).options))
-        for name in STAGES.names() if complete else ["second_look"]:
-            yield from ((f"scoring.{name}.{item.name}", item) for item in fields(STAGES.find(name).options))
+        for name in SECOND_STAGES.names() if complete else ["second_look"]:
+            yield from ((f"scoring.{name}.{item.name}", item) for item in fields(SECOND_STAGES.find(name).options))
 
 
 def _default(item: Field[Any], required: str = " [required]") -> str:

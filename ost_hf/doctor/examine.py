@@ -31,7 +31,7 @@ from ost_hf.scoring.cost import StageCost
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.prepared_proxy import prepare_proxy
 from ost_hf.scoring.runner import check_request, encoded_job
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.tables.statuses import OK
 
 
@@ -110,7 +110,7 @@ def _second_stage(job: ScoringJob, rows: list[Encoded]) -> StageCost | None:
     """What the second stage would take, where there is one that tells."""
     if job.config.second_stage is None:
         return None
-    stage = STAGES.find(job.config.second_stage).make()
+    stage = SECOND_STAGES.find(job.config.second_stage).make()
     return stage.cost(job, rows) if hasattr(stage, "cost") else None
 
 

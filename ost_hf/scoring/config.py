@@ -14,7 +14,7 @@ from typing import Any
 from ost_hf.errors import ConfigError, require_integer, unknown_key
 from ost_hf.registry import import_file
 from ost_hf.scorers.registry import SCORERS, NoOptions
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.settings import Section, as_mapping, build, changed, coerced, remembers_given
 
 DEFAULT_SCORER = "one_step"
@@ -113,7 +113,7 @@ class ScoringConfig:
         require_integer("scoring.num_workers", self.num_workers, at_least=0, optional=True)
         SCORERS.find(self.scorer)
         if self.second_stage is not None:
-            STAGES.find(self.second_stage)
+            SECOND_STAGES.find(self.second_stage)
         object.__setattr__(self, "sections", {name: _options(name, given) for name, given in self.sections.items()})
         for options in (self.options, self.stage_options):
             # What goes together only in the whole section.
@@ -133,7 +133,7 @@ class ScoringConfig:
             import_file(str(name))
         named = {key: value for key, value in values.items() if key not in own}
         for key, value in named.items():
-            if key not in SCORERS and key not in STAGES:
+            if key not in SCORERS and key not in SECOND_STAGES:
                 raise ConfigError(_unknown(str(key), value, own, where))
         given = coerced(cls, {key: value for key, value in values.items() if key in own}, where)
         if named:
@@ -196,7 +196,7 @@ class ScoringConfig:
         if declared is None:
             return None
         found = {column for setting, column in declared.items() if setting == "always" or getattr(self, setting)}
-        return found | (STAGES.find(self.second_stage).columns if self.second_stage is not None else set())
+        return found | (SECOND_STAGES.find(self.second_stage).columns if self.second_stage is not None else set())
 
     @property
     def idle(self) -> list[str]:
@@ -226,13 +226,13 @@ class ScoringConfig:
 
 def _unknown(key: str, value: Any, own: set[str], where: str) -> str:
     """The message for a key that is no field: the sections that have one of that name, or what there is."""
-    names = [*SCORERS.names(), *STAGES.names()]
+    names = [*SCORERS.names(), *SECOND_STAGES.names()]
     if isinstance(value, Mapping):
         return (
             f"{unknown_key(f'field of section {where}', key, [*own, *names])}; one of your own needs its file in "
             f"{where}.imports"
         )
-    registered = {name: (SCORERS if name in SCORERS else STAGES).find(name).options for name in names}
+    registered = {name: (SCORERS if name in SCORERS else SECOND_STAGES).find(name).options for name in names}
     homes = [name for name, options in registered.items() if key in [item.name for item in fields(options)]]
     if homes:
         return f"unknown field of section {where} {key!r}: set {' or '.join(f'{where}.{name}.{key}' for name in homes)}"
@@ -241,9 +241,9 @@ def _unknown(key: str, value: Any, own: set[str], where: str) -> str:
 
 def _options(name: str, given: Any) -> Any:
     """An instance of the options that are registered for a scorer or a second stage."""
-    if name not in SCORERS and name not in STAGES:
-        raise ConfigError(unknown_key("scorer or second stage", name, [*SCORERS.names(), *STAGES.names()]))
-    cls = (SCORERS if name in SCORERS else STAGES).find(name).options
+    if name not in SCORERS and name not in SECOND_STAGES:
+        raise ConfigError(unknown_key("scorer or second stage", name, [*SCORERS.names(), *SECOND_STAGES.names()]))
+    cls = (SCORERS if name in SCORERS else SECOND_STAGES).find(name).options
     if is_dataclass(given) and not isinstance(given, type):
         if not isinstance(given, cls):
             raise ConfigError(f"scoring.{name} must be a {cls.__name__}, got a {type(given).__name__}")

@@ -48,7 +48,7 @@ def write_merged(first: pa.Table, added: pa.Table, job: ScoringJob) -> None:
 
     Args:
         first: The scorer's table, of all rows.
-        added: As a second stage gives it (:class:`ost_hf.scoring.stages.SecondStage`).
+        added: As a second stage gives it (:class:`ost_hf.scoring.second_stages.SecondStage`).
         job: Whose table it is.
     """
     # A row that only the scorer saw gets empty columns.

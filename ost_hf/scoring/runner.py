@@ -26,7 +26,7 @@ from ost_hf.scoring.identity import check_weights, hold_weights, identity_of
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.parts import Build, scored_by, write_merged
 from ost_hf.scoring.prepared_proxy import check_stored, prepare_proxy
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.settings import Section
 from ost_hf.tables.anchor_table import anchor_file
 from ost_hf.tables.score_table import ScoreTable, statuses_of
@@ -154,7 +154,7 @@ def _build(build: Callable[..., Scorer], uses: dict[str, Any], config: ScoringCo
 def _run_stage(job: ScoringJob, build: Build, proxy: Proxy | None) -> None:
     """The scorer's table of the whole pool, then what the second stage adds to it."""
     assert job.config.second_stage is not None
-    stage = STAGES.find(job.config.second_stage).make()
+    stage = SECOND_STAGES.find(job.config.second_stage).make()
     if hasattr(stage, "check"):
         stage.check(job, proxy)
     first = scored_by(job, build, job.config, "first", range(len(job.pool)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from ost_hf.errors import ConfigError, require_integer
 from ost_hf.runs.config import RunConfig, build_config
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.study.config import Section, StudyConfig, overlaid
 
 # The sections whose seed is the repetition's: all that is random but the search for near copies.
@@ -84,7 +84,7 @@ def arms(study: StudyConfig, method: str) -> Iterator[Arm]:
 def _at_one_cut(scoring: Section, study: StudyConfig, method: str) -> Section:
     """A second stage that works near the cut gets the study's only one: all cuts of a study share the scores."""
     stage = scoring.get("second_stage")
-    if stage is None or not hasattr(STAGES.find(stage).options, "at_cut"):
+    if stage is None or not hasattr(SECOND_STAGES.find(stage).options, "at_cut"):
         return scoring
     options = scoring.get(stage) or {}
     if options.get("keep_ratio") is not None:

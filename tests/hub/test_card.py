@@ -18,7 +18,7 @@ from ost_hf.scorers.registry import PROXY, SCORERS
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.selection.config import DEFAULT_KEEP_RATIO, SelectionConfig
 from ost_hf.selection.kept import Selection
 from ost_hf.selection.selector import select_rows
@@ -180,7 +180,7 @@ def test_card_shows_no_local_folder(table: ScoreTable, vlm_path: str, tmp_path: 
 
 def test_every_second_stage_is_named(table: ScoreTable) -> None:
     cascade = {"scorer": "one_step", "one_step": {"utility": "raw"}, "cascade": {"keep_ratio": 0.5}}
-    for stage in STAGES.names():
+    for stage in SECOND_STAGES.names():
         text = card(
             table,
             {**cascade, "second_stage": stage} if stage == "cascade" else {"scorer": "one_step", "second_stage": stage},

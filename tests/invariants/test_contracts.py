@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ost_hf.scorers.registry import SCORERS
-from ost_hf.scoring.stages import STAGES
+from ost_hf.scoring.second_stages import SECOND_STAGES
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,4 +25,6 @@ def test_every_scorer_is_kept_apart_from_the_others() -> None:
 
 
 def test_every_second_stage_is_kept_apart_from_the_others() -> None:
-    assert _modules_of("Second stages do not know one another") == {f"ost_hf.scoring.{name}" for name in STAGES.names()}
+    assert _modules_of("Second stages do not know one another") == {
+        f"ost_hf.scoring.{name}" for name in SECOND_STAGES.names()
+    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ost_hf.scoring.cascade.options import CascadeOptions
-from ost_hf.scoring.stages import second_stage
+from ost_hf.scoring.second_stages import second_stage
 
 
 @second_stage("cascade", options=CascadeOptions, columns=("utility_first_order", "utility_exact"))

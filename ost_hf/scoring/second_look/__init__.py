@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ost_hf.scoring.second_look.options import SecondLookOptions
-from ost_hf.scoring.stages import second_stage
+from ost_hf.scoring.second_stages import second_stage
 
 
 @second_stage("second_look", options=SecondLookOptions, columns=("late_loss", "corrupted_p", "p_value_anchors"))

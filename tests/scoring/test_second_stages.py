@@ -18,7 +18,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.stages import STAGES, second_stage
+from ost_hf.scoring.second_stages import SECOND_STAGES, second_stage
 from ost_hf.tables.score_table import ScoreTable
 
 RANKS = """
@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 
 import pyarrow as pa
 
-from ost_hf.scoring.stages import second_stage
+from ost_hf.scoring.second_stages import second_stage
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Ranks:
 def _own_stages() -> Iterator[None]:
     """Stages of a test are gone after it; ours are imported once."""
     yield
-    for name in {"plain", "ranks", "refusing", "top"} & set(STAGES._entries):
-        del STAGES._entries[name]
+    for name in {"plain", "ranks", "refusing", "top"} & set(SECOND_STAGES._entries):
+        del SECOND_STAGES._entries[name]
 
 
 @pytest.fixture

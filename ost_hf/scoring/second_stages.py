@@ -54,7 +54,9 @@ class RegisteredStage:
     columns: set[str]
 
 
-STAGES: Registry[RegisteredStage] = Registry("second stage", "ost_hf.scoring", entry_points="ost_hf.second_stages")
+SECOND_STAGES: Registry[RegisteredStage] = Registry(
+    "second stage", "ost_hf.scoring", entry_points="ost_hf.second_stages"
+)
 
 
 def second_stage(
@@ -69,7 +71,7 @@ def second_stage(
     """
 
     def add(make: Callable[[], Any]) -> Callable[[], Any]:
-        STAGES.add(name, RegisteredStage(make, options, set(columns)))
+        SECOND_STAGES.add(name, RegisteredStage(make, options, set(columns)))
         return make
 
     return add
