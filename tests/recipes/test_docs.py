@@ -103,7 +103,7 @@ def test_make_has_these_targets(page: Path) -> None:
 
 def test_pages_that_name_targets_are_read() -> None:
     assert {"setup", "test", "quality"} <= make_targets(ROOT / "CONTRIBUTING.md")
-    assert "test-oldest" in make_targets(ROOT / "docs" / "hardware.md")
+    assert "test-versions" in make_targets(ROOT / "docs" / "hardware.md")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
