@@ -58,6 +58,7 @@ def curated(pushed: Workplace) -> Curated:
     return Curated(kept, scores, Selection.read(out))
 
 
+@pytest.mark.slow
 def test_kept_rows_and_scores_come_back_as_they_were(pushed: Workplace, curated: Curated) -> None:
     scores, selection = ScoreTable(pushed.run_dir / "scores").read(), Selection.read(pushed.run_dir)
     assert curated.scores.to_list() == scores.to_pylist()
@@ -66,6 +67,7 @@ def test_kept_rows_and_scores_come_back_as_they_were(pushed: Workplace, curated:
     assert curated.kept.remove_columns(list(ADDED)).to_list() == wanted.to_list()
 
 
+@pytest.mark.slow
 def test_scores_say_how_many_anchors_their_p_values_were_made_with(curated: Curated, anchor_dataset: Any) -> None:
     table = curated.scores.with_format("arrow")[:]
     assert p_value_anchors(table) == len(anchor_dataset)
