@@ -52,10 +52,10 @@ def test_exact_stands_twenty_times_above_its_noise_floor(
 ) -> None:
     batch = [pool.encode(row) for row in range(20)]
     scorer = scorer_of(warm_proxy, anchors, "exact", update_rule)
-    utility = np.array(scorer.score(batch)["utility"])
+    utility = scorer.score(batch)["utility"].numpy()
     wider = AnchorSet([padded(anchor_batch, 200) for anchor_batch in scorer.anchors.batches])
     scorer.estimator = Exact(scorer.config, scorer.options, warm_proxy, wider, scorer.rule)
-    elsewhere = np.array(scorer.score(batch)["utility"])
+    elsewhere = scorer.score(batch)["utility"].numpy()
     floor = np.median(np.abs(utility - elsewhere))
     print(f"{update_rule}: median |utility| {np.median(np.abs(utility)):.1e}, noise floor {floor:.1e}")
     assert np.median(np.abs(utility)) >= 20 * floor
