@@ -1,7 +1,8 @@
 """Flags of the commands: every field of a section is one, under its dotted name.
 
-The parser of a command knows a few by name, those that its ``--help`` shows. All others are taken by their section, and
-are checked where the section is built, so that scorers of one's own have flags too.
+The parser of a command knows a few by name, those that its ``--help`` shows: fields with ``common`` in their metadata.
+All others are taken by their section, and are checked where the section is built, so that scorers of one's own have
+flags too.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from ost_hf.data.encoding_cache import EncodingCache, shared_cache
 from ost_hf.data.images import open_image
 from ost_hf.data.rows import Example, Message, RowError, Rows
 from ost_hf.errors import DataError, ModelError
+from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW, NO_LABELS, OK, TOO_LONG, TRUNCATED
 
 IGNORE_INDEX = -100
 
@@ -35,7 +36,7 @@ class Encoded:
 
     example_id: str
     row: int
-    status: str = "ok"
+    status: str = OK
     detail: str = ""
     features: Features | None = None
 
@@ -103,7 +104,7 @@ class Encoder:
             return Encoded(example_id, row, error.status, error.detail)
         encoded = Encoded(example_id, row, status, features=features)
         if encoded.tokens == 0:
-            return Encoded(example_id, row, "no_labels", "no answer tokens to supervise")
+            return Encoded(example_id, row, NO_LABELS, "no answer tokens to supervise")
         return encoded
 
     def encode_prompt(self, rows: Rows, row: int) -> tuple[Features, str]:
@@ -114,9 +115,9 @@ class Encoder:
         """
         example = rows[row]
         if example.tokens is not None:
-            raise RowError("bad_row", "tokenised rows cannot be evaluated by generation")
+            raise RowError(BAD_ROW, "tokenised rows cannot be evaluated by generation")
         if not example.messages or example.messages[-1]["role"] != "assistant":
-            raise RowError("no_labels", "the row does not end with an assistant message to compare with")
+            raise RowError(NO_LABELS, "the row does not end with an assistant message to compare with")
         reference = "".join(part.get("text", "") for part in example.messages[-1]["content"])
         images = self._open_images(example, rows.folder)
         if self.chat_template is None and not example.templated:
@@ -145,7 +146,7 @@ class Encoder:
         except jinja2.TemplateSyntaxError as error:
             raise ModelError(f"the chat template is not valid Jinja: {error}") from error
         except jinja2.TemplateError as error:  # raise_exception(...), as for roles that do not alternate
-            raise RowError("bad_row", f"the chat template refuses the conversation: {error}") from error
+            raise RowError(BAD_ROW, f"the chat template refuses the conversation: {error}") from error
 
     @cached_property
     def _closing_tokens(self) -> list[str]:
@@ -190,7 +191,7 @@ class Encoder:
         try:
             return [open_image(image, folder) for image in example.images]
         except (OSError, ValueError) as error:
-            raise RowError("bad_image", str(error)) from error
+            raise RowError(BAD_IMAGE, str(error)) from error
 
     def _tokenize(self, text: str, images: list[Any], special_tokens: bool = False) -> tuple[Features, dict[str, Any]]:
         """The model's inputs, and the same text's tokens before image placeholders are expanded."""
@@ -199,15 +200,15 @@ class Encoder:
             ids = torch.tensor(unexpanded["input_ids"])
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, unexpanded
         if not images and self._image_token_id in unexpanded["input_ids"]:
-            raise RowError("bad_row", "the text holds image tokens, but the row has no image")
+            raise RowError(BAD_ROW, "the text holds image tokens, but the row has no image")
         try:
             output = self.processing_class(
                 text=[text], images=images or None, add_special_tokens=special_tokens, return_tensors="pt"
             )
         except (IndexError, StopIteration) as error:  # how processors run out of images
-            raise RowError("bad_image", f"the text holds more image tokens than its {len(images)} images") from error
+            raise RowError(BAD_IMAGE, f"the text holds more image tokens than its {len(images)} images") from error
         except ValueError as error:  # e.g. an aspect ratio that the image processor refuses
-            raise RowError("bad_image" if images else "bad_row", str(error)) from error
+            raise RowError(BAD_IMAGE if images else BAD_ROW, str(error)) from error
         length = output["input_ids"].shape[1]
         features = {
             key: value[0] if value.shape[:2] == (1, length) else value
@@ -226,16 +227,16 @@ class Encoder:
         """Applies the length limit in place; returns ``ok`` or ``truncated``, or raises ``too_long``."""
         limit, length = self.config.max_length, len(features["input_ids"])
         if limit is None or length <= limit:
-            return "ok"
+            return OK
         cut_off = features["input_ids"][limit:]
         cuts_image = self._image_token_id is not None and bool((cut_off == self._image_token_id).any())
         leaves_answer = bool((features["labels"][1:limit] != IGNORE_INDEX).any())
         if self.config.overflow == "skip" or cuts_image or not leaves_answer:
-            raise RowError("too_long", f"{length} tokens, limit {limit}")
+            raise RowError(TOO_LONG, f"{length} tokens, limit {limit}")
         for key, value in features.items():
             if value.dim() == 1 and len(value) == length:
                 features[key] = value[:limit]
-        return "truncated"
+        return TRUNCATED
 
 
 def spread_marks(plain_ids: list[int], marks: list[bool], full_ids: list[int], placeholder: int | None) -> list[bool]:

@@ -28,6 +28,7 @@ from ost_hf.data.images import image_key
 from ost_hf.data.loading import load_dataset, without_decoding
 from ost_hf.errors import DataError
 from ost_hf.parallel import gather_objects, share, state
+from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW
 
 Message = dict[str, Any]
 
@@ -222,7 +223,7 @@ def _tokens_of(record: dict[str, Any]) -> dict[str, list[int]]:
     ids, labels = list(record["input_ids"] or []), list(record["labels"] or [])
     mask = list(record.get(_MASK) or [1] * len(ids))
     if len(labels) != len(ids) or len(mask) != len(ids) or not any(mask):
-        raise RowError("bad_row", "input_ids, labels and attention_mask must be of the same length and not empty")
+        raise RowError(BAD_ROW, "input_ids, labels and attention_mask must be of the same length and not empty")
     real = [place for place, value in enumerate(mask) if value]
     return {"input_ids": [ids[place] for place in real], "labels": [labels[place] for place in real]}
 
@@ -288,13 +289,13 @@ def _as_messages(value: Any, role: str) -> list[Message]:
     if isinstance(value, str):
         return [{"role": role, "content": [_text_part(value)]}]
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-        raise RowError("bad_row", f"expected text or a list of messages, got {type(value).__name__}")
+        raise RowError(BAD_ROW, f"expected text or a list of messages, got {type(value).__name__}")
     messages = []
     for message in value:
         if not isinstance(message.get("role"), str):
             sharegpt = "from" in message and "value" in message
             hint = ": rename ShareGPT's from and value to role and content, human to user, gpt to assistant"
-            raise RowError("bad_row", "a message has no role" + (hint if sharegpt else ""))
+            raise RowError(BAD_ROW, "a message has no role" + (hint if sharegpt else ""))
         content = message.get("content")
         if isinstance(content, str):
             parts = [_text_part(content)]
@@ -302,10 +303,10 @@ def _as_messages(value: Any, role: str) -> list[Message]:
             # Arrow gives every struct all keys; the ones a part does not use are None.
             parts = [{k: v for k, v in part.items() if v is not None} for part in content or []]
         else:
-            raise RowError("bad_row", "the content of a message must be text or a list of typed parts")
+            raise RowError(BAD_ROW, "the content of a message must be text or a list of typed parts")
         strange = [str(part.get("type")) for part in parts if part.get("type") not in ("text", "image")]
         if strange:
-            raise RowError("bad_row", f"content parts may be text or image, not {strange[0]}")
+            raise RowError(BAD_ROW, f"content parts may be text or image, not {strange[0]}")
         extra = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
         messages.append({"role": message["role"], "content": parts, **extra})
     return messages
@@ -323,19 +324,19 @@ def _place_images(messages: list[Message], column_images: list[Any]) -> list[Any
         images = inline
     elif parts:
         if len(parts) != len(column_images):
-            raise RowError("bad_image", f"{len(parts)} image placeholders but {len(column_images)} images")
+            raise RowError(BAD_IMAGE, f"{len(parts)} image placeholders but {len(column_images)} images")
         images = column_images
     else:
         images = column_images
         if images:
             user = next((message for message in messages if message["role"] == "user"), None)
             if user is None:
-                raise RowError("bad_row", "images but no user message to show them in")
+                raise RowError(BAD_ROW, "images but no user message to show them in")
             user["content"] = [*({"type": "image"} for _ in images), *user["content"]]
     for message in messages:
         message["content"] = [{"type": "image"} if p.get("type") == "image" else p for p in message["content"]]
     if any(image is None for image in images):
-        raise RowError("bad_image", "the image is missing")
+        raise RowError(BAD_IMAGE, "the image is missing")
     return images
 
 

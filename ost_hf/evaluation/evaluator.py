@@ -18,6 +18,7 @@ from ost_hf.evaluation.answers import extract_answer
 from ost_hf.evaluation.config import EvaluationConfig
 from ost_hf.evaluation.metric import check_installed, load_exact_match
 from ost_hf.parallel import gather_objects, is_main, share, state
+from ost_hf.tables.statuses import NO_LABELS, OK
 
 Result = dict[str, Any]
 
@@ -44,7 +45,7 @@ def evaluate_model(model: Any, encoder: Encoder, rows: Rows, config: EvaluationC
     with _in_evaluation_mode(model):
         mine = _generate(model, encoder, rows, config)
     records = sorted(gather_objects(mine), key=lambda record: record["row"])
-    usable = [record for record in records if record["status"] == "ok"]
+    usable = [record for record in records if record["status"] == OK]
     if not usable:
         raise DataError(f"none of the {len(records)} test rows can be evaluated; the first: {records[0]['detail']}")
     computed = load_exact_match().compute(
@@ -87,7 +88,7 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
     for start in range(0, len(mine), config.batch_size):
         batch, pending = [], []
         for row in mine[start : start + config.batch_size]:
-            record: Result = {"row": row, "example_id": rows.example_ids[row], "status": "ok", "detail": ""}
+            record: Result = {"row": row, "example_id": rows.example_ids[row], "status": OK, "detail": ""}
             records.append(record)
             try:
                 features, text = encoder.encode_prompt(rows, row)
@@ -98,7 +99,7 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
             reference = "" if given is None else str(as_text(given))
             if not reference.strip():
                 where = "the last turn" if references is None else config.reference_column
-                record |= {"status": "no_labels", "detail": f"{where} is empty"}
+                record |= {"status": NO_LABELS, "detail": f"{where} is empty"}
                 continue
             record["reference"] = reference
             batch.append(features)

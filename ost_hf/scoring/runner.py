@@ -24,9 +24,9 @@ from ost_hf.scoring.anchor_scores import score_rows_and_anchors
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.identity import check_weights, hold_weights, identity_of
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
-from ost_hf.scoring.parts import Build, scored_by, write_merged
 from ost_hf.scoring.prepared_proxy import check_stored, prepare_proxy
 from ost_hf.scoring.second_stages import SECOND_STAGES
+from ost_hf.scoring.side_tables import Build, scored_by, write_merged
 from ost_hf.settings import Section
 from ost_hf.tables.anchor_table import anchor_file
 from ost_hf.tables.score_table import ScoreTable, statuses_of

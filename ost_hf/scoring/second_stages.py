@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from ost_hf.scoring.job import ScoringJob
-    from ost_hf.scoring.parts import Build
+    from ost_hf.scoring.side_tables import Build
     from ost_hf.tables.score_table import ScoreTable
 
 

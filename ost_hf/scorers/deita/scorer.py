@@ -30,6 +30,7 @@ from ost_hf.scorers.inputs import forward_batch_tokens
 from ost_hf.scorers.prompt_files import load_prompt
 from ost_hf.scorers.prompts import Conversation, named_model, read_conversation, render, require_text
 from ost_hf.scorers.protocol import Score
+from ost_hf.tables.statuses import TOO_LONG
 
 logger = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class DeitaScorer:
             limit, longest = self.raters[name].limit, max(map(len, prompts))
             if limit is not None and longest > limit:
                 detail = f"{name}: a prompt of {longest} tokens, and the model reads {limit}"
-                return Score(None, status="too_long", detail=detail)
+                return Score(None, status=TOO_LONG, detail=detail)
         return None
 
     def _rate(self, rater: RatingModel, rows: list[list[Ids]]) -> list[Tensor]:

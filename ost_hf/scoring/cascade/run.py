@@ -19,7 +19,7 @@ from ost_hf.evidence.rank_correlation import spearman
 from ost_hf.parallel import is_main
 from ost_hf.scoring.cascade.options import CascadeOptions
 from ost_hf.scoring.job import ScoringJob
-from ost_hf.scoring.parts import Build, scored_by
+from ost_hf.scoring.side_tables import Build, scored_by
 from ost_hf.shares import quota_of
 from ost_hf.tables.score_table import ScoreTable
 
