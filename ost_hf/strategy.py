@@ -8,8 +8,8 @@
 * ``paper``     The paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step, that is
                 simulated for each row, highest first.
 
-Every door (Python functions, trainers, YAML and flags, studies) comes through :func:`resolve`. What ``order: auto`` does
-with scores is in :mod:`ost_hf.selection.orders`.
+Every door (Python functions, trainers, YAML and flags, studies) comes through :func:`resolve`. What ``order: auto``
+does with scores is in :mod:`ost_hf.selection.orders`.
 Standard library only: ``--help`` reads this.
 """
 
