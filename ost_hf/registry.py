@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 import zlib
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -79,7 +81,21 @@ class Registry(Generic[Entry]):
                 point.load()
 
     def _offered(self) -> list[metadata.EntryPoint]:
-        return list(metadata.entry_points(group=self.entry_points)) if self.entry_points else []
+        return _entry_points(self.entry_points, tuple(map(_changed_at, sys.path))) if self.entry_points else []
+
+
+@cache
+def _entry_points(group: str, places: tuple[tuple[str, int], ...]) -> list[metadata.EntryPoint]:
+    """Once for what is installed in these places: a file of every package is read, and a study has many sections."""
+    return list(metadata.entry_points(group=group))
+
+
+def _changed_at(folder: str) -> tuple[str, int]:
+    """When something was last put into a folder, or taken out."""
+    try:
+        return folder, os.stat(folder or ".").st_mtime_ns
+    except OSError:
+        return folder, 0
 
 
 def import_file(name: str) -> None:

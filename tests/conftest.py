@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import logging
 import os
 import sys
@@ -72,6 +73,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Iterator[None]:
     yield
     with_slow_tests = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.get_closest_marker("distributed") is None, item.path not in with_slow_tests))
+
+
+def pytest_collection_finish() -> None:
+    """Leaves what was imported out of garbage collections: where memory is freed, each would look at all of it."""
+    gc.freeze()
 
 
 class ByFile(LoadScopeScheduling):
