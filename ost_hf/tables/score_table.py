@@ -233,8 +233,8 @@ def p_value_anchors(table: pa.Table) -> int | None:
     if P_VALUE_ANCHORS not in table.column_names:
         return None
     least = pc.min(table[P_VALUE_ANCHORS]).as_py()
-    # Of a format without empty cells, NaN is one.
-    return None if least is None or math.isnan(least) else int(least)
+    # Of a format without empty cells, NaN is one. Of nothing but NaN, older versions of pyarrow say infinity.
+    return int(least) if least is not None and math.isfinite(least) else None
 
 
 def _read_part(part: Path, columns: list[str] | None) -> pa.Table:

@@ -34,7 +34,8 @@ def test_the_prompt_holds_the_whole_conversation(pool_dataset: datasets.Dataset)
         content = [{"type": "image"} if part is None else {"type": "text", "text": part} for part in parts]
         return {"role": role, "content": content, **more}
 
-    call = {"name": "look", "arguments": {"at": "sky"}}
+    # In the order of the alphabet, because older versions of pyarrow put the names of a dictionary into it.
+    call = {"arguments": {"at": "sky"}, "name": "look"}
     messages = [
         said("system", "Be brief."),
         said("user", None, "What is this?", None),
@@ -51,7 +52,7 @@ def test_the_prompt_holds_the_whole_conversation(pool_dataset: datasets.Dataset)
     assert shown.system == "Be brief."
     assert [(turn.question, turn.answer) for turn in shown.turns] == [
         ("[image 1]\nWhat is this?\n[image 2]", "A dog."),
-        ("And the weather?", '{"name": "look", "arguments": {"at": "sky"}}'),
+        ("And the weather?", '{"arguments": {"at": "sky"}, "name": "look"}'),
         ("sunny", "Sunny."),
     ]
     assert read_conversation(example, mark_images=False).turns[0].question == "What is this?"
