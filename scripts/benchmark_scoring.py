@@ -19,6 +19,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from benchmark import PRESET_NAMES
+
 
 def main() -> int:
     """Runs one preset."""
@@ -30,17 +32,17 @@ def main() -> int:
     parser.add_argument("--only_bergson", action="store_true", help="nothing but that comparison")
     parser.add_argument("--smoke", action="store_true", help="a few rows and one round: does it run?")
     args = parser.parse_args()
+    if args.preset not in PRESET_NAMES:
+        parser.error(f"--preset must be one of {', '.join(PRESET_NAMES)}, got {args.preset!r}")
+    with_bergson = args.bergson or args.only_bergson
+    if with_bergson and args.preset != "smollm2":
+        parser.error("--bergson goes with --preset smollm2: bergson reads text only")
     import torch
     import transformers
     from benchmark.bergson import against_bergson
     from benchmark.presets import PRESETS
     from benchmark.sections import run_all
 
-    if args.preset not in PRESETS:
-        parser.error(f"--preset must be one of {', '.join(PRESETS)}, got {args.preset!r}")
-    with_bergson = args.bergson or args.only_bergson
-    if with_bergson and args.preset != "smollm2":
-        parser.error("--bergson goes with --preset smollm2: bergson reads text only")
     transformers.utils.logging.set_verbosity_error()
     torch.manual_seed(0)
     preset = PRESETS[args.preset]

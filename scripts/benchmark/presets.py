@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 import transformers
 from torch import Tensor
 
+from benchmark import PRESET_NAMES
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoded, EncodedDataset, Encoder
@@ -109,7 +109,14 @@ def tiny_qwen3_vl(sizes: Sizes, layers: tuple[int, ...] | None) -> Case:
     processor = transformers.AutoProcessor.from_pretrained(TINY_VLM)
     pool = _encoded(task.as_dataset(task.pool_rows(max(600, sizes.candidates), seed=41)), processor)
     anchors = _encoded(task.as_dataset(task.clean_rows(sizes.many_anchors, "anchors", seed=42)), processor)
-    proxy = build_proxy(ProxyConfig(TINY_VLM, lora_target_modules=layer_pattern(layers), dtype="float32"))
+    warmup_batch_size = 8 if sizes is SMOKE else ProxyConfig.warmup_batch_size
+    config = ProxyConfig(
+        TINY_VLM,
+        lora_target_modules=layer_pattern(layers),
+        dtype="float32",
+        warmup_batch_size=warmup_batch_size,
+    )
+    proxy = build_proxy(config)
     warm_up(proxy, pool, exclude=set())
     return _case(proxy, pool, anchors, sizes)
 
@@ -225,23 +232,24 @@ def _random_case(config: Any, sizes: Sizes, layers: tuple[int, ...] | None, imag
     moments = {name: torch.full_like(weight, 1e-8) for name, weight in weights_of(pairs).items()}
     adam = AdamState({name: torch.zeros_like(moment) for name, moment in moments.items()}, moments, 30)
     generator = torch.Generator().manual_seed(1)
-    length = 1024 if sizes is not SMOKE else 288 if images else 64
-    rows = [_random_row(config, length, images, generator) for _ in range(sizes.candidates + sizes.many_anchors)]
+    # Patches to a side; four make a token.
+    length, side = (64, 8) if sizes is SMOKE else (1024, 32)
+    count = sizes.candidates + sizes.many_anchors
+    rows = [_random_row(config, length, side if images else 0, generator) for _ in range(count)]
     # Padding and nothing else is asked of the processing class, and the rows are of one length.
     proxy = Proxy(model, pairs, None, settings, adam)
     return Case(proxy, rows[: sizes.candidates], rows[sizes.candidates :], Collator(0))
 
 
-def _random_row(config: Any, length: int, images: bool, generator: torch.Generator) -> Row:
+def _random_row(config: Any, length: int, side: int, generator: torch.Generator) -> Row:
     # The last number of the vocabulary is the image's.
     ids = torch.randint(0, config.get_text_config().vocab_size - 1, (length,), generator=generator)
     labels = ids.clone()
     labels[: length // 2] = -100
     row = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
-    if images:
+    if side:
         vision = config.vision_config
-        side = 32  # patches; 256 tokens after merging 2 x 2
-        ids[8:264] = config.image_token_id
+        ids[8 : 8 + side * side // 4] = config.image_token_id
         row["mm_token_type_ids"] = (ids == config.image_token_id).long()
         size = vision.in_channels * vision.temporal_patch_size * vision.patch_size**2
         row["pixel_values"] = torch.randn(side * side, size, generator=generator)
@@ -293,4 +301,4 @@ PRESETS: dict[str, Preset] = {
     ),
 }
 
-assert all(re.fullmatch(r"\w+", name) for name in PRESETS)
+assert tuple(PRESETS) == PRESET_NAMES

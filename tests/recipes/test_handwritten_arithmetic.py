@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import task
+from here import run_script
 
 from ost_hf.evaluation.answers import extract_answer
 from ost_hf.runs.yaml_values import dump_yaml, parse_yaml
@@ -77,21 +78,13 @@ def test_checkpoint_is_small_and_in_the_package(vlm_path: str) -> None:
 
 @pytest.mark.slow
 def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_path: Path) -> None:
-    words = [
-        "--pool_rows",
-        "40",
-        "--anchor_rows",
-        "8",
-        "--test_rows",
-        "20",
-        "--agreement_rows",
-        "10",
-        "--max_steps",
-        "3",
-    ]
+    sizes = {"pool_rows": 20, "anchor_rows": 6, "test_rows": 8, "agreement_rows": 5, "max_steps": 2}
+    words = [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
     recipe = root / "recipes" / "handwritten_arithmetic"
     settings = parse_yaml((recipe / "run.yaml").read_text(), "run.yaml")
-    settings["scoring"]["second_look"]["min_steps"] = 3
+    settings["proxy"] |= {"warmup_min_steps": 2, "warmup_batch_size": 4}
+    settings["scoring"]["second_look"] |= {"rounds": 1, "epochs": 0.1, "min_steps": 2, "batch_size": 4}
+    settings["training"]["per_device_train_batch_size"] = 4
     (tmp_path / "short.yaml").write_text(dump_yaml(settings))
     command = [sys.executable, str(recipe / "run.py"), "--config", str(tmp_path / "short.yaml"), *words]
     result = subprocess.run(
@@ -100,7 +93,7 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-5000:]
     summary = json.loads((tmp_path / "demo" / "summary.json").read_text())
-    for arm, rows in (("base", 0), ("full", 40), ("random", 20), ("ost", 20)):
+    for arm, rows in (("base", 0), ("full", 20), ("random", 10), ("ost", 10)):
         assert summary[arm]["rows"] == rows
         assert 0 <= summary[arm]["exact_match"] <= 1
         assert (summary[arm]["corrupted_share"] is None) == (arm == "base")
@@ -114,7 +107,7 @@ def test_recipe_writes_the_summary_and_a_whole_run_directory(root: Path, tmp_pat
 
 
 @pytest.mark.slow
-def test_tables_are_those_of_the_results(root: Path) -> None:
+def test_tables_are_those_of_the_results(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is committed is what the commands make of the committed results."""
     results = root / "docs" / "results"
     for file in results.glob("*/results.json"):
@@ -122,9 +115,9 @@ def test_tables_are_those_of_the_results(root: Path) -> None:
     bars = (results / "bars.md").read_text()
     found = re.search(r"Made by `python (.+)`", bars)
     assert found is not None
-    command = [sys.executable, *found[1].split()]
-    made = subprocess.run(command, capture_output=True, text=True, check=True, cwd=root)
-    assert bars == made.stdout
+    script, *words = found[1].split()
+    monkeypatch.chdir(root)
+    assert bars == run_script(root / script, *words)
 
 
 @pytest.mark.slow
@@ -132,12 +125,11 @@ def test_calibration_says_what_it_was_made_with(root: Path, tmp_path: Path, vlm_
     script = root / "recipes" / "handwritten_arithmetic" / "calibration.py"
     sizes = ["--seeds", "3", "--utilities", "raw", "--pool_rows", "24", "--truth_anchors", "30"]
     words = ["--model", vlm_path, "--run_dir", str(tmp_path / "run"), "--output", str(tmp_path / "it.json"), *sizes]
-    made = subprocess.run([sys.executable, str(script), *words], capture_output=True, text=True, check=False)
-    assert made.returncode == 0, made.stderr[-3000:]
+    printed = run_script(script, *words)
     report = json.loads((tmp_path / "it.json").read_text())
     assert "--pool_rows 24" in report["command"]
     assert sum(count["rows"] for count in report["results"][0]["by_kind"].values()) == 24
-    assert "raw: false discoveries" in made.stdout
+    assert "raw: false discoveries" in printed
 
 
 @pytest.mark.slow
@@ -145,8 +137,7 @@ def test_worse_anchors_are_worse_as_they_are_said_to_be(root: Path, tmp_path: Pa
     script = root / "recipes" / "handwritten_arithmetic" / "study_data.py"
     sizes = ["--pool_rows", "30", "--anchor_rows", "40", "--test_rows", "5"]
     for folder, flags in (("plain", []), ("worse", ["--worse_anchors"])):
-        words = ["--output", str(tmp_path / folder), "--seed", "3", *sizes, *flags]
-        subprocess.run([sys.executable, str(script), *words], check=True)
+        run_script(script, "--output", tmp_path / folder, "--seed", 3, *sizes, *flags)
     assert {path.name for path in (tmp_path / "plain").iterdir()} == {"pool.parquet", "anchors.parquet", "test.parquet"}
     # What is written beside them changes neither the pool nor the anchors.
     for name in ("pool", "anchors", "test"):

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from here import run_script
 
 
 @pytest.fixture(scope="module")
 def result(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("benchmark") / "tiny.json"
-    command = [str(root / "scripts" / "benchmark_scoring.py"), "--preset", "tiny_qwen3_vl", "--smoke"]
-    subprocess.run([sys.executable, *command, "--json", str(path)], check=True, capture_output=True)
+    run_script(root / "scripts" / "benchmark_scoring.py", "--preset", "tiny_qwen3_vl", "--smoke", "--json", path)
     return path
 
 
@@ -38,8 +38,7 @@ def test_every_figure_of_the_tiny_preset_is_there(result: Path) -> None:
 @pytest.mark.parametrize("preset", ["qwen3_06b", "qwen3_vl_2b"])
 def test_presets_for_a_gpu_run_in_small(root: Path, tmp_path: Path, preset: str) -> None:
     path = tmp_path / "result.json"
-    command = [str(root / "scripts" / "benchmark_scoring.py"), "--preset", preset, "--smoke", "--json", str(path)]
-    subprocess.run([sys.executable, *command], check=True, capture_output=True)
+    run_script(root / "scripts" / "benchmark_scoring.py", "--preset", preset, "--smoke", "--json", path)
     figures = json.loads(path.read_text())["figures"]
     assert figures["share_of_matmul_peak.reverse"] > 0
     assert 0 < figures["share_above_first_adapted_layer.quarter"] < 1
@@ -73,7 +72,6 @@ def test_committed_tables_are_made_from_the_committed_results(root: Path, tmp_pa
     assert page.read_text() == committed
 
 
-@pytest.mark.slow
 def test_unknown_preset_names_those_there_are(root: Path) -> None:
     command = [sys.executable, str(root / "scripts" / "benchmark_scoring.py"), "--preset", "tiny"]
     done = subprocess.run(command, capture_output=True, text=True)
