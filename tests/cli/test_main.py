@@ -35,19 +35,23 @@ def config(tmp_path_factory, vlm_path, pool_dataset, anchor_dataset, test_datase
     """A YAML for all stages on the tiny Qwen3-VL."""
     folder = tmp_path_factory.mktemp("cli")
     paths = {}
-    for name, dataset in (("pool", pool_dataset), ("anchors", anchor_dataset), ("evaluation", test_dataset)):
+    few = {"pool": (pool_dataset, 30), "anchors": (anchor_dataset, 8), "evaluation": (test_dataset, 8)}
+    for name, (dataset, count) in few.items():
         paths[name] = str(folder / f"{name}.parquet")
-        dataset.to_parquet(paths[name])
+        dataset.select(range(count)).to_parquet(paths[name])
     given = {
         "run_dir": str(folder / "run"),
         "pool": {"path": paths["pool"]},
         "anchors": {"path": paths["anchors"]},
         "proxy": {"model": vlm_path, "warmup_min_steps": 3, "warmup_batch_size": 4},
-        "scoring": {"part_size": 20, "second_look": {"min_steps": 3, "batch_size": 6}},
+        "scoring": {
+            "part_size": 10,
+            "second_look": {"rounds": 1, "epochs": 0.1, "min_steps": 2, "batch_size": 6},
+        },
         "selection": {"keep_count": 12},
         "target": {"model": vlm_path},
         "training": {"max_steps": 2, "per_device_train_batch_size": 4, "save_strategy": "no", "report_to": "none"},
-        "evaluation": {"path": paths["evaluation"], "reference_column": "solution", "max_new_tokens": 8},
+        "evaluation": {"path": paths["evaluation"], "reference_column": "solution", "max_new_tokens": 4},
     }
     (folder / "config.yaml").write_text(yaml.safe_dump(given))
     return folder / "config.yaml"
@@ -69,9 +73,9 @@ def test_run_leaves_the_whole_run_directory(config: Path) -> None:
         "metrics.json", "predictions.jsonl",
     }  # fmt: skip
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert metrics["rows"] == 20
+    assert metrics["rows"] == 8
     assert 0 <= metrics["exact_match"] <= 1
-    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 20
+    assert len((folder / "predictions.jsonl").read_text().splitlines()) == 8
     assert json.loads((folder / "target" / "train_results.json").read_text())["train_rows_kept"] == 12
     stages = [line for line in result.stderr.splitlines() if line.startswith("stage: ")]
     assert re.search(r"^verdicts of \d+ scored rows: \d+ toxic, \d+ useful, \d+ uncertain$", result.stderr, re.M)
@@ -136,7 +140,7 @@ def test_what_earlier_flags_still_decide_is_said(config: Path, tmp_path: Path, c
     assert main(["select", *words, "--selection.balance_by", "kind"]) == 0
     assert f"from {tmp_path / 'run' / 'config.yaml'}: selection.keep_ratio 0.2\n" in caplog.text
     (kept,) = (record.getMessage() for record in caplog.records if "kept by kind: " in record.getMessage())
-    assert kept.startswith("kept by kind: clean 7 of 38, ")
+    assert kept.startswith("kept by kind: clean 4 of 19, ")
     assert main(["select", *words, "--strategy", "one_step"]) == 0
     caplog.clear()
     assert main(["select", *words]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,16 @@ def pushed(
     pool_dataset: datasets.Dataset,
     anchor_dataset: datasets.Dataset,
     vlm_path: str,
-) -> Workplace:
+) -> Iterator[Workplace]:
     """A pool with a second look, one row of which has no picture that could be read, pushed to ``me/curated``."""
     place = Workplace(tmp_path_factory.mktemp("load"), hub)
     records = pool_dataset.select(range(POOL_ROWS)).cast_column("image", datasets.Image(decode=False)).to_list()
     records[BROKEN_ROW]["image"] = {"bytes": b"no image", "path": None}
     datasets.Dataset.from_list(records, features=pool_dataset.features).to_parquet(place.pool_path)
-    scoring = {"second_stage": "second_look", "second_look": {"rounds": 1, "min_steps": 2, "batch_size": 4}}
+    scoring = {
+        "second_stage": "second_look",
+        "second_look": {"rounds": 1, "epochs": 0.1, "min_steps": 2, "batch_size": 4},
+    }
     proxy = ProxyConfig(vlm_path, lora_r=2, warmup_min_steps=2, warmup_batch_size=4)
     request = ScoringRequest(
         place.run_dir, place.pool, Rows(anchor_dataset), proxy, ScoringConfig.from_mapping(scoring)
@@ -47,7 +51,8 @@ def pushed(
     choose.write(place.run_dir)
     done = place.push("--pool.path", str(place.pool_path), "--hub.repo_id", "me/curated")
     assert done.returncode == 0, done.stderr
-    return place
+    yield place
+    place.close()
 
 
 @pytest.fixture(scope="module")

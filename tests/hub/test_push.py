@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,14 +45,15 @@ def keep(run_dir: Path, count: int) -> None:
 @pytest.fixture(scope="module")
 def workplace(
     tmp_path_factory: pytest.TempPathFactory, hub: HubStandIn, pool_dataset: datasets.Dataset, vlm_path: str
-) -> Workplace:
+) -> Iterator[Workplace]:
     """Twenty rows, of which one has an image that cannot be read; six are kept."""
     place = Workplace(tmp_path_factory.mktemp("push"), hub)
     records = pool_dataset.select(range(POOL_ROWS)).cast_column("image", datasets.Image(decode=False)).to_list()
     records[BROKEN_ROW]["image"] = {"bytes": b"no image", "path": None}
     datasets.Dataset.from_list(records, features=pool_dataset.features).to_parquet(place.pool_path)
     score_and_select(place.run_dir, place.pool, vlm_path)
-    return place
+    yield place
+    place.close()
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +72,9 @@ def loaded(pushed: Workplace) -> tuple[datasets.DatasetDict, datasets.DatasetDic
 
 
 def test_stand_in_satisfies_the_client(tmp_path: Path, hub: HubStandIn) -> None:
-    done = Workplace(tmp_path, hub).python(str(Path(__file__).with_name("stand_in_client.py")))
+    command = [sys.executable, str(Path(__file__).with_name("stand_in_client.py"))]
+    environment = Workplace(tmp_path, hub).environment
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
@@ -271,7 +277,11 @@ def test_a_hub_out_of_reach_or_a_name_that_is_none_is_said_in_a_line(workplace: 
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))  # nobody listens there
         lost: Any = SimpleNamespace(url=f"http://127.0.0.1:{unheard.getsockname()[1]}")
-        done = Workplace(workplace.folder, lost).push(*pool, "--hub.repo_id", "me/lost")
+        # In no process that others are forked from: the command itself.
+        command = [sys.executable, "-m", "ost_hf.cli.main", "push", "--run_dir", str(workplace.run_dir)]
+        command += [*pool, "--hub.repo_id", "me/lost"]
+        environment = Workplace(workplace.folder, lost).environment
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "the push to me/lost failed: " in done.stderr
     assert "Is the Hub in reach, and a token that may write?" in done.stderr

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import datasets
 import yaml
+from forks import Forks
 from hub_stand_in import TOKEN, HubStandIn
 
 from ost_hf.data.config import DatasetConfig
@@ -23,15 +23,17 @@ class Workplace:
         self.folder, self.hub = folder, hub
         self.pool_path, self.run_dir = folder / "pool.parquet", folder / "run"
         self.first_push = ""
+        self._forks: Forks | None = None
 
     @property
     def pool(self) -> Rows:
         """The pool as it is stored."""
         return load_rows(self.pool_path)
 
-    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs Python with the Hub's clients pointed at the stand-in."""
-        environment = {
+    @property
+    def environment(self) -> dict[str, str]:
+        """What points the Hub's clients at the stand-in."""
+        return {
             **os.environ,
             "HF_ENDPOINT": self.hub.url,
             "HF_TOKEN": TOKEN,
@@ -41,8 +43,17 @@ class Workplace:
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "NO_PROXY": "127.0.0.1",
         }
-        command = [sys.executable, *arguments]
-        return subprocess.run(command, env=environment, cwd=self.folder, capture_output=True, text=True, check=False)
+
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs Python with the Hub's clients pointed at the stand-in."""
+        if self._forks is None:
+            self._forks = Forks(self.environment, self.folder)
+        return self._forks.run(list(arguments))
+
+    def close(self) -> None:
+        """Ends the process that others were forked from."""
+        if self._forks is not None:
+            self._forks.close()
 
     def push(self, *flags: str) -> subprocess.CompletedProcess[str]:
         """Runs ``ost-hf push``."""
