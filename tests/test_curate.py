@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 
 import datasets
 import pytest
+from here import run_groups_here
 
 import ost_hf
 from ost_hf.cli.main import main
@@ -36,7 +34,9 @@ class Settings:
 
 
 CHOICES = {
-    "auto": Settings("auto", {"second_look": {"rounds": 1, "min_steps": 2, "batch_size": 8}}, {"keep_ratio": 0.5}),
+    "auto": Settings(
+        "auto", {"second_look": {"rounds": 1, "epochs": 0.1, "min_steps": 2, "batch_size": 8}}, {"keep_ratio": 0.5}
+    ),
     "one_step": Settings("one_step", {}, {"keep_ratio": 0.3}),
 }
 _TRAINING = {"max_steps": 1, "per_device_train_batch_size": 2, "save_strategy": "no", "use_cpu": True}
@@ -178,9 +178,9 @@ def arm_of_a_study(sources: Sources, settings: Settings, folder: Path) -> Path:
         given = {"run_dir": str(study), "seeds": [0], "methods": methods, "settings": {"tiny": {}}, "common": common}
         file = sources.folder / "study.yaml"
         file.write_text(dump_yaml(given))
-        command = [sys.executable, "-m", "ost_hf.cli.main", "study", "--config", str(file)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
-        assert done.returncode == 0, done.stderr[-3000:]
+        with pytest.MonkeyPatch.context() as patch:
+            run_groups_here(patch)
+            assert main(["study", "--config", str(file)]) == 0
     [table] = (study / "tiny" / "seed-0" / settings.strategy).rglob("selection.parquet")
     return table
 

@@ -103,7 +103,6 @@ def test_launched_processes_import_it_too(folder: Path) -> None:
     assert Path("run/config.yaml").read_text() == before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -115,10 +114,9 @@ def test_launched_processes_import_it_too(folder: Path) -> None:
         ([*WORDS[:5], "-1"], "scoring.long_answers.power must be positive, got -1.0"),
     ],
 )
-def test_mistakes_with_it_are_named_and_leave_no_folder(folder: Path, words: list[str], message: str) -> None:
-    # A process of its own: in this one other tests have imported the file.
-    command = [sys.executable, "-m", "ost_hf.cli.main", "score", "--config", "given.yaml", *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
-    assert done.returncode == 2
-    assert message in done.stderr
+def test_mistakes_with_it_are_named_and_leave_no_folder(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["score", "--config", "given.yaml", *words]) == 2
+    assert message in capsys.readouterr().err
     assert not Path("run").exists()

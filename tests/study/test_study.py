@@ -15,8 +15,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from here import run_groups_here
 from tiny_study import Record, write
 
+from ost_hf.cli.main import main
 from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.runs.config import RunConfig, build_config
 from ost_hf.selection.kept import Selection, read_selection
@@ -43,7 +45,9 @@ def study(root: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: Path) -> None:
+def test_a_study_runs_resumes_and_reports(
+    given: Record, tmp_path: Path, root: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = str(write(given, tmp_path))
     first = study(root, "--config", path)
     assert first.returncode == 0, first.stderr[-3000:]
@@ -52,10 +56,10 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
     # Two protocols for three methods, and the base model, with two seeds.
     assert len(by_name) == 14
     assert all(0 <= result["score"] <= 1 for result in by_name.values())
-    assert by_name["one_step", 5, "A"]["steps"] == 2  # a quarter of the pool, a quarter of the steps
-    assert by_name["one_step", 5, "B"]["steps"] == 8
+    assert by_name["one_step", 5, "A"]["steps"] == 1  # a quarter of the pool, a quarter of the steps
+    assert by_name["one_step", 5, "B"]["steps"] == 4
     assert by_name["one_step", 5, "B"]["rows_kept"] == 10
-    assert by_name["everything", 6, "A"]["steps"] == 8
+    assert by_name["everything", 6, "A"]["steps"] == 4
     oracle = by_name["oracle", 6, "B"]
     assert oracle["clean_share"] == oracle["auc"]["utility"] == oracle["kept_by"]["clean"] == 1
     assert {"score", "select", "train", "evaluate"} == set(oracle["seconds"])
@@ -88,29 +92,33 @@ def test_a_study_runs_resumes_and_reports(given: Record, tmp_path: Path, root: P
         share = {name: [r for r in results[name] if r["seed"] == seed] for name in ("results", "datamodelling")}
         (tmp_path / f"{seed}.json").write_text(json.dumps(results | share))
     whole = tmp_path / "whole"
-    made = study(root, "--results", str(tmp_path / "5.json"), str(tmp_path / "6.json"), "--output", str(whole))
-    assert made.returncode == 0, made.stderr
+    assert (
+        main(["study", "--results", *(str(tmp_path / f"{seed}.json") for seed in (5, 6)), "--output", str(whole)]) == 0
+    )
     assert (whole / "results.md").read_text() == table
 
-    # Nothing is done twice; a method that is new is all that is run.
+    # Nothing is done twice; a method that is new is all that is run. (Processes of groups' own are seen above.)
+    run_groups_here(monkeypatch)
+    monkeypatch.chdir(root)
+    capfd.readouterr()
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "study").rglob("result.json")}
     given["methods"]["random"] = {"scoring": {"scorer": "random"}}
-    second = study(root, "--config", str(write(given, tmp_path)), "--workers", "1")
-    assert second.returncode == 0, second.stderr[-3000:]
+    assert main(["study", "--config", str(write(given, tmp_path)), "--workers", "1"]) == 0
+    second = capfd.readouterr().err
     assert all(p.stat().st_mtime_ns == at for p, at in before.items())
-    # Both groups are one process's work, and both are heard of.
-    assert "tiny, seed 5, random, keep-0.25-A" in second.stderr
-    assert "tiny, seed 6, random, keep-0.25-B" in second.stderr
-    assert "one_step" not in second.stderr
+    # Both groups are heard of.
+    assert "tiny, seed 5, random, keep-0.25-A" in second
+    assert "tiny, seed 6, random, keep-0.25-B" in second
+    assert "one_step" not in second
 
     # An arm of other settings is refused by name, and the others are run all the same.
     given["common"]["training"]["max_steps"] = 9
     given["methods"]["length"] = {"scoring": {"scorer": "length"}}
-    third = study(root, "--config", str(write(given, tmp_path)), "--seeds", "5")
-    assert third.returncode == 2
-    assert "tiny, seed 5, oracle" in third.stderr
-    assert "(training differs)" in third.stderr
-    assert "tiny, seed 5, length, keep-0.25-B" in third.stderr
+    assert main(["study", "--config", str(write(given, tmp_path)), "--seeds", "5"]) == 2
+    third = capfd.readouterr().err
+    assert "tiny, seed 5, oracle" in third
+    assert "(training differs)" in third
+    assert "tiny, seed 5, length, keep-0.25-B" in third
 
 
 def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> None:

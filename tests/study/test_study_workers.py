@@ -36,13 +36,13 @@ def test_two_studies_do_not_write_to_one_folder(
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EACCES])
 def test_a_file_system_without_locks_is_said_and_other_errors_are_failures(
-    given: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+    given_data: Record, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     class Unlockable(FileLock):  # type: ignore[misc, valid-type]
         def acquire(self, *arguments: object, **named: object) -> None:
             raise OSError(number, os.strerror(number))
 
-    config = load_study(write(given, tmp_path))
+    config = load_study(write(given_data, tmp_path))
     monkeypatch.setattr("ost_hf.study.worker.FileLock", Unlockable)
     failures = run_group(config, groups(config)[0], ["untrained"])
     if number == errno.ENOLCK:
@@ -83,11 +83,11 @@ def test_each_worker_sees_a_device_of_its_own_unless_stages_are_launched(
 ) -> None:
     """The prepare command, which each worker's process starts, writes down what it sees."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
-    look = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])"
+    look = "import os, sys; open(sys.argv[1], 'w').write(os.environ['CUDA_VISIBLE_DEVICES']); sys.exit(1)"
     given["common"] |= {"prepare": ["python", "-c", look, "{data}/seen"], "accelerate": accelerate}
     study = load_study(write(given | {"seeds": [5, 6, 7]}, tmp_path))
     failures = run_study(study, groups(study), ["untrained"])
-    assert len(failures) == 3  # there is no pool
+    assert ["prepare failed" in failure for failure in failures] == [True] * 3
     found = [(group.data / "seen").read_text() for group in groups(study)]
     assert set(found[:2]) == set(found) == seen
 
@@ -106,7 +106,6 @@ def test_a_killed_process_takes_no_other_group_with_it(
     assert any("tiny, seed 6: DataError" in failure and "pool.parquet" in failure for failure in failures)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -117,9 +116,9 @@ def test_a_killed_process_takes_no_other_group_with_it(
     ],
 )
 def test_columns_that_are_not_there_are_named_before_anything_is_trained(
-    given: Record, tmp_path: Path, change: Record, message: str
+    given_data: Record, tmp_path: Path, change: Record, message: str
 ) -> None:
-    config = load_study(write({**given, **change}, tmp_path))
+    config = load_study(write({**given_data, **change}, tmp_path))
     failures = run_group(config, groups(config)[0], ["one_step"])
     assert len(failures) == 1
     assert message in failures[0]
