@@ -44,7 +44,7 @@ def scored(text_path: str) -> dict[str, Any]:
     return {
         "proxy": {"model": text_path, "lora_r": 2, "warmup_min_steps": 2, "warmup_batch_size": 4},
         "anchors": ANCHORS,
-        "scoring": {"second_look": {"min_steps": 2, "batch_size": 4, "rounds": 1}},
+        "scoring": {"second_look": {"min_steps": 2, "batch_size": 4, "rounds": 1, "epochs": 0.1}},
     }
 
 

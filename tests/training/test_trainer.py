@@ -260,7 +260,7 @@ def test_proxy_and_anchors_score_first(
         processing_class=processor,
         proxy=proxy,
         anchors=anchor_dataset,
-        scoring={"second_look": {"min_steps": 2, "batch_size": 4}, "sketch_size": 16},
+        scoring={"second_look": {"rounds": 1, "epochs": 0.1, "min_steps": 2, "batch_size": 4}, "sketch_size": 16},
     )
     assert not (tmp_path / "ost").exists()
     assert trainer.num_examples(trainer.get_train_dataloader()) == 10
@@ -281,7 +281,8 @@ def test_copies_are_dropped_where_that_is_asked_for_and_by_default(
     settings: dict, left: int, text_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The default's six trainings of 150 steps have nothing to do with copies.
-    short = {"second_stage": "second_look", "second_look": {"min_steps": 2, "batch_size": 4}}
+    options = {"rounds": 1, "epochs": 0.1, "min_steps": 1, "batch_size": 4}
+    short = {"second_stage": "second_look", "second_look": options}
     monkeypatch.setitem(STRATEGIES["auto"], "scoring", short)
     rows = [
         {"question": row["question"] + str(n), "answer": row["answer"]} for n, row in enumerate(task.pool_rows(12, 3))
