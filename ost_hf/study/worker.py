@@ -7,6 +7,7 @@ link to the scores. ``scored.json`` and ``result.json`` are written last and mar
 from __future__ import annotations
 
 import errno
+import gc
 import json
 import logging
 import os
@@ -79,6 +80,8 @@ def _run_locked(study: StudyConfig, group: Group, methods: list[str]) -> list[st
             return [f"{group.setting}, seed {group.seed}: {type(error).__name__}: {error}"]
         failures = []
         for method in methods:
+            # Stages end with a collection of garbage, which need not look at all that is imported by now.
+            gc.freeze()
             try:
                 _run_method(study, group, method, console)
             except Exception as error:  # whatever it is, the other methods are still to be run

@@ -57,10 +57,8 @@ def test_error_of_the_central_difference_is_of_second_order(case) -> None:
 
 def test_direction_of_sgd_is_the_mean_anchor_gradient(case) -> None:
     direction = anchor_direction(case.model, case.pairs, case.anchors, UpdateRule("sgd", 1e-3))
-    total = sum(
-        torch.cat([sample_gradient(case.model, case.parameters, batch)[1][name].flatten() for name in case.parameters])
-        for batch in case.anchors
-    )
+    gradients = [sample_gradient(case.model, case.parameters, batch)[1] for batch in case.anchors]
+    total = sum(torch.cat([gradient[name].flatten() for name in case.parameters]) for gradient in gradients)
     ours = torch.cat([direction.values[name].flatten() for name in case.parameters])
     torch.testing.assert_close(ours, 1e-3 * total / 12, rtol=1e-8, atol=1e-15)
 
