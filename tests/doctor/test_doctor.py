@@ -141,7 +141,7 @@ def test_command_writes_and_prints_what_it_found(
             "per_anchor": True,
             "sketch_size": 4,
             "batch_size": 5,
-            "second_look": {"min_steps": 2, "batch_size": 4},
+            "second_look": {"rounds": 1, "min_steps": 2, "batch_size": 4},
         },
     }
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(given))

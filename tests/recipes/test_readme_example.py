@@ -14,7 +14,7 @@ from ost_hf.cli.main import main
 from ost_hf.runs.config import build_config
 from ost_hf.runs.yaml_values import parse_yaml
 
-SHORTER = {"second_look": {"min_steps": 2, "batch_size": 8}}
+SHORTER = {"second_look": {"rounds": 1, "epochs": 0.1, "min_steps": 2, "batch_size": 8}}
 
 
 def blocks(page: Path, language: str) -> list[str]:
