@@ -13,6 +13,7 @@ import pytest
 from ost_hf.data.config import AnchorConfig, DatasetConfig
 from ost_hf.data.rows import Rows
 from ost_hf.doctor.examine import diagnose
+from ost_hf.doctor.readings import METHODS
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.policy import exclude_rows
 from ost_hf.errors import DataError, RunDirectoryError
@@ -222,8 +223,14 @@ def test_other_settings_or_evaluation_rows_are_another_run(vlm_path: str, tmp_pa
 
 @pytest.mark.slow
 def test_doctor_and_score_warm_up_the_same_proxy(
-    vlm_path: str, pool_dataset: datasets.Dataset, anchor_dataset: datasets.Dataset, tmp_path: Path
+    vlm_path: str,
+    pool_dataset: datasets.Dataset,
+    anchor_dataset: datasets.Dataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # What the doctor measures with the proxy has nothing to do with how it is warmed up.
+    monkeypatch.setattr("ost_hf.doctor.readings.METHODS", METHODS[:1])
     doubled = datasets.concatenate_datasets([pool_dataset.select(range(20)), pool_dataset.select(range(5))])
     anchors = Rows(anchor_dataset.select(range(4)))
     proxy = ProxyConfig(vlm_path, warmup_fraction=0.5, warmup_min_steps=2, warmup_batch_size=4)
