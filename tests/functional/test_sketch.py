@@ -56,6 +56,7 @@ def test_size_is_checked() -> None:
         Sketch(0)
 
 
+@pytest.mark.slow
 def test_candidates_sketches_give_their_gradients_inner_products(case) -> None:
     rule = UpdateRule("adamw", 1e-3, state=case.adam)
     directions = anchor_directions(case.model, case.pairs, case.anchors, rule)

@@ -23,6 +23,7 @@ def cold(vlm_path: str):
     return build_proxy(ProxyConfig(vlm_path, warmup_fraction=0.2, warmup_min_steps=4, warmup_batch_size=6))
 
 
+@pytest.mark.slow
 def test_warm_up_lowers_the_loss_and_keeps_the_moments(vlm_path: str, pool: EncodedDataset) -> None:
     proxy = build_proxy(ProxyConfig(vlm_path, warmup_fraction=0.2, warmup_min_steps=15, warmup_learning_rate=2e-3))
     losses = warm_up(proxy, pool, exclude=set())

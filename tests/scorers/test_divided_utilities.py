@@ -10,6 +10,7 @@ from scored import build_scorer, records
 from ost_hf.scoring.config import ScoringConfig
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("estimator", ["reverse", "forward", "exact"])
 def test_scores_are_raw_ones_over_the_divisor(warm_proxy, pool, anchors, estimator: str) -> None:
     def scores(utility: str) -> list[dict[str, Any]]:

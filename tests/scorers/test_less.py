@@ -153,6 +153,7 @@ def test_loss_is_that_of_the_last_checkpoint(text: tuple[Proxy, EncodedDataset, 
     assert records(scorer, encoded(pool, [4]))[0]["loss"] == pytest.approx(late[0]["loss"], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_projection_keeps_the_influences(text: tuple[Proxy, EncodedDataset, EncodedDataset]) -> None:
     proxy, pool, anchors = text
     rows = encoded(pool, list(range(len(pool))))

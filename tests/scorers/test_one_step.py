@@ -115,6 +115,7 @@ def test_sketches_have_the_size_asked_for(warm_proxy: Proxy, pool: EncodedDatase
     assert not np.array_equal(scores[0]["sketch"], scores[1]["sketch"])
 
 
+@pytest.mark.slow
 def test_forward_mode_is_refused_where_the_attention_kernel_has_none(
     warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset
 ) -> None:
@@ -131,6 +132,7 @@ def test_forward_mode_is_refused_where_the_attention_kernel_has_none(
     assert np.abs(slopes[0] - slopes[1]).max() < 0.02 * slopes[1].std(ddof=1)
 
 
+@pytest.mark.slow
 def test_useless_central_difference_is_refused(
     warm_proxy: Proxy, anchors: EncodedDataset, monkeypatch: pytest.MonkeyPatch
 ) -> None:

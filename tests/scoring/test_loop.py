@@ -55,6 +55,7 @@ def test_batch_that_does_not_fit_is_scored_in_halves() -> None:
     assert scorer.tried == [80, 40, 20, 20, 20, 20]
 
 
+@pytest.mark.slow
 def test_worst_batch_is_tried_before_the_run(pool: EncodedDataset, tmp_path: Path) -> None:
     longest = max(pool.encode(row).length for row in range(60))
     scorer = SmallDevice(memory=4 * longest)
@@ -67,6 +68,7 @@ def test_worst_batch_is_tried_before_the_run(pool: EncodedDataset, tmp_path: Pat
     assert all(status == "ok" for status in job.table.read()["status"].to_pylist())
 
 
+@pytest.mark.slow
 def test_row_that_does_not_fit_alone_gets_a_status(pool: EncodedDataset, tmp_path: Path) -> None:
     lengths = [pool.encode(row).length for row in range(60)]
     scorer = SmallDevice(memory=sorted(lengths)[-5])

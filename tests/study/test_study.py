@@ -121,6 +121,7 @@ def test_a_study_runs_resumes_and_reports(
     assert "tiny, seed 5, length, keep-0.25-B" in third
 
 
+@pytest.mark.slow
 def test_the_table_is_made_again_from_the_file(tmp_path: Path, root: Path) -> None:
     rows = [
         {
