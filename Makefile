@@ -5,7 +5,7 @@ PYTHON_IN_VENV := .venv/bin/python
 WORKERS ?= 2
 PYTEST := $(PYTHON_IN_VENV) -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
-.PHONY: setup quality format test test-fast test-versions demo clean
+.PHONY: setup quality format test test-fast coverage test-versions demo clean
 
 setup:
 	@bash scripts/setup_dev.sh
@@ -22,6 +22,10 @@ format: setup
 
 # Everything, in random order. The seed is printed first; `make test ARGS="--randomly-seed=N"` repeats it.
 test: setup
+	$(PYTEST) $(ARGS)
+
+# Everything again, with the lines that no test runs: watching every call costs a good part of the time.
+coverage: setup
 	$(PYTEST) --cov $(ARGS)
 
 # What a change needs at once; names what has become slow.
