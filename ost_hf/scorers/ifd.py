@@ -32,7 +32,7 @@ from ost_hf.scorers.inputs import BatchLimits, ToDevice, forward_batch_tokens
 from ost_hf.scorers.registry import PROXY, register
 
 
-@register("ifd", needs=(PROXY,), columns={})
+@register("ifd", needs=(PROXY,), columns={"always": ("ifd", "answer_loss")})
 class IFDScorer:
     """Ranks by how little the prompt helps; where it harms comes last.
 

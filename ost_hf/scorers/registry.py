@@ -47,14 +47,14 @@ class Registered:
         needs: A warm ``proxy``, the encoded ``anchors``.
         options: The dataclass of its own section ``scoring.NAME``.
         columns: The further columns that it gives: for each setting of ``scoring`` that it reads (``per_anchor``,
-            ``group_by``, ``sketch_size``) the column that the setting adds; under ``always`` one that is always there.
-            ``None``: nothing is known.
+            ``group_by``, ``sketch_size``) the column that the setting adds, or several; under ``always`` those that are
+            always there. ``None``: nothing is known.
     """
 
     build: Callable[..., Any]
     needs: frozenset[str]
     options: type = NoOptions
-    columns: Mapping[str, str] | None = field(default=None)
+    columns: Mapping[str, str | tuple[str, ...]] | None = field(default=None)
 
 
 SCORERS: Registry[Registered] = Registry("scorer", "ost_hf.scorers", entry_points="ost_hf.scorers")
@@ -64,7 +64,7 @@ def register(
     name: str,
     needs: Iterable[str] = (),
     options: type = NoOptions,
-    columns: Mapping[str, str] | None = None,
+    columns: Mapping[str, str | tuple[str, ...]] | None = None,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Adds a scorer under ``name``.
 

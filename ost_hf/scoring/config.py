@@ -195,7 +195,8 @@ class ScoringConfig:
         declared = SCORERS.find(self.scorer).columns
         if declared is None:
             return None
-        found = {column for setting, column in declared.items() if setting == "always" or getattr(self, setting)}
+        asked = [names for setting, names in declared.items() if setting == "always" or getattr(self, setting)]
+        found = {name for names in asked for name in ((names,) if isinstance(names, str) else names)}
         return found | (SECOND_STAGES.find(self.second_stage).columns if self.second_stage is not None else set())
 
     @property

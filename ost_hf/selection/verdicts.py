@@ -1,4 +1,4 @@
-"""Which rows of a score table are called toxic or useful: :mod:`ost_hf.evidence.toxicity` on its columns."""
+"""Which rows of a score table are called toxic or useful: :mod:`ost_hf.evidence.verdicts` on its columns."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ost_hf.errors import DataError
 from ost_hf.evidence.conformal import least_p
-from ost_hf.evidence.toxicity import hurts_p, least_hurts_p, verdicts
+from ost_hf.evidence.verdicts import hurts_p, least_hurts_p, verdicts
 from ost_hf.selection.columns import anchors_of_utilities, matrix, numbers
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.orders import UNKNOWN_ANCHORS

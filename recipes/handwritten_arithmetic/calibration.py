@@ -25,7 +25,7 @@ import numpy as np
 import study_data
 import task
 
-from ost_hf.evidence.toxicity import benjamini_hochberg, hurts_p
+from ost_hf.evidence.verdicts import benjamini_hochberg, hurts_p
 from ost_hf.runs.config import build_config
 from ost_hf.runs.stage import run_stage
 from ost_hf.study.provenance import machine, version_of_code

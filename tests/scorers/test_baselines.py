@@ -24,6 +24,7 @@ from ost_hf.scorers.inputs import mean_anchor_loss
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
+from ost_hf.tables.columns import SCHEMA
 
 MODEL_SCORERS = ["perplexity", "ifd", "rds"]
 ROWS = [0, 7, 13, 21, 34]
@@ -56,6 +57,27 @@ def build(name: str, proxy: Proxy, anchors: EncodedDataset | None = None, **sett
 
 def encoded(pool: EncodedDataset, rows: list[int]) -> list[Encoded]:
     return [pool.encode(row) for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("perplexity", {}),
+        ("ifd", {}),
+        ("rds", {"per_anchor": True, "group_by": "operation"}),
+        ("one_step", {"per_anchor": True, "group_by": "operation", "sketch_size": 8}),
+        ("length", {}),
+        ("random", {}),
+    ],
+)
+def test_a_scorer_gives_the_columns_that_it_declares(
+    name: str, settings: dict[str, Any], pool: EncodedDataset, anchors: EncodedDataset, warm_proxy: Proxy
+) -> None:
+    config = ScoringConfig(name, **settings)
+    given = records(build_scorer(config, pool=pool, proxy=warm_proxy, anchors=anchors), encoded(pool, ROWS))[0]
+    # `grad_norm` goes with one estimator, and no selection goes by it.
+    further = set(given) - set(SCHEMA.names) - {"grad_norm"}
+    assert config.columns == {"group:" if column.startswith("group:") else column for column in further}
 
 
 def utilities(scorer: Any, rows: list[Encoded]) -> torch.Tensor:

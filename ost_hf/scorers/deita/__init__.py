@@ -8,7 +8,7 @@ from ost_hf.scorers.deita.options import DeitaOptions
 from ost_hf.scorers.registry import register
 
 
-@register("deita", options=DeitaOptions, columns={"always": "sketch"})
+@register("deita", options=DeitaOptions, columns={"always": ("complexity", "quality", "sketch")})
 def build(**what_it_may_use: Any) -> Any:
     """The scorer."""
     from ost_hf.scorers.deita.scorer import DeitaScorer

@@ -12,6 +12,7 @@ from ost_hf.scorers.registry import ANCHORS, PROXY, register
     "one_step",
     needs=(PROXY, ANCHORS),
     options=OneStepOptions,
+    # And `grad_norm` with estimator `reverse`, which no selection goes by.
     columns={"per_anchor": "anchor_utilities", "group_by": "group:", "sketch_size": "sketch"},
 )
 def build(**what_it_may_use: Any) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ost_hf.evidence.toxicity import benjamini_hochberg, hurts_p, least_hurts_p, verdicts
+from ost_hf.evidence.verdicts import benjamini_hochberg, hurts_p, least_hurts_p, verdicts
 
 
 def benjamini_hochberg_reference(p: list[float], rate: float) -> set[int]:
@@ -85,7 +85,7 @@ def test_p_values_are_those_of_the_bootstrap_written_out(anchors: int) -> None:
 def test_p_values_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     utility = np.random.default_rng(2).normal(size=(50, 20))
     whole = hurts_p(utility, resamples=100)
-    monkeypatch.setattr("ost_hf.evidence.toxicity._BLOCK", 7)
+    monkeypatch.setattr("ost_hf.evidence.verdicts._BLOCK", 7)
     np.testing.assert_array_equal(hurts_p(utility, resamples=100), whole)
 
 
