@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -146,9 +147,11 @@ def test_second_push_replaces_the_first(pushed: Workplace) -> None:
 
 
 @pytest.mark.slow
-def test_branch_gets_its_own_card(pushed: Workplace) -> None:
+def test_branch_gets_its_own_card(pushed: Workplace, tmp_path: Path) -> None:
+    # A run directory remembers the branch; other tests push from this one.
+    run_dir = shutil.copytree(pushed.run_dir, tmp_path / "run")
     flags = ("--pool.path", str(pushed.pool_path), "--hub.repo_id", "me/branched", "--hub.revision", "candidate")
-    done = pushed.push(*flags)
+    done = pushed.push("--run_dir", str(run_dir), *flags)
     assert done.returncode == 0, done.stderr
     assert "README.md" not in pushed.hub.files("me/branched")
     assert {item["config_name"] for item in pushed.card("me/branched", "candidate")[0]["configs"]} == {
