@@ -27,6 +27,7 @@ from torch.nn.functional import normalize
 
 from ost_hf.data.encoding import Encoded, EncodedDataset, Features
 from ost_hf.functional.lora import LoraPair, replaced_forward
+from ost_hf.functional.pooling import position_weighted_mean
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, encode_anchors, forward_batch_tokens, over_anchors
 from ost_hf.scorers.registry import ANCHORS, PROXY, register
@@ -88,13 +89,10 @@ def embeddings(model: Any, pairs: list[LoraPair], batch: Features) -> Tensor:
     Returns:
         ``[B, D]``, float32 (float64 for a float64 model).
     """
-    mask_BT = batch["attention_mask"]
     pooled: list[Tensor] = []
 
     def pool(hidden_BTD: Tensor) -> Tensor:
-        wide_BTD = hidden_BTD if hidden_BTD.dtype == torch.float64 else hidden_BTD.float()
-        weight_BT = (mask_BT.cumsum(1) * mask_BT).to(wide_BTD)
-        pooled.append((weight_BT[:, None] @ wide_BTD)[:, 0] / weight_BT.sum(1, keepdim=True))
+        pooled.append(position_weighted_mean(hidden_BTD, batch["attention_mask"]))
         return hidden_BTD
 
     # PEFT's own switch would leave the adapter with parameters that require gradients. (A module itself in the place

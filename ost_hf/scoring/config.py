@@ -20,7 +20,7 @@ from ost_hf.settings import Section, as_mapping, build, changed, coerced, rememb
 DEFAULT_SCORER = "one_step"
 
 # What of a score table a scorer may or may not give; the rest of the section is about speed and order.
-SHARED = ("per_anchor", "group_by", "sketch_size")
+SHARED = ("per_anchor", "group_by", "sketch_size", "embedding_size")
 # These change speed and memory, not what is computed: a run may be resumed with others.
 _OF_THE_LOOP = ("batch_size", "batch_tokens", "part_size", "num_workers")
 
@@ -76,6 +76,13 @@ class ScoringConfig:
             "help": "store a sketch of each preconditioned gradient in so many numbers (column `sketch`; 0: none)"
         },
     )
+    embedding_size: int = field(
+        default=0,
+        metadata={
+            "help": "store a vector of each row, its mean last hidden state, in at most so many numbers (column "
+            "`embedding`; 0: none): with the anchors' vectors they tell which rows are of the anchors' kind"
+        },
+    )
     batch_tokens: int | None = field(
         default=None,
         metadata={
@@ -107,6 +114,7 @@ class ScoringConfig:
         for name in self.imports:
             import_file(name)
         require_integer("scoring.sketch_size", self.sketch_size, at_least=0)
+        require_integer("scoring.embedding_size", self.embedding_size, at_least=0)
         require_integer("scoring.batch_tokens", self.batch_tokens, at_least=1, optional=True)
         require_integer("scoring.batch_size", self.batch_size, at_least=1, optional=True)
         require_integer("scoring.part_size", self.part_size, at_least=1)
@@ -183,8 +191,8 @@ class ScoringConfig:
         return changed(self, sections={**self.sections, self.second_stage: changed(self.stage_options, **changes)})
 
     def without_extras(self) -> ScoringConfig:
-        """The scorer's utility and nothing beside it: no second stage, standard errors, groups, sketches."""
-        return replace(self, second_stage=None, per_anchor=False, group_by=None, sketch_size=0)
+        """The scorer's utility and nothing beside it: no second stage, standard errors, groups, sketches, vectors."""
+        return replace(self, second_stage=None, per_anchor=False, group_by=None, sketch_size=0, embedding_size=0)
 
     @property
     def columns(self) -> set[str] | None:

@@ -38,9 +38,9 @@ def matrix(table: pa.Table, column: str, places: NDArray[np.int64] | None = None
     return result
 
 
-def without_sketches(table: pa.Table) -> pa.Table:
+def without_vectors(table: pa.Table) -> pa.Table:
     """The table without its bulk: what sorts or filters it need not copy that."""
-    return table.drop_columns(["sketch"]) if "sketch" in table.column_names else table
+    return table.drop_columns([name for name in ("sketch", "embedding") if name in table.column_names])
 
 
 def anchors_of_utilities(table: pa.Table) -> int:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ost_hf.errors import DataError
 from ost_hf.selection.aggregation import aggregate
-from ost_hf.selection.columns import matrix, more_columns, numbers, without_sketches
+from ost_hf.selection.columns import matrix, more_columns, numbers, without_vectors
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.kept import Selection
 from ost_hf.selection.orders import ORDER_FUNCTIONS, Candidates, Order
@@ -87,7 +87,7 @@ def _warn_of_less(table: pa.Table, quota: int, config: SelectionConfig) -> None:
 def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record], bool]:
     """The rows with a utility, sorted by id, with their aggregated utility and verdict; and whether there is one."""
     # Sketches are the bulk of a table: sorting need not copy them.
-    table = without_sketches(scores)
+    table = without_vectors(scores)
     table = table.filter(pc.is_finite(table["utility"]))
     table = table.append_column("place", pa.array(range(len(table)))).sort_by("example_id")
     utility = _aggregated(table, config)
@@ -152,7 +152,7 @@ def _candidates(
 ) -> Candidates:
     place_of = {row: place for place, row in enumerate(scores["row"].to_pylist())}
     places = np.asarray([place_of[record["row"]] for record in records], dtype=np.int64)
-    table = without_sketches(scores).take(places)
+    table = without_vectors(scores).take(places)
     quota = min(quota, len(records))
     return Candidates(
         utility=np.asarray([record["utility"] for record in records]),

@@ -1,7 +1,8 @@
 """What a scorer says of the anchors themselves, rows that are known to be clean: ``anchors.parquet`` beside the scores.
 
 One row for each anchor, in the anchors' order: ``row``, ``loss``, ``utility`` (against the *other* anchors, for one
-that vouches for itself says nothing; null where there is no such number) and, where candidates have them, ``sketch``.
+that vouches for itself says nothing; null where there is no such number) and, where candidates have them, ``sketch``
+and ``embedding``.
 """
 
 from __future__ import annotations
@@ -16,8 +17,14 @@ from ost_hf.files import write_whole
 from ost_hf.tables.columns import Columns
 from ost_hf.tables.score_table import ScoreTable
 
+_VECTORS = ("sketch", "embedding")
 _SCHEMA = pa.schema(
-    [("row", pa.int64()), ("loss", pa.float64()), ("utility", pa.float64()), ("sketch", pa.list_(pa.float32()))]
+    [
+        ("row", pa.int64()),
+        ("loss", pa.float64()),
+        ("utility", pa.float64()),
+        *((name, pa.list_(pa.float32())) for name in _VECTORS),
+    ]
 )
 
 
@@ -26,13 +33,16 @@ def write_anchor_scores(table: ScoreTable, columns: Columns) -> None:
 
     Args:
         table: The score table.
-        columns: ``loss`` and ``utility`` ``[V]``, and ``sketch`` ``[V, k]`` if there is one.
+        columns: ``loss`` and ``utility`` ``[V]``, and ``sketch`` and ``embedding`` ``[V, k]`` if there are such.
     """
     count = len(columns["utility"])
-    sketch = list(columns["sketch"]) if "sketch" in columns else [None] * count
+    vectors = {
+        name: pa.array(list(columns[name]) if name in columns else [None] * count, _SCHEMA.field(name).type)
+        for name in _VECTORS
+    }
     numbers = {name: np.asarray(columns[name], dtype=np.float64) for name in ("loss", "utility")}
     arrays = {name: pa.array(values, mask=np.isnan(values)) for name, values in numbers.items()}
-    scores = pa.table({"row": list(range(count)), **arrays, "sketch": pa.array(sketch, _SCHEMA.field("sketch").type)})
+    scores = pa.table({"row": list(range(count)), **arrays, **vectors})
     write_whole(anchor_file(table), lambda temporary: pq.write_table(scores.cast(_SCHEMA), temporary))
 
 

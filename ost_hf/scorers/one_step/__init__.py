@@ -13,7 +13,12 @@ from ost_hf.scorers.registry import ANCHORS, PROXY, register
     needs=(PROXY, ANCHORS),
     options=OneStepOptions,
     # And `grad_norm` with estimator `reverse`, which no selection goes by.
-    columns={"per_anchor": "anchor_utilities", "group_by": "group:", "sketch_size": "sketch"},
+    columns={
+        "per_anchor": "anchor_utilities",
+        "group_by": "group:",
+        "sketch_size": "sketch",
+        "embedding_size": "embedding",
+    },
 )
 def build(**what_it_may_use: Any) -> Any:
     """The scorer."""

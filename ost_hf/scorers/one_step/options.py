@@ -85,7 +85,6 @@ class OneStepOptions:
                 "scoring.one_step.estimator 'forward' follows one direction, the mean over all anchors; "
                 "scoring.per_anchor and scoring.group_by need estimator 'reverse' or 'exact'"
             )
-        if config.sketch_size and self.estimator != "reverse":
-            raise ConfigError(
-                f"scoring.sketch_size needs the candidates' gradients: estimator 'reverse', not {self.estimator!r}"
-            )
+        for name in ("sketch_size", "embedding_size"):
+            if getattr(config, name) and self.estimator != "reverse":
+                raise ConfigError(f"scoring.{name} goes with estimator 'reverse', not {self.estimator!r}")

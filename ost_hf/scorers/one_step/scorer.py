@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ost_hf.data.batching import cut_batches
-from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.data.encoding import Encoded, EncodedDataset, Features
 from ost_hf.errors import ModelError
 from ost_hf.functional.normalise import DIVIDED, divisor
+from ost_hf.functional.pooling import pooling
+from ost_hf.functional.sketch import Sketch
 from ost_hf.functional.step import UpdateRule
 from ost_hf.functional.update_rules import UPDATE_RULES
 from ost_hf.parallel import free_memory
@@ -54,12 +56,13 @@ class OneStepScorer:
         self._inputs = ToDevice(proxy.processing_class)
         encoded = encode_anchors(anchors)
         self.group_names, numbers = anchor_groups(anchors, config.group_by)
+        self._shortened = Sketch(config.embedding_size, config.seed) if config.embedding_size else None
         self.anchors, self.estimator = self._build(encoded, numbers)
         self.facts = {"forward": self.estimator.facts} if isinstance(self.estimator, Forward) else {}
 
     def score(self, batch: list[Encoded]) -> Mapping[str, Tensor]:
         """Utilities of a batch of candidates, and the columns that were asked for."""
-        columns = self.estimator(self._inputs(batch))
+        columns = self._estimated(self._inputs(batch))
         groups_BG = columns.pop("groups", None)
         columns |= {} if groups_BG is None else dict(zip(self._group_columns, groups_BG.unbind(1), strict=True))
         if self.options.utility in DIVIDED:
@@ -80,7 +83,17 @@ class OneStepScorer:
             # The cosine with itself, which is one, taken out of the mean.
             utility = (count * columns["utility"] - 1) / (count - 1)
         kept = {"loss": columns["loss"], "utility": utility}
-        return kept | ({"sketch": columns["sketch"]} if "sketch" in columns else {})
+        return kept | {name: columns[name] for name in ("sketch", "embedding") if name in columns}
+
+    def _estimated(self, inputs: Features) -> dict[str, Tensor]:
+        """The estimator's columns, and the rows' vectors where they are asked for."""
+        if self._shortened is None:
+            return self.estimator(inputs)
+        with pooling(self.proxy.model, inputs["attention_mask"]) as pooled:
+            columns = self.estimator(inputs)
+        vectors = pooled[-1]
+        short = vectors.shape[1] <= self._shortened.size
+        return columns | {"embedding": (vectors if short else self._shortened.part("embedding", vectors)).cpu()}
 
     @property
     def _group_columns(self) -> list[str]:

@@ -40,10 +40,10 @@ class CascadeOptions:
                 "scoring.second_stage cascade settles raw first-order utilities by exact steps: it goes with estimator "
                 f"'reverse' and utility 'raw' (scoring.{config.scorer}), got {estimator!r} and {utility!r}"
             )
-        if config.group_by or config.sketch_size:
+        if config.group_by or config.sketch_size or config.embedding_size:
             raise ConfigError(
                 "scoring.second_stage cascade mixes first-order and exact utilities of the mean over all anchors: "
-                "leave scoring.group_by and scoring.sketch_size unset, or second_stage null"
+                "leave scoring.group_by, sketch_size and embedding_size unset, or second_stage null"
             )
 
     def at_cut(self, keep_ratio: float | None, other_cuts: Sequence[str] = ()) -> CascadeOptions:
