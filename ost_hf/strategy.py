@@ -9,7 +9,7 @@
                 simulated for each row, highest first.
 
 Every door (Python functions, trainers, YAML and flags, studies) comes through :func:`resolve`. What ``order: auto``
-does with scores is in :mod:`ost_hf.selection.orders`.
+does with scores is in :mod:`ost_hf.selection.auto`.
 Standard library only: ``--help`` reads this.
 """
 

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from ost_hf.errors import DataError
 from ost_hf.selection.aggregation import aggregate
+from ost_hf.selection.candidates import Candidates, Order
 from ost_hf.selection.columns import matrix, more_columns, numbers, without_vectors
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.kept import Selection
-from ost_hf.selection.orders import ORDER_FUNCTIONS, Candidates, Order
+from ost_hf.selection.orders import ORDER_FUNCTIONS
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.verdicts import check_toxicity, verdicts_of
 from ost_hf.settings import as_mapping

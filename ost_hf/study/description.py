@@ -13,8 +13,8 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.evidence.contamination import contamination_evidence
 from ost_hf.runs.config import RunConfig
+from ost_hf.selection.auto import as_clean_as_anchors
 from ost_hf.selection.kept import read_selection
-from ost_hf.selection.orders import as_clean_as_anchors
 from ost_hf.study.statistics import area_under_curve, extra_copies_kept
 from ost_hf.tables.score_table import P_VALUE_ANCHORS, ScoreTable, p_value_anchors
 

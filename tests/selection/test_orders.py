@@ -8,9 +8,10 @@ import pytest
 
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evidence.conformal import conformal_p
+from ost_hf.selection.auto import hard_draw
 from ost_hf.selection.config import ORDERS, SelectionConfig
 from ost_hf.selection.kept import Selection
-from ost_hf.selection.orders import ORDER_FUNCTIONS, hard_draw
+from ost_hf.selection.orders import ORDER_FUNCTIONS
 from ost_hf.selection.selector import select_rows
 from ost_hf.selection.setwise import greedy
 from ost_hf.selection.strata import rooms, strata_of
