@@ -30,7 +30,7 @@ DEFAULT_STRATEGY = "auto"
 STRATEGIES: dict[str, dict[str, Section]] = {
     "auto": {
         "duplicates": {"within_pool": "drop", "near": True, "anchors": "drop"},
-        "scoring": {"second_stage": "second_look"},
+        "scoring": {"second_stage": "second_look", "embedding_size": 256},
         "selection": {"order": "auto"},
     },
     "one_step": {"scoring": {"second_stage": None}, "selection": {"order": "top"}},

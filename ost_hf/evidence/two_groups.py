@@ -9,7 +9,7 @@ f is estimated as the decreasing density of highest likelihood (Grenander 1956):
 function above the distribution function. pi is what f comes to at large p-values, where only rows that keep the
 hypothesis are left (Storey 2002): the share of p-values above one half, times two.
 
-Letters: N rows, L levels.
+Letters: N rows of the pool, M rows that are asked about, V anchors, L levels.
 """
 
 from __future__ import annotations
@@ -24,27 +24,26 @@ def share_that_keeps(p: Floats) -> float:
     """pi: the estimated share of rows that keep the hypothesis, at most 1.
 
     Args:
-        p: ``[N]`` p-values without NaN.
+        p: ``[N]`` p-values, at least one, without NaN.
     """
-    return min(1.0, 2 * float((p > 0.5).mean())) if len(p) else 1.0
+    return min(1.0, 2 * float((p > 0.5).mean()))
 
 
-def probability_that_it_holds(p: Floats, anchors: int) -> Floats:
-    """P(the hypothesis holds) of each row, never falling as p rises.
+def probability_that_it_holds(p: Floats, pool_p: Floats, anchors: int) -> Floats:
+    """P(the hypothesis holds) of rows, never falling as p rises.
 
     Args:
-        p: ``[N]`` p-values without NaN.
+        p: Those of the rows that are asked about, ``[M]``.
+        pool_p: Those of the whole pool, these rows included: ``[N]``, at least one, without NaN.
         anchors: V, how many they were made with: they are multiples of 1 / (V + 1).
 
     Returns:
-        ``[N]``, between 0 and 1.
+        ``[M]``, between 0 and 1.
     """
-    if not len(p):
-        return np.empty(0)
     levels = anchors + 1
-    place = np.clip(np.rint(np.asarray(p) * levels).astype(np.int64) - 1, 0, levels - 1)
-    density_L = _decreasing(np.bincount(place, minlength=levels) / len(p) * levels)
-    return np.minimum(1.0, share_that_keeps(p) / np.maximum(density_L, np.finfo(np.float64).tiny))[place]
+    of_rows, of_pool = (np.clip(np.rint(each * levels).astype(np.int64) - 1, 0, levels - 1) for each in (p, pool_p))
+    density_L = _decreasing(np.bincount(of_pool, minlength=levels) / len(pool_p) * levels)
+    return np.minimum(1.0, share_that_keeps(pool_p) / np.maximum(density_L, np.finfo(np.float64).tiny))[of_rows]
 
 
 def _decreasing(values_L: Floats) -> Floats:

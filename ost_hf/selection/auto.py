@@ -8,11 +8,17 @@ import numpy as np
 
 from ost_hf.errors import DataError
 from ost_hf.evidence.contamination import Evidence, contamination_evidence
+from ost_hf.evidence.two_groups import probability_that_it_holds
 from ost_hf.selection.candidates import Candidates, Floats, Order, Places, best_first, take
+from ost_hf.selection.kinds import Kinds
 
 # `auto`: rows with a p-value above this count as clean as the anchors: the rest of the difference is how easy a row is,
-# and easy rows teach little (see `hard_draw`). Chosen on development seeds.
+# and easy rows teach little (see `hardness`). Chosen on development seeds.
 AS_CLEAN = 0.2
+# As likely of the anchors' kind as not.
+_OF_THE_KIND = 0.5
+# A draw goes by this power of that probability.
+_SURENESS = 3
 
 UNKNOWN_ANCHORS = (
     "the table does not say how many anchors its column corrupted_p was made with: keep a score table's column "
@@ -32,25 +38,27 @@ def auto(candidates: Candidates) -> Order:
         looked = pool_p is not None and not np.isnan(pool_p).all()
         why = "none of the rows that may be kept had a second look" if looked else "there was no second look"
         return Order(order.kept, order.others, f"{order.explanation} ({why})")
-    if candidates.p_value_anchors is None:
+    if (anchors := candidates.p_value_anchors) is None:
         raise DataError(UNKNOWN_ANCHORS)
-    found = contamination_evidence(pool_p, candidates.p_value_anchors)
-    clean = as_clean_as_anchors(p, found)
-    first = _among(candidates, clean, found)
+    found = contamination_evidence(pool_p, anchors)
+    kinds = candidates.kinds
+    relevant = np.ones(len(p)) if kinds is None else np.nan_to_num(kinds.weighed, nan=0.0)
+    fit = as_clean_as_anchors(p, found)
+    fit = fit[relevant[fit] > _OF_THE_KIND]
+    first = _among(candidates, fit, relevant, found)
     room = candidates.room - np.bincount(candidates.stratum[first.kept], minlength=len(candidates.room))
-    doubtful = np.setdiff1d(np.arange(len(p)), clean)
-    # Rows without a second look come after all that have one.
-    unseen_last = np.nan_to_num(p[doubtful], nan=-1.0)
-    doubtful = doubtful[np.lexsort((doubtful, late[doubtful], -unseen_last))]
+    doubtful = np.setdiff1d(np.arange(len(p)), fit)
+    doubtful = doubtful[_likeliest_first(p[doubtful], late[doubtful], relevant[doubtful], pool_p, anchors)]
     quota = candidates.quota - len(first.kept)
     more = take(replace(candidates, quota=quota, room=room), doubtful, "")
     others = np.concatenate([first.others, more.others])
     # Where all of them have room, their order decides nothing.
-    explanation = _in_words(found, len(clean), len(p))
-    if len(clean):
-        explanation += f"; {'all of them are kept' if len(first.kept) == len(clean) else first.explanation}"
+    explanation = _in_words(found, len(fit), len(p), kinds)
+    if len(fit):
+        explanation += f"; {'all of them are kept' if len(first.kept) == len(fit) else first.explanation}"
     if len(more.kept):
-        explanation += f"; {len(more.kept)} rows that look less clean fill the quota, the cleanest of them first"
+        less = "less clean" if kinds is None or not kinds.weight else "less clean, or less of the anchors' kind,"
+        explanation += f"; {len(more.kept)} rows that look {less} fill the quota, the likeliest of them first"
     if np.isnan(p).any():
         explanation += f"; {np.isnan(p).sum()} rows had no second look and come last"
     return Order(np.concatenate([first.kept, more.kept]), others, explanation)
@@ -80,47 +88,72 @@ def _doubtful_up_to(found: Evidence) -> float:
     return max(AS_CLEAN, found.level) if found.corrupted else found.level
 
 
-def _in_words(found: Evidence, clean: int, of: int) -> str:
+def _likeliest_first(p: Floats, late: Floats, relevant: Floats, pool_p: Floats, anchors: int) -> Places:
+    """Doubtful rows in the order of how likely they are both clean and of the anchors' kind.
+
+    Rows without a second look come after all that have one.
+    """
+    seen = ~np.isnan(p)
+    likely = np.full(len(p), -1.0)
+    likely[seen] = relevant[seen] * probability_that_it_holds(p[seen], pool_p[~np.isnan(pool_p)], anchors)
+    return np.lexsort((np.arange(len(p)), late, -np.nan_to_num(p, nan=-1.0), -likely))
+
+
+def _in_words(found: Evidence, fit: int, of: int, kinds: Kinds | None) -> str:
+    mixed = kinds is not None and kinds.weight > 0
+    of_kind = ", of their kind" if mixed else ""
+    said = f"about {kinds.share:.0%} of the pool is of the anchors' kind; " if kinds is not None and mixed else ""
     if found.says_nothing:
-        return f"so few anchors or rows cannot show corruption: all {clean} of {of} rows that have a p-value come first"
+        kind = f" and are{of_kind[1:]}" if mixed else ""
+        return (
+            f"{said}so few anchors or rows cannot show corruption: all {fit} of {of} rows that have a p-value{kind} "
+            "come first"
+        )
     verdict = "part of it looks corrupted" if found.corrupted else "no corruption was found"
     return (
-        f"{found.share:.1%} of the rows have a p-value of at most {found.level:.2g}, chance gives up to "
+        f"{said}{found.share:.1%} of the rows have a p-value of at most {found.level:.2g}, chance gives up to "
         f"{found.critical_share:.1%}; the mean p-value is {found.mean:.2f}, chance gives at least "
-        f"{found.critical_mean:.2f}: {verdict}, and {clean} of {of} rows as clean as the anchors "
-        f"(p > {_doubtful_up_to(found):.2g}) come first"
+        f"{found.critical_mean:.2f}: {verdict}, and {fit} of {of} rows as clean as the anchors "
+        f"(p > {_doubtful_up_to(found):.2g}){of_kind} come first"
     )
 
 
-def _among(candidates: Candidates, places: Places, found: Evidence) -> Order:
-    """Rows that look clean and do not all have room: a draw, hard rows more often unless many may only look clean."""
+def _among(candidates: Candidates, places: Places, relevant: Floats, found: Evidence) -> Order:
+    """Rows that look fit and do not all have room: a draw, hard rows more often unless many may only look clean."""
     assert candidates.late_loss is not None
+    # Of rows that are to be few, those that surely are of the anchors' kind.
+    weight = _SURENESS * np.log(relevant[places])
     if found.says_nothing:
-        order = np.random.default_rng(candidates.seed).permutation(places)
         explanation = "drawn from these, all alike: nothing tells whether the hardest of them are hard or corrupted"
     elif found.hardly_told_apart:
-        order = np.random.default_rng(candidates.seed).permutation(places)
         explanation = (
             f"drawn from these, all alike: at most {found.power:.0%} of what is corrupted was told apart, and the "
             "hardest rows that look clean may be the rest of it"
         )
     else:
-        order = places[hard_draw(candidates.late_loss[places], candidates.seed)]
+        weight += hardness(candidates.late_loss[places])
         explanation = "drawn from these, the likelier the higher a row's late loss"
-    return take(candidates, order, explanation)
+    return take(candidates, places[drawn(weight, candidates.seed)], explanation)
 
 
-def hard_draw(loss: Floats, seed: int) -> Places:
-    """A random order of rows, each next one drawn from those left with probability proportional to exp(z).
+def hardness(loss: Floats) -> Floats:
+    """Losses in standard deviations from their mean.
 
-    z is the loss in standard deviations from its mean. Drawn by the Gumbel-top-k trick (Kool et al. 2019, 1903.06059).
-    On development seeds of a clean pool such a half trained better than a uniform one, and than the hardest half;
-    halves by utility, or set-wise, trained far worse: they are of easy rows.
-
-    Args:
-        loss: ``[N]``, finite.
-        seed: Of the draw.
+    On development seeds of a clean pool, a half that was drawn with probability proportional to exp(hardness) trained
+    better than a uniform one, and than the hardest half; halves by utility, or set-wise, trained far worse: they are of
+    easy rows.
     """
     spread = loss.std() if len(loss) else 0.0
-    z = (loss - loss.mean()) / spread if spread > 0 else np.zeros(len(loss))
-    return best_first(z + np.random.default_rng(seed).gumbel(size=len(loss)))
+    return (loss - loss.mean()) / spread if spread > 0 else np.zeros(len(loss))
+
+
+def drawn(weight: Floats, seed: int) -> Places:
+    """A random order of rows, each next one drawn from those left with probability proportional to exp(weight).
+
+    By the Gumbel-top-k trick (Kool et al. 2019, 1903.06059).
+
+    Args:
+        weight: ``[N]``.
+        seed: Of the draw.
+    """
+    return best_first(weight + np.random.default_rng(seed).gumbel(size=len(weight)))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ost_hf.selection.config import DEITA_THRESHOLD
+from ost_hf.selection.kinds import Kinds
 
 Floats = NDArray[np.float64]
 Places = NDArray[np.int64]
@@ -21,8 +22,9 @@ class Candidates:
     """What an order may go by.
 
     ``room`` is how many rows each stratum may still give. ``corrupted_p`` and ``late_loss`` are NaN for a row without a
-    second look; ``pool_p`` are the p-values of the whole pool, refused rows included, and ``p_value_anchors`` is the
-    number of anchors that they were made with, where that is known. ``seed`` is of draws.
+    second look. ``kinds`` says which rows are of the anchors' kind, and is ``None`` where nothing tells. ``pool_p`` are
+    the p-values of the whole pool, refused rows included, and ``p_value_anchors`` is the number of anchors that they
+    were made with, where that is known. ``seed`` is of draws.
     """
 
     utility: Floats
@@ -31,6 +33,7 @@ class Candidates:
     room: Places
     corrupted_p: Floats | None = None
     late_loss: Floats | None = None
+    kinds: Kinds | None = None
     sketch: NDArray[np.float32] | None = None
     anchor_sketch: NDArray[np.float32] | None = None
     diversity_threshold: float = DEITA_THRESHOLD

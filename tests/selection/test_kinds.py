@@ -1,0 +1,96 @@
+"""Rows of the anchors' kind, told by vectors, through ``select_rows``."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.kinds import kinds_of
+from ost_hf.selection.selector import select_rows
+
+ROWS, ANCHORS, DIMENSIONS = 1000, 60, 12
+
+
+def vectors(generator: np.random.Generator, of_kind: np.ndarray) -> np.ndarray:
+    """Those of the kind are moved along one of the directions."""
+    made = generator.normal(size=(len(of_kind), DIMENSIONS)) + 5
+    made[:, 0] += 8 * of_kind
+    return made
+
+
+def tables(of_kind: np.ndarray, clean: np.ndarray, anchors: int = ANCHORS) -> tuple[pa.Table, pa.Table]:
+    """The pool's scores and the anchors': p-values of clean rows are uniform, those of the others small."""
+    generator = np.random.default_rng(3)
+    uniform = np.ceil(generator.random(ROWS) * (anchors + 1)) / (anchors + 1)
+    scores = pa.table(
+        {
+            "example_id": [f"id{row:04d}" for row in range(ROWS)],
+            "row": range(ROWS),
+            "utility": generator.normal(size=ROWS),
+            "loss": generator.random(ROWS),
+            "tokens": [10] * ROWS,
+            "status": ["ok"] * ROWS,
+            "late_loss": np.where(clean, 0.2, 3.0) + 0.1 * generator.random(ROWS),
+            "corrupted_p": np.where(clean, uniform, 1 / (anchors + 1)),
+            "p_value_anchors": [anchors] * ROWS,
+            "embedding": pa.array(list(vectors(generator, of_kind)), pa.list_(pa.float32())),
+        }
+    )
+    of_anchors = vectors(generator, np.ones(anchors, dtype=bool))
+    return scores, pa.table({"embedding": pa.array(list(of_anchors), pa.list_(pa.float32()))})
+
+
+def kept(scores: pa.Table, anchors: pa.Table | None, ratio: float) -> tuple[np.ndarray, str]:
+    selection = select_rows(scores, SelectionConfig(keep_ratio=ratio), anchors)
+    return np.flatnonzero(selection.table["kept"].to_numpy()), selection.explanation
+
+
+@pytest.mark.parametrize("corrupted", [0.0, 0.3])
+def test_rows_of_the_anchors_kind_and_clean_come_first(corrupted: float) -> None:
+    generator = np.random.default_rng(4)
+    of_kind, clean = generator.random(ROWS) < 0.25, generator.random(ROWS) >= corrupted
+    scores, anchors = tables(of_kind, clean)
+    rows, explanation = kept(scores, anchors, 0.1)
+    assert (of_kind & clean)[rows].mean() > 0.95
+    assert "of the pool is of the anchors' kind" in explanation
+    # Of as many as there are, nearly all; what fills the quota after them is clean too.
+    everything = int((of_kind & clean).sum())
+    rows, _ = kept(scores, anchors, (everything + 50) / ROWS)
+    assert (of_kind & clean)[rows].sum() > 0.93 * everything
+    without, _ = kept(scores, None, 0.1)
+    assert (of_kind & clean)[without].mean() < 0.5
+
+
+def test_the_share_of_the_pool_that_is_of_the_kind_is_said() -> None:
+    of_kind = np.arange(ROWS) < 300
+    found = kinds_of(*tables(of_kind, np.ones(ROWS, dtype=bool)))
+    assert found is not None
+    assert found.share == pytest.approx(0.3, abs=0.08)
+    assert found.weight > 0.7
+    assert found.probability[of_kind].mean() > 10 * found.probability[~of_kind].mean()
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.5])
+def test_nothing_changes_where_the_pool_is_of_the_anchors_kind(ratio: float) -> None:
+    everywhere = np.ones(ROWS, dtype=bool)
+    scores, anchors = tables(everywhere, np.arange(ROWS) % 3 > 0)
+    assert kept(scores, anchors, ratio)[0].tolist() == kept(scores, None, ratio)[0].tolist()
+    assert kept(scores, anchors, ratio)[1] == kept(scores, None, ratio)[1]
+
+
+def test_one_anchor_tells_nothing_of_kinds() -> None:
+    scores, anchors = tables(np.arange(ROWS) < 300, np.ones(ROWS, dtype=bool), anchors=1)
+    assert kinds_of(scores, anchors) is None
+
+
+def test_a_row_without_a_vector_comes_after_those_that_have_one() -> None:
+    of_kind = np.arange(ROWS) < 300
+    scores, anchors = tables(of_kind, np.ones(ROWS, dtype=bool))
+    missing = [row % 2 == 0 for row in range(ROWS)]
+    vector = pa.array([None if no else v for no, v in zip(missing, scores["embedding"].to_pylist(), strict=True)])
+    scores = scores.set_column(scores.column_names.index("embedding"), "embedding", vector)
+    rows, _ = kept(scores, anchors, 0.1)
+    assert not np.asarray(missing)[rows].any()
+    assert of_kind[rows].mean() > 0.95
