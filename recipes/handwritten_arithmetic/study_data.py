@@ -3,8 +3,9 @@
     python recipes/handwritten_arithmetic/study_data.py --output runs/data --seed 100
 
 Beside the demo's rows it knows a fifth operation (`double`) and a sixth corruption (`wrong_operation`), which no
-default was chosen on. The pool says of each row what was done to it (`kind`, `is_clean`) and which rows are copies of
-one another (`copy_group`, none for a row that stands there once).
+default was chosen on. The pool says of each row what was done to it (`kind`, `is_clean`), whether it is clean and asks
+what the test asks (`is_fit`), and which rows are copies of one another (`copy_group`, none for a row that stands there
+once).
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--copied_rows", type=int, default=0, help="so many rows of the pool are planted again ...")
     parser.add_argument("--copies", type=int, default=5, help="... so many times, in place of other rows")
     parser.add_argument("--near_copies", action="store_true", help="copies have a little noise in their pictures")
+    parser.add_argument(
+        "--target", default=None, choices=list(task.OPERATIONS),
+        help="anchors and test ask this operation alone; the pool's `is_fit` says which rows are clean and ask it",
+    )  # fmt: skip
     parser.add_argument("--anchor_rows", type=int, default=100)
     parser.add_argument(
         "--worse_anchors", action="store_true",
@@ -49,7 +54,7 @@ def main() -> None:
     rows = {
         "pool": make_pool(args),
         "anchors": make_anchors(args),
-        "test": task.clean_rows(args.test_rows, "test", TEST_SEED, args.operations),
+        "test": task.clean_rows(args.test_rows, "test", TEST_SEED, asked(args)),
     }
     if args.worse_anchors:
         rows["anchors_corrupted"] = make_anchors(args, noise=0.1)
@@ -57,6 +62,11 @@ def main() -> None:
     args.output.mkdir(parents=True, exist_ok=True)
     for name, made in rows.items():
         task.as_dataset(made).to_parquet(args.output / f"{name}.parquet")
+
+
+def asked(args: argparse.Namespace) -> list[str]:
+    """The operations of anchors and test."""
+    return args.operations if args.target is None else [args.target]
 
 
 def make_pool(args: argparse.Namespace) -> list[task.Row]:
@@ -67,7 +77,9 @@ def make_pool(args: argparse.Namespace) -> list[task.Row]:
         rows = with_majority(args.pool_rows, "pool", seed + 1, args.operations, args.majority, args.majority_share)
     task.corrupt(rows, args.noise, args.corruptions, random.Random(seed))
     for row in rows:
-        row |= {"is_clean": int(row["kind"] == "clean"), "copy_group": None, "speckle": None}
+        is_clean = row["kind"] == "clean"
+        row |= {"is_clean": int(is_clean), "is_fit": int(is_clean and row["operation"] in asked(args))}
+        row |= {"copy_group": None, "speckle": None}
     if args.copied_rows:
         plant_copies(rows, args.copied_rows, args.copies, args.near_copies, random.Random(seed + 2))
     return rows
@@ -76,7 +88,7 @@ def make_pool(args: argparse.Namespace) -> list[task.Row]:
 def make_anchors(args: argparse.Namespace, noise: float = 0.0, majority: str | None = None) -> list[task.Row]:
     """The anchors; corrupted ones are never given another picture, whose scans would be the pool's."""
     seed = 1000 * args.seed + 4
-    rows = task.clean_rows(args.anchor_rows, "anchors", seed, args.operations)
+    rows = task.clean_rows(args.anchor_rows, "anchors", seed, asked(args))
     if majority is not None:
         rows = with_majority(args.anchor_rows, "anchors", seed, args.operations, majority, 0.9)
     if noise:

@@ -170,6 +170,7 @@ def as_dataset(rows: list[Row]) -> datasets.Dataset:
     """The rows with their pictures, in the question/answer layout."""
     records = [{"image": picture(row["left_scan"], row["right_scan"], row.get("speckle")), **row} for row in rows]
     columns: dict[str, Any] = {key: datasets.Value("string") for key in records[0]}
-    whole = [key for key in records[0] if key in ("left_scan", "right_scan", "speckle", "is_clean", "copy_group")]
+    numbers = ("left_scan", "right_scan", "speckle", "is_clean", "is_fit", "copy_group")
+    whole = [key for key in records[0] if key in numbers]
     columns |= {"image": datasets.Image(), **{key: datasets.Value("int32") for key in whole}}
     return datasets.Dataset.from_list(records, features=datasets.Features(columns))
