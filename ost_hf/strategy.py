@@ -1,9 +1,9 @@
 """Whole ways of choosing rows, by one name: defaults for the sections ``duplicates``, ``scoring`` and ``selection``.
 
 * ``auto``      One-step utilities choose what two proxies learn from. A second look with those proxies tells clean rows
-                from corrupted ones. Rows as clean as the anchors come first; of too many of them there is a draw, hard
-                rows more often unless corruption is hardly told apart. One of several copies is scored, and no near
-                copy of an anchor: a copy of a clean row is as clean, and nothing else keeps it out.
+                from corrupted ones. Rows as clean as the anchors and of their kind come first; of too many of them
+                there is a draw, hard rows more often unless corruption is hardly told apart. One of several copies is
+                scored, and no near copy of an anchor: a copy of a clean row is as clean, and nothing else keeps it out.
 * ``one_step``  The one-step utility alone (mean cosine, AdamW), highest first.
 * ``paper``     The paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step, that is
                 simulated for each row, highest first.
@@ -120,7 +120,16 @@ def _defaults(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
             return laid_over(STRATEGIES[name], {"scoring": {DEFAULT_SCORER: {"estimator": "reverse"}}})
     elif scoring.get("scorer", DEFAULT_SCORER) != DEFAULT_SCORER:
         return {}
+    elif name == "auto" and not _gives_vectors(scoring):
+        return laid_over(STRATEGIES[name], {"scoring": {"embedding_size": 0}})
     return STRATEGIES[name]
+
+
+def _gives_vectors(scoring: Section) -> bool:
+    """Whether what was given goes with a vector for each row, which `auto` asks for by itself."""
+    options = scoring.get(DEFAULT_SCORER)
+    given = options.get("estimator") if isinstance(options, Mapping) else getattr(options, "estimator", None)
+    return scoring.get("second_stage") != "cascade" and given in (None, "reverse")
 
 
 def _at_cut(scoring: ScoringConfig, selection: SelectionConfig) -> ScoringConfig:

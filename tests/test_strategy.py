@@ -175,6 +175,14 @@ def test_every_estimator_goes_with_auto(estimator: str) -> None:
     assert build_config({"run_dir": "run", "scoring": scoring}).scoring.second_stage == "second_look"
 
 
+def test_auto_asks_for_vectors_where_they_can_be_had() -> None:
+    assert resolve("auto").scoring.embedding_size == 256
+    assert resolve("auto", scoring={"one_step": {"estimator": "reverse"}}).scoring.embedding_size == 256
+    assert resolve("auto", scoring={"one_step": {"estimator": "exact", "utility": "raw"}}).scoring.embedding_size == 0
+    assert resolve("auto", scoring={"embedding_size": 64}).scoring.embedding_size == 64
+    assert resolve("one_step").scoring.embedding_size == 0
+
+
 def test_a_cascade_comes_in_place_of_the_second_look() -> None:
     scoring = {"one_step": {"utility": "raw"}, "second_stage": "cascade"}
     config = build_config({"run_dir": "run", "scoring": scoring})
