@@ -42,12 +42,14 @@ def pooling(model: Any, mask_BT: Tensor) -> Iterator[list[Tensor]]:
         mask_BT: The attention mask of the batch.
 
     Yields:
-        A list that holds the vectors ``[B, D]`` of each forward pass, detached.
+        A list of the vectors ``[B, D]`` of each forward pass, detached.
     """
     found: list[Tensor] = []
 
     def pool(_: Any, args: tuple[Any, ...]) -> None:
-        found.append(position_weighted_mean(args[0].detach(), mask_BT))
+        # A loss may ask the head again, about some positions alone.
+        if args[0].shape[:-1] == mask_BT.shape:
+            found.append(position_weighted_mean(args[0].detach(), mask_BT))
 
     # Hooks run in the order in which they were put there: this one sees all positions, before any are left out.
     handle = model.get_output_embeddings().register_forward_pre_hook(pool)
