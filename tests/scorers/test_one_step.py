@@ -109,6 +109,22 @@ def test_anchors_are_taken_fewer_at_a_time_when_memory_is_short(
     assert records(scorer, encoded(pool, 1))[0]["utility"] == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize(("asked", "size"), [(16, 16), (1000, 64)])
+def test_vectors_have_at_most_the_size_asked_for_and_do_not_depend_on_the_batch(
+    warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset, asked: int, size: int
+) -> None:
+    scorer = one_step(warm_proxy, anchors, embedding_size=asked)
+    together = records(scorer, encoded(pool, 6))
+    alone = [records(scorer, [row])[0] for row in encoded(pool, 6)]
+    assert {score["embedding"].shape for score in together} == {(size,)}
+    for one, other in zip(together, alone, strict=True):
+        assert np.abs(one["embedding"] - other["embedding"]).max() < 1e-4
+        assert one["utility"] == pytest.approx(other["utility"], abs=1e-5)
+    kept = scorer.of_anchors({name: np.stack([score[name] for score in together]) for name in together[0]})
+    assert kept is not None
+    assert kept["embedding"].shape == (6, size)
+
+
 def test_sketches_have_the_size_asked_for(warm_proxy: Proxy, pool: EncodedDataset, anchors: EncodedDataset) -> None:
     scores = records(one_step(warm_proxy, anchors, sketch_size=16), encoded(pool, 2))
     assert [score["sketch"].shape for score in scores] == [(16,), (16,)]
@@ -186,7 +202,7 @@ def test_options_are_checked(settings: dict[str, Any], message: str) -> None:
     [
         ({"estimator": "forward", "utility": "raw"}, {"per_anchor": True}, "'forward' follows one direction"),
         ({"estimator": "forward", "utility": "raw"}, {"group_by": "topic"}, "'forward' follows one direction"),
-        ({"estimator": "exact", "utility": "raw"}, {"sketch_size": 8}, "needs the candidates' gradients"),
+        ({"estimator": "exact", "utility": "raw"}, {"sketch_size": 8}, "goes with estimator 'reverse'"),
     ],
 )
 def test_columns_that_an_estimator_cannot_give_are_refused(
