@@ -33,7 +33,7 @@ from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.second_look.cost import planned_passes, planned_trainings
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import load_mature_proxy, train_mature_proxy, training_steps
-from ost_hf.scoring.second_look.rounds import FOLDS, best_rows, fold, not_corrupted
+from ost_hf.scoring.second_look.rounds import best_rows, fold, not_corrupted
 from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.columns import TableRows
 from ost_hf.tables.score_table import ScoreTable
@@ -197,11 +197,50 @@ def test_best_rows_do_not_depend_on_order() -> None:
     assert [records[row]["utility"] for row in best] == sorted((r["utility"] for r in records), reverse=True)[:12]
 
 
+def test_best_rows_can_go_by_low_loss_too() -> None:
+    rows = pa.table(
+        {
+            "row": [0, 1, 2, 3],
+            "example_id": ["a", "b", "c", "d"],
+            "utility": [0.4, 0.3, 0.2, 0.1],
+            "loss": [9.0, 1.0, 2.0, 3.0],
+        }
+    )
+    assert best_rows(rows, 0.5) == [0, 1]
+    assert best_rows(rows, 0.5, by_loss_too=True) == [1, 0]  # ranks 2 + 3, 3 + 0, 1 + 2 and 0 + 1
+
+
+@pytest.mark.slow
+def test_one_proxy_can_be_asked_about_all_rows(
+    tmp_path: Path, scored: Path, request_for, pool_dataset, anchor_dataset
+) -> None:
+    config = scoring(cross_fit=False, rounds=1, best_by="utility_and_loss")
+    table = score_pool(request_for(tmp_path, config)).read()
+    halved = ScoreTable(scored / "scores").read()["utility"].to_pylist()
+    assert table["utility"].to_pylist() == pytest.approx(halved, abs=1e-5)
+    facts = ScoreTable(tmp_path / "scores").manifest()["second_look"]
+    assert [len(losses) for losses in facts["anchor_losses"]] == [len(anchor_dataset)]
+    assert facts["rounds"][0]["rows_trained_on"] == [round(OPTIONS.share * len(pool_dataset))]
+    anchors = read_anchor_scores(ScoreTable(tmp_path / "scores"))
+    assert anchors is not None
+    of_rows, of_anchors = nonconformity(
+        table["late_loss"], table["utility"], facts["anchor_losses"][0], anchors["utility"].to_numpy(), 0.25
+    )
+    assert table["corrupted_p"].to_pylist() == pytest.approx(conformal_p(of_rows, of_anchors).tolist())
+
+
+def test_steps_can_be_bounded_whatever_the_pool() -> None:
+    options = SecondLookOptions(rounds=1, cross_fit=False, max_steps=150)
+    assert [training_steps(rows, options) for rows in (100, 10_000, 1_000_000)] == [150, 150, 150]
+    assert planned_trainings(1_000_000, options) == (1, 150)
+    assert planned_trainings(1_000_000, SecondLookOptions(rounds=1))[0] == 2
+
+
 @pytest.mark.slow
 def test_the_second_round_learns_from_what_the_first_did_not_find_corrupted(scored: Path, pool_dataset) -> None:
     table = ScoreTable(scored / "scores")
     first = ScoreTable(table.folder / "second_look" / "round-1")
-    anchor_losses = [json.loads((first.folder / f"anchors-{k}.json").read_text()) for k in FOLDS]
+    anchor_losses = [json.loads((first.folder / f"anchors-{k}.json").read_text()) for k in OPTIONS.folds]
     hashes = Rows(pool_dataset).content_hashes
     clean = [0, 0]
     losses = first.read(complete=False)["loss"].to_pylist()
@@ -342,7 +381,7 @@ def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.small_up_to", lambda anchors: -1.0)
     options = replace(OPTIONS, rounds=rounds, epochs=1.0)
     table = score_pool(request_for(tmp_path, scoring(rounds=rounds, epochs=1.0)))
-    assert sum(map(len, together)) == len(FOLDS) * planned_passes(options)
+    assert sum(map(len, together)) == len(OPTIONS.folds) * planned_passes(options)
     learnt_from = [rows for done in table.manifest()["second_look"]["rounds"] for rows in done["rows_trained_on"]]
     trainings, steps = planned_trainings(len(pool_dataset), options)
     assert len(learnt_from) == trainings

@@ -22,7 +22,7 @@ from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import fit_memory
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import MAX_GRAD_NORM, load_trainable, trained_in_bfloat16, training_steps
-from ost_hf.scoring.second_look.rounds import FOLDS, proxies_asked
+from ost_hf.scoring.second_look.rounds import proxies_asked
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def measure_second_look(job: ScoringJob, rows: list[Encoded]) -> StageCost:
     try:
         step_seconds, rate = _measured(job, rows)
         anchors = len(job.anchors) if job.anchors is not None else 0
-        asked = passes * (len(job.pool) + len(FOLDS) * anchors)
+        asked = passes * (len(job.pool) + len(options.folds) * anchors)
         found = replace(
             found,
             step_seconds=step_seconds,
@@ -69,13 +69,13 @@ def planned_trainings(pool_rows: int, options: SecondLookOptions) -> tuple[int, 
     """How many proxies are trained, and in how many steps together, where no row is found corrupted.
 
     Args:
-        pool_rows: Rows of the pool; each half is taken to have as many as the other.
+        pool_rows: Rows of the pool; where it is halved, each half is taken to have as many as the other.
         options: How the second look is taken.
     """
-    half = pool_rows / len(FOLDS)
-    first = training_steps(round(options.share * half), options)
-    later = training_steps(round(half), options)
-    return len(FOLDS) * options.rounds, len(FOLDS) * (first + (options.rounds - 1) * later)
+    folds = len(options.folds)
+    first = training_steps(round(options.share * pool_rows / folds), options)
+    later = training_steps(round(pool_rows / folds), options)
+    return folds * options.rounds, folds * (first + (options.rounds - 1) * later)
 
 
 def planned_passes(options: SecondLookOptions) -> int:

@@ -27,16 +27,33 @@ class SecondLookOptions:
             "several rounds asks rounds - 1 whole models at once",
         },
     )
+    cross_fit: bool = field(
+        default=True,
+        metadata={
+            "common": True,
+            "short": "two proxies, none asked about its own rows",
+            "help": "train two proxies, each on one half of the pool, and ask each about the other half; false: train "
+            "one proxy and ask it about all rows, for half the price: rows that it has learnt from look a little "
+            "cleaner than they are, so that fewer are found corrupted",
+        },
+    )
     share: float = field(
         default=0.65,
-        metadata={"help": "share of its half of the pool, best first, that a proxy of the first round is trained on"},
+        metadata={"help": "share of its rows, best first, that a proxy of the first round is trained on"},
+    )
+    best_by: str = field(
+        default="utility",
+        metadata={
+            "help": "which rows are best for the first round: those of highest `utility`, or by `utility_and_loss` "
+            "those of the highest sum of two ranks, by utility and by low loss under the first look's proxy"
+        },
     )
     rounds: int = field(
         default=3,
         metadata={
             "common": True,
-            "short": "how often two proxies are trained",
-            "help": "so often two proxies are trained: first on what the one-step utilities rank highest, then on what "
+            "short": "how often proxies are trained",
+            "help": "so often proxies are trained: first on what the one-step utilities rank highest, then on what "
             "the round before did not find corrupted; those of all rounds but the first are asked together",
         },
     )
@@ -50,6 +67,10 @@ class SecondLookOptions:
     epochs: float = field(default=1.0, metadata={"help": "passes over the rows that a proxy is trained on"})
     min_steps: int = field(
         default=150, metadata={"help": "repeat those rows until so many steps are done: a small pool has few"}
+    )
+    max_steps: int | None = field(
+        default=None,
+        metadata={"help": "never more steps than that, on a random part of those rows: the price of a large pool"},
     )
     batch_size: int = field(default=32, metadata={"help": "samples per step, over all processes"})
     learning_rate: float = field(
@@ -65,10 +86,12 @@ class SecondLookOptions:
         section = "scoring.second_look"
         require_choice(f"{section}.trainable", self.trainable, ["all", "adapter"])
         require_range(f"{section}.share", self.share, above=0, at_most=1)
+        require_choice(f"{section}.best_by", self.best_by, ["utility", "utility_and_loss"])
         require_integer(f"{section}.rounds", self.rounds, at_least=1)
         require_range(f"{section}.utility_weight", self.utility_weight, at_least=0, at_most=1)
         require_range(f"{section}.epochs", self.epochs, above=0)
         require_integer(f"{section}.min_steps", self.min_steps, at_least=1)
+        require_integer(f"{section}.max_steps", self.max_steps, at_least=1, optional=True)
         require_integer(f"{section}.batch_size", self.batch_size, at_least=1)
         require_range(f"{section}.learning_rate", self.learning_rate, above=0)
 
@@ -79,6 +102,11 @@ class SecondLookOptions:
                 f"scoring.second_stage second_look follows a look at one-step utilities: it goes with scorer "
                 f"{DEFAULT_SCORER!r}, not with {config.scorer!r}; set scoring.second_stage to null"
             )
+
+    @property
+    def folds(self) -> range:
+        """The parts of the pool that have a proxy each: two halves, or the whole."""
+        return range(2 if self.cross_fit else 1)
 
     def identity(self) -> Section:
         """The fields, and how a late loss is computed: tables of before it was so hold mean losses in that column."""

@@ -66,7 +66,8 @@ def train_mature_proxy(folder: Path, name: str, seed: int, learnt_from: list[int
 
 def training_steps(rows: int, options: SecondLookOptions) -> int:
     """How many steps a proxy that learns from so many rows takes."""
-    return max(options.min_steps, round(options.epochs * rows / options.batch_size))
+    steps = max(options.min_steps, round(options.epochs * rows / options.batch_size))
+    return steps if options.max_steps is None else min(steps, options.max_steps)
 
 
 def trained_in_bfloat16(job: ScoringJob) -> bool:

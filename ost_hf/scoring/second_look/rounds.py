@@ -18,6 +18,9 @@ mixture of its own proxy and those of the rounds between; the last round's answe
 There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
 a corruption that is alike in both halves can confirm itself: such rows come to look clean. Utilities do not follow.
 
+Without ``cross_fit`` there is one copy, which looks at all rows, those that it has learnt from too. Those look a little
+cleaner than they are, so that their p-values are a little too large.
+
 Tables: ``first/`` holds the one-step scores, ``second_look/round-N/`` the losses (there ``loss`` is the late loss), the
 score table both.
 """
@@ -42,6 +45,7 @@ from ost_hf.errors import DataError, ModelError
 from ost_hf.evidence.conformal import conformal_p, small_up_to
 from ost_hf.evidence.late_loss import late_loss
 from ost_hf.evidence.nonconformity import differ, nonconformity
+from ost_hf.evidence.rank_correlation import ranks
 from ost_hf.files import write_json
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.scorers.losses import LossScorer
@@ -55,15 +59,15 @@ from ost_hf.tables.score_table import ScoreTable
 
 logger = logging.getLogger(__name__)
 
-FOLDS = (0, 1)
-# Where next to nothing looks clean (anchors that are not like the pool), this share of a half is learnt from all the
+_HALVES = 2
+# Where next to nothing looks clean (anchors that are not like the pool), this share of the rows is learnt from all the
 # same: what passed, and the next.
 _LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
 class _Look:
-    """One proxy of one round: it learns from rows of half ``k`` and is asked about the other half."""
+    """One proxy of one round: it learns from rows of half ``k`` and is asked about the other half, or all rows."""
 
     number: int
     k: int
@@ -72,11 +76,11 @@ class _Look:
 
     @property
     def name(self) -> str:
-        return f"second look, round {self.number}, half {self.k + 1}"
+        return f"second look, round {self.number}, proxy {self.k + 1}"
 
     @property
     def place(self) -> int:
-        return len(FOLDS) * (self.number - 1) + self.k
+        return _HALVES * (self.number - 1) + self.k
 
     @property
     def proxy(self) -> Path:
@@ -103,11 +107,11 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     """
     options: SecondLookOptions = job.config.stage_options
     rows = _halved(first, job)
-    halves = [rows.filter(pc.equal(rows["half"], k)) for k in FOLDS]
-    learnt_from = [best_rows(half, options.share) for half in halves]
+    halves = [rows.filter(pc.equal(rows["half"], k)) for k in options.folds]
+    learnt_from = [best_rows(half, options.share, options.best_by == "utility_and_loss") for half in halves]
     if not all(learnt_from):
         raise DataError(
-            f"a half of the pool has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can "
+            f"{_part(options)} has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can "
             "be learnt from it. Look at the statuses, or set scoring.second_stage to null for so small a pool"
         )
     anchor_utility = _anchor_utility(job)
@@ -115,12 +119,12 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     if weight != options.utility_weight:
         logger.info("second look: p-values go by late losses alone, for there are no utilities of anchors that differ")
     rounds: list[dict[str, Any]] = []
-    looks: dict[int, list[_Look]] = {k: [] for k in FOLDS}
+    looks: dict[int, list[_Look]] = {k: [] for k in options.folds}
     for number in range(1, options.rounds + 1):
         seen = ScoreTable(job.table.folder / "second_look" / f"round-{number}")
         anchor_losses = []
-        for k in FOLDS:
-            others = halves[1 - k]["row"].to_pylist()
+        for k in options.folds:
+            others = halves[1 - k if options.cross_fit else k]["row"].to_pylist()
             look = _Look(number, k, seen, learnt_from[k])
             looks[k] = [*looks[k], look][-proxies_asked(number) :]
             anchor_losses.append(_look(looks[k], others, job))
@@ -128,7 +132,7 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
         corrupted = pc.mean(found["found_corrupted"]).as_py()
         rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
-        learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in FOLDS]
+        learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in options.folds]
     if is_main():
         facts = {"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds}
         job.table.add_to_manifest(second_look=facts)
@@ -143,15 +147,20 @@ def proxies_asked(number: int) -> int:
     return max(1, number - 1)
 
 
+def _part(options: SecondLookOptions) -> str:
+    return "a half of the pool" if options.cross_fit else "the pool"
+
+
 def _halved(first: ScoreTable, job: ScoringJob) -> pa.Table:
-    """``row``, ``example_id``, ``utility`` and ``half`` of the rows that the first look could score, by row.
+    """``row``, ``example_id``, ``utility``, ``loss`` and ``half`` of the rows that the first look could score, by row.
 
     Every process holds this of the whole pool: its columns stay arrays, and sketches are not read.
     """
-    rows = first.read(columns=["row", "example_id", "utility"])
+    rows = first.read(columns=["row", "example_id", "utility", "loss"])
     rows = rows.filter(pc.is_valid(rows["utility"]))
     hashes = job.pool.rows.content_hashes
-    halves = [fold(hashes[row], job.config.seed) for row in rows["row"].to_pylist()]
+    is_halved = job.config.stage_options.cross_fit
+    halves = [fold(hashes[row], job.config.seed) if is_halved else 0 for row in rows["row"].to_pylist()]
     return rows.append_column("half", pa.array(halves, pa.int8()))
 
 
@@ -163,7 +172,7 @@ def _with_p_values(
     Args:
         seen: The round's table.
         rows: ``utility`` and ``half`` of the same rows.
-        anchor_losses: [2][V], those of the proxy that learnt from each half.
+        anchor_losses: [2][V], those of the proxy that learnt from each half; [1][V] of one that is asked about all.
         anchor_utility: [V]; ``None`` if there is none, and then the weight is 0.
         weight: Of the utility.
     """
@@ -171,9 +180,9 @@ def _with_p_values(
     assert found["row"].equals(rows["row"])
     losses, utility, halves = (column.to_numpy() for column in (found["loss"], rows["utility"], rows["half"]))
     p_values = np.full(len(losses), np.nan)
-    for k in FOLDS:
-        asked = (halves != k) & ~np.isnan(losses)
-        of_rows, of_anchors = nonconformity(losses[asked], utility[asked], anchor_losses[k], anchor_utility, weight)
+    for k, of_anchor in enumerate(anchor_losses):
+        asked = ~np.isnan(losses) & ((halves != k) | (len(anchor_losses) == 1))
+        of_rows, of_anchors = nonconformity(losses[asked], utility[asked], of_anchor, anchor_utility, weight)
         p_values[asked] = conformal_p(of_rows, of_anchors)
     found = found.append_column("p_value", pa.array(p_values, mask=np.isnan(p_values)))
     return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
@@ -211,19 +220,23 @@ def _as_added(found: pa.Table, anchors: int) -> pa.Table:
 
 def fold(content_hash: str, seed: int) -> int:
     """Which half of the pool a row is in: a function of the seed and its content, so that copies share a half."""
-    return hashlib.blake2b(f"second look {seed}:{content_hash}".encode(), digest_size=1).digest()[0] % len(FOLDS)
+    return hashlib.blake2b(f"second look {seed}:{content_hash}".encode(), digest_size=1).digest()[0] % _HALVES
 
 
-def best_rows(rows: pa.Table, share: float) -> list[int]:
+def best_rows(rows: pa.Table, share: float, by_loss_too: bool = False) -> list[int]:
     """The rows to learn from, best first: those of highest one-step utility.
 
-    Low loss would choose what the proxy knows already, and teach it little.
+    Low loss alone would choose what the proxy knows already, and teach it little. But the two err differently.
 
     Args:
-        rows: ``row``, ``example_id``, ``utility`` of N rows.
+        rows: ``row``, ``example_id``, ``utility``, ``loss`` of N rows.
         share: At least one row is taken where there is one.
+        by_loss_too: Go by the sum of the ranks of utility and of low loss.
     """
-    ordered = rows.sort_by([("utility", "descending"), ("example_id", "ascending")])
+    best = rows["utility"].to_numpy()
+    if by_loss_too and len(rows):
+        best = ranks(best) + ranks(-rows["loss"].to_numpy())
+    ordered = rows.append_column("best", pa.array(best)).sort_by([("best", "descending"), ("example_id", "ascending")])
     return ordered["row"][: max(1, round(share * len(rows)))].to_pylist()
 
 
@@ -261,8 +274,8 @@ def _look(looks: list[_Look], others: list[int], job: ScoringJob) -> list[float]
     if missing or not has_anchors:
         if not look.learnt_from:
             raise DataError(
-                f"no row of a half of the pool had a loss in round {look.number - 1} of the second look: see the "
-                f"statuses in {look.losses.folder.parent}"
+                f"no row of {_part(job.config.stage_options)} had a loss in round {look.number - 1} of the second "
+                f"look: see the statuses in {look.losses.folder.parent}"
             )
         for each in looks:
             train_mature_proxy(each.proxy, each.name, job.proxy.seed + each.place, each.learnt_from, job)
