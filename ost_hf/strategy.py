@@ -120,13 +120,14 @@ def _defaults(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
             return laid_over(STRATEGIES[name], {"scoring": {DEFAULT_SCORER: {"estimator": "reverse"}}})
     elif scoring.get("scorer", DEFAULT_SCORER) != DEFAULT_SCORER:
         return {}
-    elif name == "auto" and not _gives_vectors(scoring):
-        return laid_over(STRATEGIES[name], {"scoring": {"embedding_size": 0}})
-    return STRATEGIES[name]
+    fields = dict(STRATEGIES[name].get("scoring", {}))
+    if not _gives_vectors(scoring):
+        fields.pop("embedding_size", None)
+    return {**STRATEGIES[name], "scoring": fields}
 
 
 def _gives_vectors(scoring: Section) -> bool:
-    """Whether what was given goes with a vector for each row, which `auto` asks for by itself."""
+    """Whether what was given goes with a vector for each row."""
     options = scoring.get(DEFAULT_SCORER)
     given = options.get("estimator") if isinstance(options, Mapping) else getattr(options, "estimator", None)
     return scoring.get("second_stage") != "cascade" and given in (None, "reverse")

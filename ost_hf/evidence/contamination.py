@@ -39,13 +39,15 @@ _HIGH_POWER = 0.6
 class Evidence:
     """What was found; critical values are three standard deviations from what chance gives.
 
-    ``level`` is up to where p-values count as small and ``share`` the share of them that is; ``mean`` is their mean and
+    ``level`` is up to where p-values count as small, ``size`` the share that is small by chance and ``share`` the share
+    that is; ``mean`` is their mean and
     ``least_mean`` the least that so many anchors can give. ``contamination`` is the least share of the pool that is not
     like the anchors; ``power`` is an upper bound of the share of those that has small p-values: between 0 and 1, and 1
     where there is no contamination.
     """
 
     level: float
+    size: float
     share: float
     critical_share: float
     mean: float
@@ -58,6 +60,14 @@ class Evidence:
     def says_nothing(self) -> bool:
         """Whether neither test could find anything, whatever the rows are: of one or two anchors, or very few rows."""
         return self.critical_share >= 1 and self.critical_mean <= self.least_mean
+
+    @property
+    def could_be_unseen(self) -> float:
+        """The largest share of corrupted rows that would go unseen although each has the smallest p-value.
+
+        Corruption that is less clearly told apart goes unseen in larger shares.
+        """
+        return min(1.0, (self.critical_share - self.size) / (1 - self.size))
 
     @property
     def corrupted(self) -> bool:
@@ -98,6 +108,7 @@ def contamination_evidence(pool_p: Floats, anchors: int) -> Evidence:
     power = (share - size * (1 - contamination)) / contamination if contamination else 1.0
     return Evidence(
         level=level,
+        size=size,
         share=share,
         critical_share=critical_share,
         mean=mean,

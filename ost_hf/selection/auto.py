@@ -61,7 +61,7 @@ def auto(candidates: Candidates) -> Order:
         explanation += f"; {len(more.kept)} rows that look {less} fill the quota, the likeliest of them first"
     if np.isnan(p).any():
         explanation += f"; {np.isnan(p).sum()} rows had no second look and come last"
-    return Order(np.concatenate([first.kept, more.kept]), others, explanation)
+    return Order(np.concatenate([first.kept, more.kept]), others, explanation, warning=_unseen(found, anchors))
 
 
 def as_clean_as_anchors(p: Floats, found: Evidence) -> Places:
@@ -115,6 +115,18 @@ def _in_words(found: Evidence, fit: int, of: int, kinds: Kinds | None) -> str:
         f"{found.critical_share:.1%}; the mean p-value is {found.mean:.2f}, chance gives at least "
         f"{found.critical_mean:.2f}: {verdict}, and {fit} of {of} rows as clean as the anchors "
         f"(p > {_doubtful_up_to(found):.2g}){of_kind} come first"
+    )
+
+
+def _unseen(found: Evidence, anchors: int) -> str | None:
+    """A warning of what could not have been found."""
+    if found.corrupted:
+        return None
+    if found.says_nothing:
+        return f"with so few anchors ({anchors}) or rows, nothing can show whether rows are corrupted: use more anchors"
+    return (
+        f"no corruption was found. With {anchors} anchors, up to {found.could_be_unseen:.0%} of the pool could be "
+        "corrupted without showing, and more where corrupted rows look much like clean ones"
     )
 
 

@@ -46,13 +46,15 @@ class Candidates:
 class Order:
     """Kept places in the order they were taken, the others after them, and in words what decided.
 
-    ``left_out`` says why the others are not kept, where it is not that they come later.
+    ``left_out`` says why the others are not kept, where it is not that they come later. ``warning`` is what the user
+    should know before trusting the choice.
     """
 
     kept: Places
     others: Places
     explanation: str
     left_out: str | None = None
+    warning: str | None = None
 
 
 def best_first(values: Floats) -> Places:

@@ -67,6 +67,8 @@ def select_rows(
         candidates = _candidates(records, scores, config, anchors, quota, _strata(records, scores, config, balance))
         order = ORDER_FUNCTIONS[config.order](candidates)
         explanation = order.explanation
+        if order.warning is not None:
+            logger.warning("selection: %s", order.warning)
         _mark(scored, usable, order, candidates)
     rest = [place for place in range(len(scored)) if "rank" not in scored[place]]
     for rank, place in enumerate(sorted(rest, key=lambda place: -scored[place]["utility"]), start=len(usable) + 1):

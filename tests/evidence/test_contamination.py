@@ -114,3 +114,18 @@ def test_power_is_an_upper_bound_where_fewer_p_values_are_small_than_chance_give
     """Three in a hundred have small ones: as much as that may be corrupted rows, all of them told apart."""
     p = np.where(np.arange(1000) < 30, 1 / 101, 0.3)
     assert contamination_evidence(p, 100).power == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize(("rows", "anchors"), [(400, 50), (3000, 100)])
+def test_more_corruption_than_could_be_unseen_is_found(rows: int, anchors: int) -> None:
+    """Uniform p-values on the levels that there are, and a share of the smallest one in place of some."""
+
+    def with_share(share: float) -> np.ndarray:
+        corrupted = round(share * rows)
+        levels = np.ceil(np.linspace(0, 1, rows - corrupted + 1)[1:] * (anchors + 1)) / (anchors + 1)
+        return np.concatenate([np.full(corrupted, 1 / (anchors + 1)), levels])
+
+    unseen = contamination_evidence(with_share(0), anchors).could_be_unseen
+    assert 0.02 < unseen < 0.15
+    assert contamination_evidence(with_share(1.1 * unseen), anchors).corrupted
+    assert not contamination_evidence(with_share(0.9 * unseen), anchors).corrupted
