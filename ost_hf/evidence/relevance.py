@@ -48,23 +48,27 @@ class Relevance:
     p: Floats
 
 
-def relevance(rows_ND: Floats, anchors_VD: Floats) -> Relevance:
+def relevance(rows_ND: Floats, anchors_VD: Floats, typical: NDArray[np.bool_] | None = None) -> Relevance:
     """How much each row is like the anchors, and p-values of "it is of their kind".
 
     Args:
-        rows_ND: The pool's vectors: at least two, without NaN.
+        rows_ND: The pool's vectors, without NaN.
         anchors_VD: The anchors' vectors.
+        typical: ``[N]``, which rows are the pool that anchors are told from: those that look clean, say, so that
+            corruption does not count as another kind. All by default; at least two.
 
     Raises:
-        ValueError: For fewer than two anchors or rows: an anchor is held against the others.
+        ValueError: For fewer than two anchors or typical rows: an anchor is held against the others.
     """
-    if len(anchors_VD) < 2 or len(rows_ND) < 2:
-        raise ValueError(f"relevance needs two anchors and two rows, got {len(anchors_VD)} and {len(rows_ND)}")
-    centre_D = rows_ND.mean(0, dtype=np.float64)
-    whiten_DD, directions = _whitening(rows_ND - centre_D)
+    pool_ND = rows_ND if typical is None else rows_ND[typical]
+    if len(anchors_VD) < 2 or len(pool_ND) < 2:
+        raise ValueError(f"relevance needs two anchors and two rows, got {len(anchors_VD)} and {len(pool_ND)}")
+    centre_D = pool_ND.mean(0, dtype=np.float64)
+    whiten_DD, directions = _whitening(pool_ND - centre_D)
     rows_ND, anchors_VD = (_unit((each - centre_D) @ whiten_DD) for each in (rows_ND, anchors_VD))
     scores = [_scores(rows_ND, anchors_VD, factor * np.sqrt(directions)) for factor in _SHARPNESS]
-    linear, nearest = (_separation(*each) for each in scores)
+    asked = slice(None) if typical is None else typical
+    linear, nearest = (_separation(of_rows[asked], of_anchors) for of_rows, of_anchors in scores)
     of_rows, of_anchors = scores[1] if nearest > linear + _CLEARLY else scores[0]
     return Relevance(of_rows, of_anchors, conformal_p(-of_rows, -of_anchors))
 

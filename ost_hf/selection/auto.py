@@ -102,7 +102,9 @@ def _likeliest_first(p: Floats, late: Floats, relevant: Floats, pool_p: Floats, 
 def _in_words(found: Evidence, fit: int, of: int, kinds: Kinds | None) -> str:
     mixed = kinds is not None and kinds.weight > 0
     of_kind = ", of their kind" if mixed else ""
-    said = f"about {kinds.share:.0%} of the pool is of the anchors' kind; " if kinds is not None and mixed else ""
+    said = ""
+    if kinds is not None and mixed:
+        said = f"of the rows that look clean about {kinds.share:.0%} are of the anchors' kind; "
     if found.says_nothing:
         kind = f" and are{of_kind[1:]}" if mixed else ""
         return (

@@ -11,12 +11,17 @@ from numpy.typing import NDArray
 
 from ost_hf.evidence.relevance import relevance
 from ost_hf.evidence.two_groups import probability_that_it_holds, share_that_keeps
-from ost_hf.selection.columns import matrix
+from ost_hf.selection.columns import matrix, numbers
 
 Floats = NDArray[np.float64]
 
-# Standard deviations of the pool's mean p-value from its expectation up to which nothing is made of it.
-_DEVIATIONS = 3
+# Rows with a p-value of cleanness above this are the pool that anchors are told from, if they are enough: junk is
+# unlike the anchors too, and no other kind.
+_LOOKS_CLEAN = 0.2
+_ENOUGH = 0.1
+# Standard deviations of the mean p-value from its expectation up to which nothing is made of it. Rows that look clean
+# are a little easier than anchors: on pools of the anchors' kind up to 3.7 were seen.
+_DEVIATIONS = 5
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,8 @@ class Kinds:
     """How the pool's rows stand to the anchors' kind.
 
     ``probability [rows]`` is that of being of this kind, NaN for a row without a vector; ``share`` is the estimated
-    share of the pool that is; ``weight`` says how surely pool and anchors differ: 0 where chance could have it so,
-    near 1 where it could not.
+    share, among rows that look clean, of those that are; ``weight`` says how surely these rows and anchors differ: 0
+    where chance could have it so, near 1 where it could not.
     """
 
     probability: Floats
@@ -55,11 +60,19 @@ def kinds_of(scores: pa.Table, anchors: pa.Table | None) -> Kinds | None:
     of_rows = matrix(scores, "embedding", places)
     if of_rows is None or of_anchors is None or len(of_rows) < 2 or len(of_anchors) < 2:
         return None
-    p = relevance(of_rows.astype(np.float64), of_anchors.astype(np.float64)).p
-    count = len(of_anchors)
+    typical = _look_clean(scores, places)
+    p = relevance(of_rows.astype(np.float64), of_anchors.astype(np.float64), typical).p
+    count, pool_p = len(of_anchors), p[typical]
     expected = (1 + 1 / (count + 1)) / 2
-    variance = count * (count + len(p) + 1) / (12 * len(p) * (count + 1) ** 2)
-    away = (expected - float(p.mean())) / math.sqrt(variance)
+    variance = count * (count + len(pool_p) + 1) / (12 * len(pool_p) * (count + 1) ** 2)
+    away = (expected - float(pool_p.mean())) / math.sqrt(variance)
     probability = np.full(len(scores), np.nan)
-    probability[places] = probability_that_it_holds(p, p, count)
-    return Kinds(probability, share_that_keeps(p), max(0.0, 1 - (_DEVIATIONS / away) ** 2) if away > 0 else 0.0)
+    probability[places] = probability_that_it_holds(p, pool_p, count)
+    return Kinds(probability, share_that_keeps(pool_p), max(0.0, 1 - (_DEVIATIONS / away) ** 2) if away > 0 else 0.0)
+
+
+def _look_clean(scores: pa.Table, places: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of some rows look clean; all of them where hardly any does, or nothing tells."""
+    p = numbers(scores, "corrupted_p")
+    clean = p[places] > _LOOKS_CLEAN if p is not None else np.zeros(len(places), dtype=bool)
+    return clean if clean.sum() >= max(2, _ENOUGH * len(places)) else np.ones(len(places), dtype=bool)

@@ -93,6 +93,18 @@ def test_p_values_are_uniform_where_the_pool_is_of_the_anchors_kind() -> None:
     assert abs(np.mean(small) - 4 / 41) < 3 * np.std(small) / 40**0.5 + 1e-3
 
 
+def test_rows_that_are_not_typical_change_no_score() -> None:
+    generator = np.random.default_rng(5)
+    rows, _ = mixture(generator, 300, 0.3)
+    anchors, _ = mixture(generator, 30, 1.0)
+    junk = 100 * generator.normal(size=(200, DIMENSIONS))
+    typical = np.arange(500) < 300
+    alone, beside = relevance(rows, anchors), relevance(np.concatenate([rows, junk]), anchors, typical)
+    assert np.abs(beside.score[:300] - alone.score).max() < 1e-9
+    assert np.abs(beside.of_anchors - alone.of_anchors).max() < 1e-9
+    assert (beside.p[300:] < 0.5).mean() > 0.7
+
+
 def test_what_is_all_the_same_tells_nothing() -> None:
     found = relevance(np.ones((5, 3)), np.ones((4, 3)))
     assert np.ptp(found.score) == 0
