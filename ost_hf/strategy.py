@@ -121,16 +121,16 @@ def _defaults(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
     elif scoring.get("scorer", DEFAULT_SCORER) != DEFAULT_SCORER:
         return {}
     fields = dict(STRATEGIES[name].get("scoring", {}))
-    if not _gives_vectors(scoring):
+    if not _gives_vectors(scoring) or given["selection"].get("order", "auto") != "auto":
         fields.pop("embedding_size", None)
     return {**STRATEGIES[name], "scoring": fields}
 
 
 def _gives_vectors(scoring: Section) -> bool:
-    """Whether what was given goes with a vector for each row."""
+    """Whether what was given goes with a vector for each row, which the second look's rows are chosen by."""
     options = scoring.get(DEFAULT_SCORER)
     given = options.get("estimator") if isinstance(options, Mapping) else getattr(options, "estimator", None)
-    return scoring.get("second_stage") != "cascade" and given in (None, "reverse")
+    return scoring.get("second_stage", "second_look") == "second_look" and given in (None, "reverse")
 
 
 def _at_cut(scoring: ScoringConfig, selection: SelectionConfig) -> ScoringConfig:

@@ -63,11 +63,13 @@ class Evidence:
 
     @property
     def could_be_unseen(self) -> float:
-        """The largest share of corrupted rows that would go unseen although each has the smallest p-value.
+        """About the share of corrupted rows that goes unseen as often as not, although each has the smallest p-value.
 
         Corruption that is less clearly told apart goes unseen in larger shares.
         """
-        return min(1.0, (self.critical_share - self.size) / (1 - self.size))
+        expected = (1 + self.least_mean) / 2
+        by_share = (self.critical_share - self.size) / (1 - self.size)
+        return min(1.0, by_share, (expected - self.critical_mean) / (expected - self.least_mean))
 
     @property
     def corrupted(self) -> bool:

@@ -1,7 +1,7 @@
 """Is a row of the anchors' kind? Told by one vector for each row and each anchor (pooled hidden states).
 
-Raw cosines mostly see what all rows have in common. So vectors are first centred and whitened by the pool's covariance,
-with a ridge that keeps directions of little variance from being blown up:
+Raw cosines mostly see what all rows have in common. So vectors are first centred and whitened by the covariance of pool
+and anchors together, with a ridge that keeps directions of little variance from being blown up:
 
     z(x) = unit( (Sigma + r tr(Sigma)/D I)^(-1/2) (x - mean) )
 
@@ -16,14 +16,17 @@ deviation 1/sqrt(d). k = sqrt(d) / 4 is taken, unless anchors stand out from the
 anchors of several kinds, in all directions from the pool's middle, have a mean that says nothing.
 
 An anchor's own s leaves that anchor out. For a pool of the anchors' kind, rows and anchors are then exchangeable, and
-p-values of "this row is of the anchors' kind" are close to uniform.
+p-values of "this row is of the anchors' kind" are close to uniform. (With the covariance of the pool alone they would
+not be: where vectors are long and rows few, whitening fits its own rows, and anchors stand out from any pool.)
 
 Letters: N rows, V anchors, D numbers of a vector.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +40,8 @@ _RIDGE = 0.03
 # k in units of sqrt(d), and by how much of the pairs the second must set anchors apart better to be taken.
 _SHARPNESS = (0.25, 2.0)
 _CLEARLY = 0.1
+# Rows at a time: a pool of a million would fill the memory with what is between.
+_BLOCK = 16384
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,11 @@ class Relevance:
     p: Floats
 
 
-def relevance(rows_ND: Floats, anchors_VD: Floats, typical: NDArray[np.bool_] | None = None) -> Relevance:
+def relevance(rows_ND: NDArray[np.floating], anchors_VD: Floats, typical: NDArray[np.bool_] | None = None) -> Relevance:
     """How much each row is like the anchors, and p-values of "it is of their kind".
 
     Args:
-        rows_ND: The pool's vectors, without NaN.
+        rows_ND: The pool's vectors, without NaN; float32 will do.
         anchors_VD: The anchors' vectors.
         typical: ``[N]``, which rows are the pool that anchors are told from: those that look clean, say, so that
             corruption does not count as another kind. All by default; at least two.
@@ -60,22 +65,42 @@ def relevance(rows_ND: Floats, anchors_VD: Floats, typical: NDArray[np.bool_] | 
     Raises:
         ValueError: For fewer than two anchors or typical rows: an anchor is held against the others.
     """
-    pool_ND = rows_ND if typical is None else rows_ND[typical]
-    if len(anchors_VD) < 2 or len(pool_ND) < 2:
-        raise ValueError(f"relevance needs two anchors and two rows, got {len(anchors_VD)} and {len(pool_ND)}")
-    centre_D = pool_ND.mean(0, dtype=np.float64)
-    whiten_DD, directions = _whitening(pool_ND - centre_D)
-    rows_ND, anchors_VD = (_unit((each - centre_D) @ whiten_DD) for each in (rows_ND, anchors_VD))
-    scores = [_scores(rows_ND, anchors_VD, factor * np.sqrt(directions)) for factor in _SHARPNESS]
-    asked = slice(None) if typical is None else typical
-    linear, nearest = (_separation(of_rows[asked], of_anchors) for of_rows, of_anchors in scores)
-    of_rows, of_anchors = scores[1] if nearest > linear + _CLEARLY else scores[0]
-    return Relevance(of_rows, of_anchors, conformal_p(-of_rows, -of_anchors))
+    count = len(rows_ND) if typical is None else int(typical.sum())
+    if len(anchors_VD) < 2 or count < 2:
+        raise ValueError(f"relevance needs two anchors and two rows, got {len(anchors_VD)} and {count}")
+    asked = np.ones(len(rows_ND), dtype=bool) if typical is None else typical
+    blocks = [slice(start, start + _BLOCK) for start in range(0, len(rows_ND), _BLOCK)]
+    parts = [anchors_VD, *(rows_ND[block] for block in blocks)]
+    masks = [np.ones(len(anchors_VD), dtype=bool), *(asked[block] for block in blocks)]
+    centre_D, covariance_DD = _moments(parts, masks)
+    whiten_DD, directions = _whitening(covariance_DD)
+    unit_VD = _unit((anchors_VD - centre_D) @ whiten_DD)
+    sharpness = [factor * np.sqrt(directions) for factor in _SHARPNESS]
+    cosine_VV = unit_VD @ unit_VD.T
+    of_anchors = [_of_anchors(cosine_VV, each) for each in sharpness]
+    found = [np.empty(len(rows_ND)) for _ in sharpness]
+    for block in blocks:
+        cosine_BV = _unit((rows_ND[block] - centre_D) @ whiten_DD) @ unit_VD.T
+        for scores, each in zip(found, sharpness, strict=True):
+            scores[block] = _of_rows(cosine_BV, each)
+    linear, nearest = (_separation(*each) for each in zip((one[asked] for one in found), of_anchors, strict=True))
+    best = 1 if nearest > linear + _CLEARLY else 0
+    return Relevance(found[best], of_anchors[best], conformal_p(-found[best], -of_anchors[best]))
 
 
-def _whitening(centred_ND: Floats) -> tuple[Floats, float]:
+def _moments(parts: Sequence[NDArray[Any]], masks: Sequence[NDArray[np.bool_]]) -> tuple[Floats, Floats]:
+    """Mean ``[D]`` and covariance ``[D, D]`` of the rows under the masks, a part at a time."""
+    count = sum(int(mask.sum()) for mask in masks)
+    centre_D = sum(part[mask].sum(0, dtype=np.float64) for part, mask in zip(parts, masks, strict=True)) / count
+    covariance_DD = np.zeros((len(centre_D), len(centre_D)))
+    for part, mask in zip(parts, masks, strict=True):
+        centred = part[mask] - centre_D
+        covariance_DD += centred.T @ centred
+    return centre_D, covariance_DD / count
+
+
+def _whitening(covariance_DD: Floats) -> tuple[Floats, float]:
     """The matrix ``[D, D]`` and the effective number of directions."""
-    covariance_DD = centred_ND.T @ centred_ND / len(centred_ND)
     variance_D, axes_DD = np.linalg.eigh(covariance_DD)
     variance_D = np.maximum(variance_D, 0.0)
     ridge = _RIDGE * variance_D.mean()
@@ -85,13 +110,17 @@ def _whitening(centred_ND: Floats) -> tuple[Floats, float]:
     return axes_DD / np.sqrt(variance_D + ridge), float(whitened_D.sum() ** 2 / (whitened_D**2).sum())
 
 
-def _scores(rows_ND: Floats, anchors_VD: Floats, sharpness: float) -> tuple[Floats, Floats]:
-    """S of rows ``[N]``, and of anchors ``[V]``, each without itself."""
+def _of_rows(cosine_BV: Floats, sharpness: float) -> Floats:
+    """S of rows: ``[B]``."""
     # Inner products of unit vectors are at most 1: less 1 nothing overflows, and all scores move alike.
-    of_rows = np.log(np.exp(sharpness * (rows_ND @ anchors_VD.T - 1)).mean(1))
-    among_VV = np.exp(sharpness * (anchors_VD @ anchors_VD.T - 1))
+    return np.log(np.exp(sharpness * (cosine_BV - 1)).mean(1))
+
+
+def _of_anchors(cosine_VV: Floats, sharpness: float) -> Floats:
+    """S of anchors, each without itself: ``[V]``."""
+    among_VV = np.exp(sharpness * (cosine_VV - 1))
     np.fill_diagonal(among_VV, 0.0)
-    return of_rows, np.log(among_VV.sum(1) / (len(anchors_VD) - 1))
+    return np.log(among_VV.sum(1) / (len(among_VV) - 1))
 
 
 def _separation(of_rows: Floats, of_anchors: Floats) -> float:

@@ -48,7 +48,7 @@ def pooling(model: Any, mask_BT: Tensor) -> Iterator[list[Tensor]]:
 
     def pool(_: Any, args: tuple[Any, ...]) -> None:
         # A loss may ask the head again, about some positions alone.
-        if args[0].shape[:-1] == mask_BT.shape:
+        if args and args[0].shape[:-1] == mask_BT.shape:
             found.append(position_weighted_mean(args[0].detach(), mask_BT))
 
     # Hooks run in the order in which they were put there: this one sees all positions, before any are left out.

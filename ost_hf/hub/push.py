@@ -41,7 +41,9 @@ def push_curated(pool: Rows, scores: ScoreTable, selection: SelectionTable, conf
     # The configurations' own metadata is written into the card by push_to_hub; the text joins it afterwards.
     # The split is named: a pool read as a slice is of a split like `train[:10%]`, which is no name on the Hub.
     kept.push_to_hub(repo_id, split="train", revision=config.revision)
-    datasets.Dataset(table.replace_schema_metadata(None)).push_to_hub(
+    # Rows' vectors are a kilobyte each, say much of rows that are not kept, and nothing without the anchors'.
+    told = table.drop_columns(["embedding"]) if "embedding" in table.column_names else table
+    datasets.Dataset(told.replace_schema_metadata(None)).push_to_hub(
         repo_id, config_name="scores", split="train", revision=config.revision
     )
     # DatasetCard.load knows no revision: by a repository's name it would read the main branch's card.

@@ -61,7 +61,9 @@ def auto(candidates: Candidates) -> Order:
         explanation += f"; {len(more.kept)} rows that look {less} fill the quota, the likeliest of them first"
     if np.isnan(p).any():
         explanation += f"; {np.isnan(p).sum()} rows had no second look and come last"
-    return Order(np.concatenate([first.kept, more.kept]), others, explanation, warning=_unseen(found, anchors))
+    if (warning := _unseen(found, anchors)) is not None and not found.says_nothing:
+        explanation += f"; {warning}"
+    return Order(np.concatenate([first.kept, more.kept]), others, explanation, warning=warning)
 
 
 def as_clean_as_anchors(p: Floats, found: Evidence) -> Places:
@@ -127,8 +129,8 @@ def _unseen(found: Evidence, anchors: int) -> str | None:
     if found.says_nothing:
         return f"with so few anchors ({anchors}) or rows, nothing can show whether rows are corrupted: use more anchors"
     return (
-        f"no corruption was found. With {anchors} anchors, up to {found.could_be_unseen:.0%} of the pool could be "
-        "corrupted without showing, and more where corrupted rows look much like clean ones"
+        f"with {anchors} anchors, about {found.could_be_unseen:.0%} of the pool could be corrupted without showing, "
+        "and more where corrupted rows look much like clean ones"
     )
 
 

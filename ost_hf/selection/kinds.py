@@ -58,10 +58,15 @@ def kinds_of(scores: pa.Table, anchors: pa.Table | None) -> Kinds | None:
     places = np.flatnonzero(has_vector)
     of_anchors = matrix(anchors, "embedding") if anchors is not None else None
     of_rows = matrix(scores, "embedding", places)
-    if of_rows is None or of_anchors is None or len(of_rows) < 2 or len(of_anchors) < 2:
+    if of_rows is None or of_anchors is None:
+        return None
+    finite = np.isfinite(of_rows).all(1)
+    of_rows, places = of_rows[finite], places[finite]
+    of_anchors = of_anchors[np.isfinite(of_anchors).all(1)]
+    if len(of_rows) < 2 or len(of_anchors) < 2:
         return None
     typical = _look_clean(scores, places)
-    p = relevance(of_rows.astype(np.float64), of_anchors.astype(np.float64), typical).p
+    p = relevance(of_rows, of_anchors.astype(np.float64), typical).p
     count, pool_p = len(of_anchors), p[typical]
     expected = (1 + 1 / (count + 1)) / 2
     variance = count * (count + len(pool_p) + 1) / (12 * len(pool_p) * (count + 1) ** 2)

@@ -43,7 +43,9 @@ def select_rows(
         scores: A score table: ``example_id``, ``row``, ``utility``, ``status``, and what an order needs.
         config: How much to keep, and in which order. A share counts all rows of the pool but dropped copies,
             unscored ones included.
-        anchors: The anchors' own scores (``anchors.parquet``); set-wise selection reads their sketches.
+        anchors: The anchors' own scores (``anchors.parquet``), beside the score table in a run directory: set-wise
+            selection reads their sketches, and ``auto`` their vectors. Without these, ``auto`` does not ask which rows
+            are of the anchors' kind.
         balance: The value of ``config.balance_by`` for each row of the table.
 
     Returns:
@@ -62,6 +64,11 @@ def select_rows(
     dropped = pc.sum(pc.is_in(scores["status"], pa.array(COPY_STATUSES))).as_py() or 0
     quota = config.quota(len(scores) - dropped)
     explanation = "no row can be kept"
+    if config.order == "auto" and anchors is None and "embedding" in scores.column_names:
+        logger.warning(
+            "selection: the table has vectors, but not the anchors': rows of the anchors' kind cannot be told. Select "
+            "from the run directory, where anchors.parquet lies beside the scores"
+        )
     if usable:
         records = [scored[place] for place in usable]
         candidates = _candidates(records, scores, config, anchors, quota, _strata(records, scores, config, balance))
@@ -157,6 +164,7 @@ def _candidates(
     place_of = {row: place for place, row in enumerate(scores["row"].to_pylist())}
     places = np.asarray([place_of[record["row"]] for record in records], dtype=np.int64)
     table = without_vectors(scores).take(places)
+    kinds = kinds_of(scores, anchors) if config.order == "auto" and numbers(scores, "corrupted_p") is not None else None
     quota = min(quota, len(records))
     return Candidates(
         utility=np.asarray([record["utility"] for record in records]),
@@ -165,7 +173,7 @@ def _candidates(
         room=rooms(stratum, quota, config.balance),
         corrupted_p=numbers(table, "corrupted_p"),
         late_loss=numbers(table, "late_loss"),
-        kinds=kinds.at(places) if (kinds := kinds_of(scores, anchors)) is not None else None,
+        kinds=kinds.at(places) if kinds is not None else None,
         sketch=matrix(scores, "sketch", places),
         anchor_sketch=matrix(anchors, "sketch") if anchors is not None else None,
         diversity_threshold=config.diversity_threshold,

@@ -21,8 +21,9 @@ def mixture(generator: np.random.Generator, rows: int, share: float) -> tuple[np
 
 def slow_relevance(rows: np.ndarray, anchors: np.ndarray, ridge: float = 0.03) -> tuple[np.ndarray, np.ndarray]:
     """The page's formulas, an entry at a time, by a matrix square root in place of principal axes."""
-    centre = sum(rows) / len(rows)
-    covariance = sum(np.outer(row - centre, row - centre) for row in rows) / len(rows)
+    everything = [*rows, *anchors]
+    centre = sum(everything) / len(everything)
+    covariance = sum(np.outer(row - centre, row - centre) for row in everything) / len(everything)
     addition = ridge * np.trace(covariance) / len(covariance)
     values, axes = np.linalg.eigh(covariance + addition * np.eye(len(covariance)))
     root = axes @ np.diag(values**-0.5) @ axes.T
@@ -91,6 +92,16 @@ def test_p_values_are_uniform_where_the_pool_is_of_the_anchors_kind() -> None:
     # Their expectations are 0.512 and 0.098; the bounds are three standard errors of 40 pools.
     assert abs(np.mean(means) - 0.512) < 3 * np.std(means) / 40**0.5 + 1e-3
     assert abs(np.mean(small) - 4 / 41) < 3 * np.std(small) / 40**0.5 + 1e-3
+
+
+@pytest.mark.parametrize(("rows", "anchors", "dimensions"), [(400, 50, 256), (1000, 100, 256), (200, 100, 64)])
+def test_long_vectors_and_few_rows_make_no_other_kind(rows: int, anchors: int, dimensions: int) -> None:
+    """Rows and anchors are alike; whitened by rows alone, anchors would stand out by ten standard deviations."""
+    means = []
+    for seed in range(8):
+        vectors = np.random.default_rng(seed).normal(size=(rows + anchors, dimensions))
+        means.append(relevance(vectors[anchors:], vectors[:anchors]).p.mean())
+    assert abs(np.mean(means) - 0.5) < 0.05
 
 
 def test_rows_that_are_not_typical_change_no_score() -> None:

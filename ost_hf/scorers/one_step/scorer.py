@@ -91,6 +91,11 @@ class OneStepScorer:
             return self.estimator(inputs)
         with pooling(self.proxy.model, inputs["attention_mask"]) as pooled:
             columns = self.estimator(inputs)
+        if not pooled:
+            raise ModelError(
+                f"{type(self.proxy.model).__name__} does not hand its hidden states of all positions to its output "
+                "head, so rows get no vector: set scoring.embedding_size to 0"
+            )
         vectors = pooled[-1]
         short = vectors.shape[1] <= self._shortened.size
         return columns | {"embedding": (vectors if short else self._shortened.part("embedding", vectors)).cpu()}
