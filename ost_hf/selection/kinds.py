@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 _LOOKS_CLEAN = 0.2
 _ENOUGH = 0.1
 # Standard deviations of the mean p-value from its expectation up to which nothing is made of it. Rows that look clean
-# are a little easier than anchors: on pools of the anchors' kind up to 3.7 were seen.
+# are a little easier than anchors, so that three would not be enough.
 _DEVIATIONS = 5
 
 
