@@ -64,18 +64,12 @@ def select_rows(
     dropped = pc.sum(pc.is_in(scores["status"], pa.array(COPY_STATUSES))).as_py() or 0
     quota = config.quota(len(scores) - dropped)
     explanation = "no row can be kept"
-    if config.order == "auto" and anchors is None and "embedding" in scores.column_names:
-        logger.warning(
-            "selection: the table has vectors, but not the anchors': rows of the anchors' kind cannot be told. Select "
-            "from the run directory, where anchors.parquet lies beside the scores"
-        )
     if usable:
         records = [scored[place] for place in usable]
         candidates = _candidates(records, scores, config, anchors, quota, _strata(records, scores, config, balance))
         order = ORDER_FUNCTIONS[config.order](candidates)
         explanation = order.explanation
-        if order.warning is not None:
-            logger.warning("selection: %s", order.warning)
+        _warn(order, scores, config, anchors)
         _mark(scored, usable, order, candidates)
     rest = [place for place in range(len(scored)) if "rank" not in scored[place]]
     for rank, place in enumerate(sorted(rest, key=lambda place: -scored[place]["utility"]), start=len(usable) + 1):
@@ -84,6 +78,17 @@ def select_rows(
     logger.info("selection: %s", explanation)
     _warn_of_less(table, quota, config)
     return Selection(table, SelectionMetadata(as_mapping(config), explanation))
+
+
+def _warn(order: Order, scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> None:
+    """Says what should be known before the choice is trusted."""
+    if order.warning is not None:
+        logger.warning("selection: %s", order.warning)
+    if config.order == "auto" and anchors is None and "embedding" in scores.column_names:
+        logger.warning(
+            "selection: the table has vectors, but the anchors' are not here: rows of the anchors' kind cannot be "
+            "told. Select from the run directory, where anchors.parquet lies beside the scores"
+        )
 
 
 def _warn_of_less(table: pa.Table, quota: int, config: SelectionConfig) -> None:

@@ -95,7 +95,7 @@ def one(args: argparse.Namespace, seed: int, utility: str) -> dict[str, Any]:
 def make_data(args: argparse.Namespace, seed: int, folder: Path) -> list[task.Row]:
     """Writes pool, anchors and the truth's anchors; returns the pool."""
     settings = types.SimpleNamespace(
-        seed=seed, pool_rows=args.pool_rows, noise=0.5, majority=None, copied_rows=0, anchor_rows=100,
+        seed=seed, pool_rows=args.pool_rows, noise=0.5, majority=None, target=None, copied_rows=0, anchor_rows=100,
         operations=list(task.OPERATIONS), corruptions=list(task.CORRUPTIONS),
     )  # fmt: skip
     pool, anchors = study_data.make_pool(settings), study_data.make_anchors(settings)

@@ -104,3 +104,12 @@ def test_a_row_without_a_vector_comes_after_those_that_have_one() -> None:
     rows, _ = kept(scores, anchors, 0.1)
     assert not np.asarray(missing)[rows].any()
     assert of_kind[rows].mean() > 0.95
+
+
+def test_vectors_without_the_anchors_are_named(caplog: pytest.LogCaptureFixture) -> None:
+    scores, anchors = tables(np.arange(ROWS) < 300, np.ones(ROWS, dtype=bool))
+    kept(scores, None, 0.1)
+    assert "rows of the anchors' kind cannot be told" in caplog.text
+    caplog.clear()
+    kept(scores, anchors, 0.1)
+    assert "cannot be told" not in caplog.text
