@@ -121,7 +121,7 @@ def _defaults(name: str, given: Mapping[str, Section]) -> dict[str, Section]:
     elif scoring.get("scorer", DEFAULT_SCORER) != DEFAULT_SCORER:
         return {}
     fields = dict(STRATEGIES[name].get("scoring", {}))
-    if not _gives_vectors(scoring) or given["selection"].get("order", "auto") != "auto":
+    if not _gives_vectors(scoring):
         fields.pop("embedding_size", None)
     return {**STRATEGIES[name], "scoring": fields}
 

@@ -26,6 +26,17 @@ def conformal_p(scores: ArrayLike, calibration: ArrayLike) -> np.ndarray:
     return (1 + len(ordered) - below) / (len(ordered) + 1)
 
 
+def mean_by_chance(rows: int, anchors: int) -> tuple[float, float]:
+    """Expectation and standard deviation of a pool's mean p-value if all rows are like the anchors (Mann-Whitney).
+
+    Args:
+        rows: N.
+        anchors: V.
+    """
+    variance = anchors * (anchors + rows + 1) / (12 * rows * (anchors + 1) ** 2)
+    return (1 + least_p(anchors)) / 2, float(np.sqrt(variance))
+
+
 def least_p(anchors: int) -> float:
     """The p-value of a row whose score is above that of all anchors: none is smaller."""
     return 1 / (1 + anchors)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ost_hf.evidence.conformal import least_p, small_up_to
+from ost_hf.evidence.conformal import least_p, mean_by_chance, small_up_to
 
 Floats = NDArray[np.float64]
 
@@ -104,8 +104,7 @@ def contamination_evidence(pool_p: Floats, anchors: int) -> Evidence:
     # has the Beta distribution of an order statistic; the pool's share is binomial about that.
     variance_of_share = size * (1 - size) * (rows + anchors + 1) / (rows * (anchors + 2))
     critical_share = size + _DEVIATIONS * math.sqrt(variance_of_share)
-    expected = (1 + least) / 2
-    variance_of_mean = anchors * (anchors + rows + 1) / (12 * rows * (anchors + 1) ** 2)
+    expected, deviation = mean_by_chance(rows, anchors)
     contamination = max(0.0, (expected - mean) / (expected - least))
     power = (share - size * (1 - contamination)) / contamination if contamination else 1.0
     return Evidence(
@@ -114,7 +113,7 @@ def contamination_evidence(pool_p: Floats, anchors: int) -> Evidence:
         share=share,
         critical_share=critical_share,
         mean=mean,
-        critical_mean=expected - _DEVIATIONS * math.sqrt(variance_of_mean),
+        critical_mean=expected - _DEVIATIONS * deviation,
         least_mean=least,
         contamination=contamination,
         power=min(1.0, max(share, power)),

@@ -111,13 +111,13 @@ def _whitening(covariance_DD: Floats) -> tuple[Floats, float]:
 
 
 def _of_rows(cosine_BV: Floats, sharpness: float) -> Floats:
-    """S of rows: ``[B]``."""
+    """The scores s of rows: ``[B]``."""
     # Inner products of unit vectors are at most 1: less 1 nothing overflows, and all scores move alike.
     return np.log(np.exp(sharpness * (cosine_BV - 1)).mean(1))
 
 
 def _of_anchors(cosine_VV: Floats, sharpness: float) -> Floats:
-    """S of anchors, each without itself: ``[V]``."""
+    """The scores s of anchors, each without itself: ``[V]``."""
     among_VV = np.exp(sharpness * (cosine_VV - 1))
     np.fill_diagonal(among_VV, 0.0)
     return np.log(among_VV.sum(1) / (len(among_VV) - 1))

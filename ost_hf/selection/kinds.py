@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from ost_hf.evidence.conformal import mean_by_chance
 from ost_hf.evidence.relevance import relevance
 from ost_hf.evidence.two_groups import probability_that_it_holds, share_that_keeps
 from ost_hf.selection.columns import matrix, numbers
@@ -68,9 +68,8 @@ def kinds_of(scores: pa.Table, anchors: pa.Table | None) -> Kinds | None:
     typical = _look_clean(scores, places)
     p = relevance(of_rows, of_anchors.astype(np.float64), typical).p
     count, pool_p = len(of_anchors), p[typical]
-    expected = (1 + 1 / (count + 1)) / 2
-    variance = count * (count + len(pool_p) + 1) / (12 * len(pool_p) * (count + 1) ** 2)
-    away = (expected - float(pool_p.mean())) / math.sqrt(variance)
+    expected, deviation = mean_by_chance(len(pool_p), count)
+    away = (expected - float(pool_p.mean())) / deviation
     probability = np.full(len(scores), np.nan)
     probability[places] = probability_that_it_holds(p, pool_p, count)
     return Kinds(probability, share_that_keeps(pool_p), max(0.0, 1 - (_DEVIATIONS / away) ** 2) if away > 0 else 0.0)
