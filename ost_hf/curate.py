@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -62,6 +63,7 @@ def score(
     proxy: Any,
     output_dir: str | Path,
     strategy: str | None = None,
+    reuse: str | Path | None = None,
     **settings: Unpack[ScoreSettings],
 ) -> ScoreTable:
     """Scores every row of a pool. What was killed goes on where it stopped, when it is called again.
@@ -72,6 +74,8 @@ def score(
         proxy: A small model's name or folder, or a ``ProxyConfig``, or a mapping of its fields.
         output_dir: The run directory: scores go into ``output_dir/scores``, the proxy into ``output_dir/proxy``.
         strategy: ``auto`` (default), ``one_step`` or ``paper``.
+        reuse: The run directory of an earlier run with the same settings and ``scoring={"store": True}``: its stored
+            values are asked, and only rows that it did not score are scored. Anchors may be others.
         **settings: :class:`ScoreSettings`.
 
     Returns:
@@ -80,7 +84,8 @@ def score(
     Raises:
         ConfigError: For an unknown field or a value that is not allowed.
         DataError: If rows cannot be used, or repeat one another where they may not.
-        RunDirectoryError: If ``output_dir`` holds scores of another pool or configuration.
+        RunDirectoryError: If ``output_dir`` holds scores of another pool or configuration, or ``reuse`` was made with
+            another one.
 
     Example:
         >>> scores = ost_hf.score(pool, anchors, proxy="Qwen/Qwen3-0.6B", output_dir="runs/a")
@@ -92,7 +97,8 @@ def score(
         sources = rows_from(pool), None if anchors is None else rows_from(anchors, "anchors")
         evaluation = evaluation_rows(settings.get("evaluation"))
     encoding = as_config(EncodingConfig, settings.get("encoding"), "encoding")
-    return score_pool(request_of(sources, as_proxy(proxy), choice, Path(output_dir), encoding, evaluation))
+    request = request_of(sources, as_proxy(proxy), choice, Path(output_dir), encoding, evaluation)
+    return score_pool(request if reuse is None else replace(request, reuse=Path(reuse).expanduser()))
 
 
 def select(scores: Any, *, strategy: str | None = None, pool: Any = None, **selection: Any) -> Selection:

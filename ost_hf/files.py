@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,29 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any, indent: int = 2) -> None:
     """Writes JSON for people and programs, whole or not at all; a number that is not finite is refused."""
     write_text(path, json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def copy_whole(source: Path, folder: Path, linked: bool = False) -> None:
+    """Copies a folder, whole or not at all, in place of what is left of another one.
+
+    Args:
+        source: What to copy.
+        folder: Where to.
+        linked: Link the files where the disk is the same: they take no room, and must never be written into.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, temporary, copy_function=_link if linked else shutil.copy2)
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(temporary, folder)
+
+
+def _link(source: str, destination: str) -> None:
+    try:
+        os.link(source, destination)
+    except OSError:  # another disk, or one without links
+        shutil.copy2(source, destination)
 
 
 def feed(digest: Any, path: Path) -> None:

@@ -16,16 +16,18 @@ class Command:
         sections: The sections that it reads; flags of others would do nothing there.
         strategy: Whether ``--strategy`` means something to it.
         training: Whether it takes ``--training.FIELD`` for every field of ``OSTConfig``.
+        reuse: Whether ``--reuse`` means something to it.
     """
 
     summary: str
     sections: tuple[str, ...]
     strategy: bool = False
     training: bool = False
+    reuse: bool = False
 
 
 COMMANDS: dict[str, Command] = {
-    "score": Command("score every row of a pool", (*_SCORED, "accelerate"), strategy=True),
+    "score": Command("score every row of a pool", (*_SCORED, "accelerate"), strategy=True, reuse=True),
     "doctor": Command(
         "measure how far this proxy's utilities can be trusted, and what they cost", _SCORED, strategy=True
     ),
@@ -39,6 +41,7 @@ COMMANDS: dict[str, Command] = {
         (*_SCORED, "selection", "target", "evaluation", "accelerate"),
         strategy=True,
         training=True,
+        reuse=True,
     ),
     "push": Command("push kept rows, scores and a dataset card to the Hub", ("pool", "hub")),
 }

@@ -28,6 +28,11 @@ _STRATEGY_HELP = (
     "defaults of scoring, selection and duplicates: auto (one-step utilities, a second look, copies dropped), one_step "
     "(utility alone), paper (the paper's method to the letter) [default auto]",
 )
+_REUSE_HELP = (
+    "score from what an earlier run has stored",
+    "directory of a run that was scored with scoring.store: its stored values are asked, and only rows that it did not "
+    "score are scored; values come from its config.yaml where no other one is there",
+)
 _IMPORT_HELP = (
     "Python file with a scorer or a second stage; repeatable",
     "Python file with a scorer, second stage or update rule of your own, which is imported first; may be repeated",
@@ -72,7 +77,9 @@ def read_words(argv: Sequence[str]) -> Words:
     known, rest = parser.parse_known_args(list(argv))
     words = Words(known.command, known.config, known.run_dir, imports=getattr(known, "imports", None) or [])
     words.overrides = {
-        name: value for name, value in vars(known).items() if ("." in name or name == "strategy") and value is not None
+        name: value
+        for name, value in vars(known).items()
+        if ("." in name or name in ("strategy", "reuse")) and value is not None
     }
     words.overrides |= _dotted(known.command, rest)
     return words
@@ -127,6 +134,8 @@ def _add_fixed(parser: argparse.ArgumentParser, name: str, complete: bool) -> No
     parser.add_argument("--run_dir", "--run-dir", metavar="RUN_DIR", help="folder of this run's tables")
     if COMMANDS[name].strategy:
         parser.add_argument("--strategy", metavar="NAME", help=_STRATEGY_HELP[complete])
+    if COMMANDS[name].reuse:
+        parser.add_argument("--reuse", metavar="RUN_DIR", help=_REUSE_HELP[complete])
     if "scoring" in COMMANDS[name].sections:
         parser.add_argument("--import", dest="imports", action="append", metavar="FILE", help=_IMPORT_HELP[complete])
 
@@ -215,8 +224,9 @@ def _dotted(command: str, rest: list[str]) -> dict[str, str]:
 def _takes(command: str, flag: str) -> bool:
     """Whether a flag is of a section that a command reads, and its field is one as far as that is known here."""
     section, dot, name = flag.removeprefix("--").partition(".")
-    if flag in ("--strategy", "--import"):
-        return COMMANDS[command].strategy if flag == "--strategy" else "scoring" in COMMANDS[command].sections
+    asked = COMMANDS[command]
+    if flag in ("--strategy", "--reuse", "--import"):
+        return {"--strategy": asked.strategy, "--reuse": asked.reuse, "--import": "scoring" in asked.sections}[flag]
     if not flag.startswith("--") or not dot or not name:
         return False
     if section == "training":

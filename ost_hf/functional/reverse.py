@@ -223,7 +223,7 @@ class FirstOrder:
     """First-order scores of B candidates.
 
     ``utility [B, K]`` per direction; ``loss [B]``; ``grad_norm [B]``, the norm of the plain LoRA gradient;
-    ``sketch [B, k]`` of P^(1/2) g if one was asked for.
+    ``sketch [B, k]`` of the unit vector along P^(1/2) g if one was asked for.
     """
 
     utility: Tensor
@@ -251,7 +251,7 @@ def first_order_utilities(
         batch: Model inputs with labels, B samples.
         directions: From :func:`anchor_directions`.
         rule: The same update rule.
-        sketch: Also sketch the preconditioned gradients, for set-wise selection.
+        sketch: Also sketch the preconditioned gradients, each of length one: inner products estimate their cosines.
 
     Returns:
         Utilities ``[B, K]``, losses, norms and sketches, on the model's device.
@@ -268,20 +268,20 @@ def first_order_utilities(
         norms.append(_norm(gradient))
         if cosine or sketch is not None:
             scaled = gradient * directions.root[name]
+            scaled_norms.append(_norm(scaled))
             if sketch is not None:
                 sketches.append(sketch.part(name, scaled))
-        if cosine:
-            scaled_norms.append(_norm(scaled))
-            move = scaled
-        else:
-            move = -rule.displacement(name, gradient)
+        move = scaled if cosine else -rule.displacement(name, gradient)
         dots.append(_dot(move, directions.columns[name]))
 
     loss = per_sample_gradients(model, pairs, batch, consume)
     dot = torch.stack(dots).sum(0)
-    if cosine:
-        dot = dot / _joined(scaled_norms).clamp_min(_TINY)[:, None]
-    return FirstOrder(dot, loss, _joined(norms), torch.stack(sketches).sum(0) if sketches else None)
+    sketch_Bk = None
+    if scaled_norms:
+        length_B1 = _joined(scaled_norms).clamp_min(_TINY)[:, None]
+        dot = dot / length_B1 if cosine else dot
+        sketch_Bk = torch.stack(sketches).sum(0) / length_B1 if sketches else None
+    return FirstOrder(dot, loss, _joined(norms), sketch_Bk)
 
 
 def _joined(norms: list[Tensor]) -> Tensor:

@@ -61,6 +61,8 @@ SECTIONS: dict[str, Any] = {
     "hub": HubConfig,
     "accelerate": AccelerateConfig,
 }
+# What stands beside them in a YAML.
+_BESIDE = ("run_dir", "reuse", "strategy", "training")
 # What a strategy has defaults for.
 _CHOOSING = ("duplicates", "scoring", "selection")
 
@@ -74,6 +76,7 @@ class RunConfig:
         given: The sections as they were given, which ``config.yaml`` keeps: running with that file replays the run.
         choice: How rows are chosen: ``duplicates``, ``scoring`` and ``selection``, over the strategy's defaults.
         training: Fields of ``OSTConfig``.
+        reuse: The directory of an earlier run, whose stored values are asked in place of the pool.
     """
 
     run_dir: str
@@ -88,6 +91,7 @@ class RunConfig:
     evaluation: EvaluationConfig | None = None
     hub: HubConfig | None = None
     accelerate: AccelerateConfig = field(default_factory=AccelerateConfig)
+    reuse: str | None = None
 
     @property
     def folder(self) -> Path:
@@ -155,8 +159,8 @@ def load_config(
     """Reads a YAML and lays flags over it.
 
     Args:
-        path: The YAML; without one, ``run_dir/config.yaml`` if it exists.
-        overrides: Flag texts by dotted name: ``scoring.judge.model``, or ``strategy``.
+        path: The YAML; without one, ``run_dir/config.yaml`` if it exists, else that of the run that is reused.
+        overrides: Flag texts by dotted name: ``scoring.judge.model``, ``strategy`` or ``reuse``.
         run_dir: In place of the YAML's.
         imports: Files to import beside those that ``scoring.imports`` names.
 
@@ -164,8 +168,10 @@ def load_config(
         ConfigError: For an unreadable file, an unknown section or field, a value of another type, or a
             value that is not allowed.
     """
-    if path is None and run_dir is not None and (Path(run_dir).expanduser() / CONFIG_FILE).exists():
-        path = str(Path(run_dir).expanduser() / CONFIG_FILE)
+    # A run that reuses another one is like that, but for what is said now.
+    for folder in (run_dir, overrides.get("reuse")):
+        if path is None and folder is not None and (Path(folder).expanduser() / CONFIG_FILE).exists():
+            path = str(Path(folder).expanduser() / CONFIG_FILE)
     given = read_yaml(path) if path is not None else {}
     for name, text in overrides.items():
         *sections, key = name.split(".")
@@ -192,8 +198,8 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
         ConfigError: As :func:`load_config`.
     """
     for name in given:
-        if name not in ("run_dir", "strategy", "training", *SECTIONS):
-            raise ConfigError(unknown_key("section", str(name), ["run_dir", "strategy", "training", *SECTIONS]))
+        if name not in (*_BESIDE, *SECTIONS):
+            raise ConfigError(unknown_key("section", str(name), [*_BESIDE, *SECTIONS]))
     if not given.get("run_dir"):
         raise ConfigError("run_dir is not set: name the folder for this run's tables, in the YAML or as --run_dir")
     built = {
@@ -207,7 +213,8 @@ def build_config(given: Mapping[str, Any]) -> RunConfig:
     # Of a section that was given as an instance, plain values.
     plain = {**given, **choice.given}
     kept = {name: value for name, value in plain.items() if name != "run_dir" and value is not None}
-    return RunConfig(str(given["run_dir"]), kept, choice, training=training, **built)
+    reuse = None if given.get("reuse") is None else str(given["reuse"])
+    return RunConfig(str(given["run_dir"]), kept, choice, training=training, reuse=reuse, **built)
 
 
 def read_yaml(path: str) -> Section:

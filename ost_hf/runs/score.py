@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from ost_hf.runs.config import RunConfig
 from ost_hf.scorers.registry import ANCHORS, SCORERS
@@ -32,7 +34,8 @@ def prepare(config: RunConfig) -> Callable[[], None]:
         anchors = load_anchors(config.anchors) if config.anchors is not None else None
         held = config.evaluation is not None and config.duplicates.evaluation != "off"
         evaluation = (Rows.load(config.evaluation),) if held and config.evaluation is not None else ()
-    job = open_job(request_of((pool, anchors), config.proxy, config.choice, config.folder, config.encoding, evaluation))
+    request = request_of((pool, anchors), config.proxy, config.choice, config.folder, config.encoding, evaluation)
+    job = open_job(request if config.reuse is None else replace(request, reuse=Path(config.reuse).expanduser()))
 
     def work() -> None:
         run_job(job)

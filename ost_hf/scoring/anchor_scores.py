@@ -9,14 +9,14 @@ from ost_hf.parallel import barrier, is_main
 from ost_hf.scorers.protocol import Scorer
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import limits, run_scorer, score_within_memory
-from ost_hf.tables.anchor_table import write_anchor_scores
+from ost_hf.tables.anchor_table import anchor_file, write_anchor_scores
 from ost_hf.tables.columns import Columns, joined, take
 from ost_hf.tables.score_table import ScoreTable
 from ost_hf.tables.statuses import OK, OUT_OF_MEMORY
 
 
 def score_rows_and_anchors(scorer: Scorer, job: ScoringJob, rows: list[int], table: ScoreTable | None = None) -> None:
-    """Scores the anchors, where a scorer goes by them, and rows of the pool.
+    """Scores the anchors, where a scorer goes by them and they have no scores, and rows of the pool.
 
     Args:
         scorer: Gives the numbers. Its ``facts``, if it has such, go into the manifest of the job's table, and what it
@@ -29,13 +29,21 @@ def score_rows_and_anchors(scorer: Scorer, job: ScoringJob, rows: list[int], tab
         DataError: If an anchor alone does not fit into memory.
     """
     # Before the rows: where they are complete, this is too.
-    if job.anchors is not None and hasattr(scorer, "of_anchors"):
-        if is_main() and (kept := scorer.of_anchors(score_anchors(scorer, job.anchors))) is not None:
-            write_anchor_scores(job.table, kept)
-        barrier()
+    keep_anchor_scores(scorer, job)
     if is_main() and (facts := getattr(scorer, "facts", None)):
         job.table.add_to_manifest(scorer=facts)
     run_scorer(scorer, job, rows, table)
+
+
+def keep_anchor_scores(scorer: Scorer, job: ScoringJob) -> None:
+    """Scores the anchors, where a scorer goes by them, and writes that beside the job's table, unless it is there."""
+    if job.anchors is None or not hasattr(scorer, "of_anchors"):
+        return
+    if is_main() and not anchor_file(job.table).exists():
+        kept = scorer.of_anchors(score_anchors(scorer, job.anchors))
+        if kept is not None:
+            write_anchor_scores(job.table, kept)
+    barrier()
 
 
 def score_anchors(scorer: Scorer, anchors: EncodedDataset) -> Columns:

@@ -21,6 +21,8 @@ DEFAULT_SCORER = "one_step"
 
 # What of a score table a scorer may or may not give; the rest of the section is about speed and order.
 SHARED = ("per_anchor", "group_by", "sketch_size", "embedding_size")
+# What `store` keeps of a row, where no sizes are given.
+_STORED_SIZES = {"sketch_size": 1024, "embedding_size": 256}
 # These change speed and memory, not what is computed: a run may be resumed with others.
 _OF_THE_LOOP = ("batch_size", "batch_tokens", "part_size", "num_workers")
 
@@ -73,14 +75,24 @@ class ScoringConfig:
     sketch_size: int = field(
         default=0,
         metadata={
-            "help": "store a sketch of each preconditioned gradient in so many numbers (column `sketch`; 0: none)"
+            "help": "store a sketch of each preconditioned gradient, taken to length one, in so many numbers (column "
+            "`sketch`; 0: none, or with scoring.store 1024)"
         },
     )
     embedding_size: int = field(
         default=0,
         metadata={
             "help": "store a vector of each row, its mean last hidden state, in at most so many numbers (column "
-            "`embedding`; 0: none): with the anchors' vectors they tell which rows are of the anchors' kind"
+            "`embedding`; 0: none, or with scoring.store 256): with the anchors' vectors they tell which rows are of "
+            "the anchors' kind"
+        },
+    )
+    store: bool = field(
+        default=False,
+        metadata={
+            "help": "store what it takes to ask again without another pass over the pool (`ost-hf score --reuse`): a "
+            "sketch and a vector of each row in half precision, 2 (sketch_size + embedding_size) bytes, and the "
+            "proxies of the second look"
         },
     )
     batch_tokens: int | None = field(
@@ -122,11 +134,23 @@ class ScoringConfig:
         SCORERS.find(self.scorer)
         if self.second_stage is not None:
             SECOND_STAGES.find(self.second_stage)
+        if self.store:
+            self._settle_store()
         object.__setattr__(self, "sections", {name: _options(name, given) for name, given in self.sections.items()})
         for options in (self.options, self.stage_options):
             # What goes together only in the whole section.
             if hasattr(options, "check"):
                 options.check(self)
+
+    def _settle_store(self) -> None:
+        """What is stored is of one-step utilities, and has a size."""
+        if self.scorer != DEFAULT_SCORER:
+            raise ConfigError(
+                "scoring.store keeps what one-step utilities are asked again by: it goes with scorer "
+                f"{DEFAULT_SCORER!r}, not with {self.scorer!r}"
+            )
+        for name, size in _STORED_SIZES.items():
+            object.__setattr__(self, name, getattr(self, name) or size)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], where: str = "scoring") -> ScoringConfig:
@@ -192,7 +216,8 @@ class ScoringConfig:
 
     def without_extras(self) -> ScoringConfig:
         """The scorer's utility and nothing beside it: no second stage, standard errors, groups, sketches, vectors."""
-        return replace(self, second_stage=None, per_anchor=False, group_by=None, sketch_size=0, embedding_size=0)
+        none: Section = {"per_anchor": False, "group_by": None, "sketch_size": 0, "embedding_size": 0, "store": False}
+        return replace(self, second_stage=None, **none)
 
     @property
     def columns(self) -> set[str] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -38,7 +39,14 @@ def identity_of(request: ScoringRequest) -> Section:
         identity["group_by_digest"] = anchors.column_digest(column)
     if hasattr(request.scoring.options, "of_pool"):
         identity["of_pool"] = request.scoring.options.of_pool(pool)
+    if request.reuse is not None:
+        identity["reuse"] = digest_of(ScoreTable.at(request.reuse).manifest()["identity"])
     return json.loads(json.dumps(identity))
+
+
+def digest_of(identity: Section) -> str:
+    """A hash of an identity: what a run is known by that was made of another."""
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=10).hexdigest()
 
 
 def hold_weights(table: ScoreTable, proxy: ProxyConfig) -> None:

@@ -12,6 +12,7 @@ from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.policy import Excluded
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
+from ost_hf.scoring.reused import Reused
 from ost_hf.tables.score_table import ScoreTable
 
 
@@ -29,6 +30,7 @@ class ScoringRequest:
         duplicates: What is done about rows that repeat another.
         evaluation: The sets that the target will be evaluated on, to be held against the pool.
         strategy: The strategy whose defaults these settings are, where one was named; the table remembers it.
+        reuse: The directory of an earlier run, whose stored values and proxies are asked in place of the pool.
     """
 
     run_dir: Path
@@ -40,6 +42,7 @@ class ScoringRequest:
     duplicates: DuplicatesConfig = field(default_factory=DuplicatesConfig)
     evaluation: tuple[Rows, ...] = ()
     strategy: str | None = None
+    reuse: Path | None = None
 
     @property
     def overlap(self) -> str:
@@ -59,6 +62,7 @@ class ScoringJob:
         exclude: Rows that are not scored: the status and the detail each gets.
         config: The scorer, the second stage and the loop.
         folder: The run directory.
+        reuse: An earlier run, whose stored values and proxies stand for a pass over the pool.
     """
 
     pool: EncodedDataset
@@ -68,6 +72,7 @@ class ScoringJob:
     exclude: Excluded
     config: ScoringConfig
     folder: Path
+    reuse: Reused | None = None
 
     @property
     def candidates(self) -> int:

@@ -1,4 +1,4 @@
-"""The proxy of a run: made and warmed up once, then kept in the run directory."""
+"""The proxy of a run: made and warmed up once, or taken over from an earlier run; then kept in the run directory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 
 from ost_hf.data.collator import Collator
 from ost_hf.errors import RunDirectoryError
+from ost_hf.files import copy_whole
 from ost_hf.models import describe_weights
 from ost_hf.parallel import barrier, is_main, state
 from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, read_origin, save_proxy
@@ -26,7 +27,9 @@ def check_stored(job: ScoringJob) -> bool:
     folder = job.folder / "proxy"
     if not (folder / "proxy.json").exists():
         return False
-    differences = name_differences(read_origin(folder), _origin(job))
+    # A proxy that was taken over was warmed up on the pool of before.
+    wanted = _origin(job) if job.reuse is None else read_origin(job.reuse.folder / "proxy")
+    differences = name_differences(read_origin(folder), wanted)
     if differences:
         raise RunDirectoryError(
             f"{folder} holds a proxy of another run: {'; '.join(differences)}. "
@@ -50,7 +53,7 @@ def _origin(job: ScoringJob) -> Section:
 
 
 def prepare_proxy(job: ScoringJob) -> Proxy:
-    """The stored proxy of this run, or a new one, warmed up and stored.
+    """The stored proxy of this run, or that of the run that it reuses, or a new one, warmed up and stored.
 
     Raises:
         RunDirectoryError: As :func:`check_stored` does.
@@ -58,6 +61,11 @@ def prepare_proxy(job: ScoringJob) -> Proxy:
     folder, config, pool = job.folder / "proxy", job.proxy, job.pool
     stored = check_stored(job)
     barrier()
+    if job.reuse is not None and not stored:
+        if is_main():
+            copy_whole(job.reuse.folder / "proxy", folder)
+        barrier()
+        stored = True
     if stored:
         return load_proxy(folder)
     proxy = build_proxy(config)

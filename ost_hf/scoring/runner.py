@@ -6,6 +6,7 @@ import logging
 import platform
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -25,10 +26,12 @@ from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.identity import check_weights, hold_weights, identity_of
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.prepared_proxy import check_stored, prepare_proxy
+from ost_hf.scoring.reuse import accept_reuse, score_again
 from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.scoring.side_tables import Build, scored_by, write_merged
 from ost_hf.settings import Section
 from ost_hf.tables.anchor_table import anchor_file
+from ost_hf.tables.content_table import write_contents
 from ost_hf.tables.score_table import ScoreTable, statuses_of
 
 logger = logging.getLogger(__name__)
@@ -78,13 +81,14 @@ def open_job(request: ScoringRequest) -> ScoringJob:
     """
     pool = request.pool
     check_request(request.scoring, request.anchors)
+    reused = accept_reuse(request) if request.reuse is not None else None
     for rows in (pool, *request.evaluation):
         rows.hash_together()
     exclude, report = exclude_rows(pool, request.anchors, request.overlap, request.duplicates, request.evaluation)
     identity = identity_of(request)
     has_rows = ScoreTable(request.run_dir / "scores").check_manifest(identity)
     # Before anything is written: a proxy that is not there, or is another than the folder's, is refused here.
-    job = encoded_job(request, exclude)
+    job = replace(encoded_job(request, exclude), reuse=reused)
     if PROXY in SCORERS.find(request.scoring.scorer).needs and len(job.table.rows_done()) < len(job.pool):
         check_weights(job.table.manifest().get("weights") if has_rows else None, job.table, job.proxy)
         check_stored(job)
@@ -92,6 +96,8 @@ def open_job(request: ScoringRequest) -> ScoringJob:
     if is_main():
         if not has_rows:
             _begin(job.table, request, identity)
+        if request.scoring.store:
+            logger.info("%s", _stored_size(request.scoring, len(pool)))
         write_report(report, request.run_dir / "duplicates.json")
     barrier()
     return job
@@ -122,10 +128,12 @@ def run_job(job: ScoringJob) -> ScoreTable:
         logger.info("all %d rows are scored already", len(job.pool))
         return job.table
     build, proxy = _scorer_of(job)
-    if job.config.second_stage is None:
-        score_rows_and_anchors(build(job.config), job, remaining)
-    else:
+    if job.config.second_stage is not None:
         _run_stage(job, build, proxy)
+    elif job.reuse is not None:
+        score_again(job, build)
+    else:
+        score_rows_and_anchors(build(job.config), job, remaining)
     free_memory()
     if is_main():
         statuses = statuses_of(job.table.read(columns=["row", "status"]))
@@ -154,11 +162,15 @@ def _build(build: Callable[..., Scorer], uses: dict[str, Any], config: ScoringCo
 def _run_stage(job: ScoringJob, build: Build, proxy: Proxy | None) -> None:
     """The scorer's table of the whole pool, then what the second stage adds to it."""
     assert job.config.second_stage is not None
-    stage = SECOND_STAGES.find(job.config.second_stage).make()
+    stage: Any = SECOND_STAGES.find(job.config.second_stage).make()
     if hasattr(stage, "check"):
         stage.check(job, proxy)
-    first = scored_by(job, build, job.config, "first", range(len(job.pool)))
-    added = stage.run(job, first, build)
+    if job.reuse is not None:
+        first = score_again(job, build)
+        added = stage.again(job, first)
+    else:
+        first = scored_by(job, build, job.config, "first", range(len(job.pool)))
+        added = stage.run(job, first, build)
     if is_main():
         write_merged(first.read(), added, job)
     barrier()
@@ -169,6 +181,8 @@ def _begin(table: ScoreTable, request: ScoringRequest, identity: Section) -> Non
     # Of a run that ended before its first row, and was perhaps another.
     anchor_file(table).unlink(missing_ok=True)
     shutil.rmtree(table.folder / _OF_THE_SCORER, ignore_errors=True)
+    if request.scoring.store:
+        write_contents(table, request.pool.content_hashes)
     names = ("ost-hf", "torch", "transformers", "accelerate", "peft", "datasets")
     facts: Section = {
         "rows": len(request.pool),
@@ -177,3 +191,14 @@ def _begin(table: ScoreTable, request: ScoringRequest, identity: Section) -> Non
         "versions": {"python": platform.python_version(), **{name: version(name) for name in names}},
     }
     table.write_manifest(identity, **facts)
+
+
+def _stored_size(scoring: ScoringConfig, rows: int) -> str:
+    """What will be stored of a pool, in words."""
+    numbers = scoring.sketch_size + scoring.embedding_size
+    twice = scoring.second_stage is not None
+    return (
+        f"stored for reuse: {rows:,} rows x {2 * numbers:,} bytes at most (a sketch of {scoring.sketch_size} and a "
+        f"vector of {scoring.embedding_size} numbers, float16): {2 * numbers * rows / 2**20:,.1f} MiB"
+        f"{', and as much in the first look; and the proxies of the second stage' if twice else ''}"
+    )

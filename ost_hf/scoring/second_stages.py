@@ -26,6 +26,7 @@ class SecondStage(Protocol):
 
     A stage may also have ``check(job, proxy)``, which raises before the first row is scored for what would stop it
     later; and ``cost(job, rows)``, which tells the doctor what it would take (:class:`ost_hf.scoring.cost.StageCost`).
+    One that stores what it was asked may have ``again(job, first)``: as ``run``, for a job that reuses an earlier run.
     Its options may have ``check(config)``, for what does not go together in the ``scoring`` section, and
     ``at_cut(keep_ratio, other_cuts)``, which gives them with what they need to know of how much will be kept.
     """

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ost_hf.tables.columns import SCHEMA
+from ost_hf.tables.columns import SCHEMA, VECTORS
 
 
 def numbers(table: pa.Table, column: str) -> NDArray[np.float64] | None:
@@ -40,7 +40,7 @@ def matrix(table: pa.Table, column: str, places: NDArray[np.int64] | None = None
 
 def without_vectors(table: pa.Table) -> pa.Table:
     """The table without its bulk: what sorts or filters it need not copy that."""
-    return table.drop_columns([name for name in ("sketch", "embedding") if name in table.column_names])
+    return table.drop_columns([name for name in VECTORS if name in table.column_names])
 
 
 def anchors_of_utilities(table: pa.Table) -> int:

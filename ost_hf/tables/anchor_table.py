@@ -14,16 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ost_hf.files import write_whole
-from ost_hf.tables.columns import Columns
+from ost_hf.tables.columns import VECTORS, Columns
 from ost_hf.tables.score_table import ScoreTable
 
-_VECTORS = ("sketch", "embedding")
 _SCHEMA = pa.schema(
     [
         ("row", pa.int64()),
         ("loss", pa.float64()),
         ("utility", pa.float64()),
-        *((name, pa.list_(pa.float32())) for name in _VECTORS),
+        *((name, pa.list_(pa.float32())) for name in VECTORS),
     ]
 )
 
@@ -37,13 +36,17 @@ def write_anchor_scores(table: ScoreTable, columns: Columns) -> None:
     """
     count = len(columns["utility"])
     vectors = {
-        name: pa.array(list(columns[name]) if name in columns else [None] * count, _SCHEMA.field(name).type)
-        for name in _VECTORS
+        name: pa.array(_single(columns[name]) if name in columns else [None] * count, _SCHEMA.field(name).type)
+        for name in VECTORS
     }
     numbers = {name: np.asarray(columns[name], dtype=np.float64) for name in ("loss", "utility")}
     arrays = {name: pa.array(values, mask=np.isnan(values)) for name, values in numbers.items()}
     scores = pa.table({"row": list(range(count)), **arrays, **vectors})
     write_whole(anchor_file(table), lambda temporary: pq.write_table(scores.cast(_SCHEMA), temporary))
+
+
+def _single(vectors: np.ndarray) -> list[np.ndarray]:
+    return list(vectors.astype(np.float32))
 
 
 def read_anchor_scores(table: ScoreTable) -> pa.Table | None:

@@ -29,6 +29,8 @@ SCHEMA = pa.schema(
         ("detail", pa.string()),
     ]
 )
+# A row's gradient and hidden state in a few numbers, where they were asked for.
+VECTORS = ("sketch", "embedding")
 # What is known of a row before it is scored, and what a scorer may say of it too.
 OF_THE_ROW = ("example_id", "row", "tokens")
 _SAID = ("status", "detail")
@@ -56,11 +58,16 @@ def checked(columns: Columns) -> Columns:
     for name, values in columns.items():
         if name in ("status", "detail"):
             continue
-        numbers = np.array(values, dtype=np.float32 if np.ndim(values) == 2 else np.float64)
+        numbers = np.array(values, dtype=_type_of_vectors(values) if np.ndim(values) == 2 else np.float64)
         # A finite loss is worth knowing even where there is no utility.
         numbers[~np.isfinite(numbers) if name == "loss" else ~is_ok] = np.nan
         kept[name] = numbers
     return kept
+
+
+def _type_of_vectors(values: np.ndarray) -> type[np.floating[Any]]:
+    """Half precision where a scorer gives that, to store much; else single."""
+    return np.float16 if values.dtype == np.float16 else np.float32
 
 
 def take(columns: Columns, places: Sequence[int]) -> Columns:
@@ -136,7 +143,8 @@ class TableRows:
             for places, values in chunks:
                 for place, vector in zip(places, values, strict=True):
                     vectors[place] = None if np.isnan(vector).all() else vector
-            return pa.array([vectors[place] for place in order], pa.list_(pa.float32()))
+            is_half = all(values.dtype == np.float16 for _, values in chunks)
+            return pa.array([vectors[place] for place in order], pa.list_(pa.float16() if is_half else pa.float32()))
         numbers = np.full(count, np.nan)
         for places, values in chunks:
             numbers[list(places)] = values

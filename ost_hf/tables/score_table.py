@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,6 +214,11 @@ class ScoreTable:
                 "run the score stage again to finish it"
             )
         return self.metadata.attached_to(table)
+
+    def stream(self, columns: list[str] | None = None) -> Iterator[pa.Table]:
+        """The rows that are there, a part at a time: the vectors of a large pool may not fit into memory."""
+        for part in self._parts():
+            yield _read_part(part, columns)
 
     def _has_rows(self) -> bool:
         """Whether a row is stored here or in the tables inside that lead to this one."""

@@ -85,6 +85,6 @@ class OneStepOptions:
                 "scoring.one_step.estimator 'forward' follows one direction, the mean over all anchors; "
                 "scoring.per_anchor and scoring.group_by need estimator 'reverse' or 'exact'"
             )
-        for name in ("sketch_size", "embedding_size"):
+        for name in ("store", "sketch_size", "embedding_size"):
             if getattr(config, name) and self.estimator != "reverse":
                 raise ConfigError(f"scoring.{name} goes with estimator 'reverse', not {self.estimator!r}")

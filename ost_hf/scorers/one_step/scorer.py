@@ -23,7 +23,7 @@ from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, default_batch_tokens, encode_anchors
 from ost_hf.scorers.one_step.estimators import ESTIMATORS, AnchorSet, Estimator, Forward
 from ost_hf.scorers.one_step.options import OneStepOptions
-from ost_hf.tables.columns import Columns
+from ost_hf.tables.columns import VECTORS, Columns
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +63,8 @@ class OneStepScorer:
     def score(self, batch: list[Encoded]) -> Mapping[str, Tensor]:
         """Utilities of a batch of candidates, and the columns that were asked for."""
         columns = self._estimated(self._inputs(batch))
+        if self.config.store:
+            columns |= {name: columns[name].half() for name in VECTORS if name in columns}
         groups_BG = columns.pop("groups", None)
         columns |= {} if groups_BG is None else dict(zip(self._group_columns, groups_BG.unbind(1), strict=True))
         if self.options.utility in DIVIDED:
@@ -83,7 +85,7 @@ class OneStepScorer:
             # The cosine with itself, which is one, taken out of the mean.
             utility = (count * columns["utility"] - 1) / (count - 1)
         kept = {"loss": columns["loss"], "utility": utility}
-        return kept | {name: columns[name] for name in ("sketch", "embedding") if name in columns}
+        return kept | {name: columns[name] for name in VECTORS if name in columns}
 
     def _estimated(self, inputs: Features) -> dict[str, Tensor]:
         """The estimator's columns, and the rows' vectors where they are asked for."""

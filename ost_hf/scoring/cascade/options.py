@@ -43,7 +43,7 @@ class CascadeOptions:
         if config.group_by or config.sketch_size or config.embedding_size:
             raise ConfigError(
                 "scoring.second_stage cascade mixes first-order and exact utilities of the mean over all anchors: "
-                "leave scoring.group_by, sketch_size and embedding_size unset, or second_stage null"
+                "leave scoring.group_by, store, sketch_size and embedding_size unset, or second_stage null"
             )
 
     def at_cut(self, keep_ratio: float | None, other_cuts: Sequence[str] = ()) -> CascadeOptions:

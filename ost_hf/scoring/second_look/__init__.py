@@ -24,6 +24,12 @@ class SecondLook:
 
         return run_second_look(job, first)
 
+    def again(self, job: Any, first: Any) -> Any:
+        """The same of a job that reuses an earlier run, by that run's proxies."""
+        from ost_hf.scoring.second_look.again import look_again
+
+        return look_again(job, first)
+
     def cost(self, job: Any, rows: Any) -> Any:
         """What it would take, measured on a few rows."""
         from ost_hf.scoring.second_look.cost import measure_second_look

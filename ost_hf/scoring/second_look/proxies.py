@@ -38,7 +38,7 @@ def train_mature_proxy(folder: Path, name: str, seed: int, learnt_from: list[int
     Raises:
         ModelError: If the training diverges, or the weights are of a type that cannot be trained.
     """
-    finished = _finished(folder).exists()
+    finished = is_kept(folder)
     barrier()
     if finished:
         return
@@ -98,6 +98,11 @@ def remove_mature_proxy(folder: Path) -> None:
         pass  # of a run that removed it and was killed before it went on
     except OSError as error:
         logger.warning("%s could not be removed (%s): it is not needed any more", folder, error)
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether a finished proxy is there."""
+    return _finished(folder).exists()
 
 
 def _finished(folder: Path) -> Path:

@@ -66,7 +66,7 @@ _LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """One proxy of one round: it learns from rows of half ``k`` and is asked about the other half, or all rows."""
 
     number: int
@@ -76,18 +76,22 @@ class _Look:
 
     @property
     def name(self) -> str:
+        """What it is called in the log."""
         return f"second look, round {self.number}, proxy {self.k + 1}"
 
     @property
     def place(self) -> int:
+        """Its number among all proxies."""
         return _HALVES * (self.number - 1) + self.k
 
     @property
     def proxy(self) -> Path:
+        """Where it is kept."""
         return self.losses.folder / f"proxy-{self.k}"
 
     @property
     def anchors(self) -> Path:
+        """Where its round keeps the losses of the anchors."""
         return self.losses.folder / f"anchors-{self.k}.json"
 
 
@@ -106,7 +110,7 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
         ModelError: Where a training diverges, or an anchor's loss is not finite.
     """
     options: SecondLookOptions = job.config.stage_options
-    rows = _halved(first, job)
+    rows = halved(first, job)
     halves = [rows.filter(pc.equal(rows["half"], k)) for k in options.folds]
     learnt_from = [best_rows(half, options.share, options.best_by == "utility_and_loss") for half in halves]
     if not all(learnt_from):
@@ -114,21 +118,18 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
             f"{_part(options)} has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can "
             "be learnt from it. Look at the statuses, or set scoring.second_stage to null for so small a pool"
         )
-    anchor_utility = _anchor_utility(job)
-    weight = options.utility_weight if anchor_utility is not None else 0.0
-    if weight != options.utility_weight:
-        logger.info("second look: p-values go by late losses alone, for there are no utilities of anchors that differ")
+    anchor_utility, weight = anchor_utility_of(job)
     rounds: list[dict[str, Any]] = []
-    looks: dict[int, list[_Look]] = {k: [] for k in options.folds}
+    looks: dict[int, list[Look]] = {k: [] for k in options.folds}
     for number in range(1, options.rounds + 1):
         seen = ScoreTable(job.table.folder / "second_look" / f"round-{number}")
         anchor_losses = []
         for k in options.folds:
-            others = halves[1 - k if options.cross_fit else k]["row"].to_pylist()
-            look = _Look(number, k, seen, learnt_from[k])
+            others = asked_rows(rows, k, options)
+            look = Look(number, k, seen, learnt_from[k])
             looks[k] = [*looks[k], look][-proxies_asked(number) :]
             anchor_losses.append(_look(looks[k], others, job))
-        found = _with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
+        found = with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
         corrupted = pc.mean(found["found_corrupted"]).as_py()
         rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
@@ -136,7 +137,7 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     if is_main():
         facts = {"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds}
         job.table.add_to_manifest(second_look=facts)
-    return _as_added(found, min(map(len, anchor_losses)))
+    return as_added(found, min(map(len, anchor_losses)))
 
 
 def proxies_asked(number: int) -> int:
@@ -151,7 +152,12 @@ def _part(options: SecondLookOptions) -> str:
     return "a half of the pool" if options.cross_fit else "the pool"
 
 
-def _halved(first: ScoreTable, job: ScoringJob) -> pa.Table:
+def asked_rows(rows: pa.Table, k: int, options: SecondLookOptions) -> list[int]:
+    """The rows that proxies which learn from half ``k`` are asked about."""
+    return rows.filter(pc.equal(rows["half"], 1 - k if options.cross_fit else k))["row"].to_pylist()
+
+
+def halved(first: ScoreTable, job: ScoringJob) -> pa.Table:
     """``row``, ``example_id``, ``utility``, ``loss`` and ``half`` of the rows that the first look could score, by row.
 
     Every process holds this of the whole pool: its columns stay arrays, and sketches are not read.
@@ -164,7 +170,7 @@ def _halved(first: ScoreTable, job: ScoringJob) -> pa.Table:
     return rows.append_column("half", pa.array(halves, pa.int8()))
 
 
-def _with_p_values(
+def with_p_values(
     seen: ScoreTable, rows: pa.Table, anchor_losses: list[list[float]], anchor_utility: np.ndarray | None, weight: float
 ) -> pa.Table:
     """What a round found of each row that it looked at, by row; a row without a loss has no p-value.
@@ -188,18 +194,20 @@ def _with_p_values(
     return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
 
 
-def _anchor_utility(job: ScoringJob) -> np.ndarray | None:
-    """The anchors' one-step utilities [V], each against the others; ``None`` where there are none, or all are alike.
+def anchor_utility_of(job: ScoringJob) -> tuple[np.ndarray | None, float]:
+    """The anchors' one-step utilities [V], each against the others, and how much utilities weigh.
 
-    Only ``mean_cosine`` has them, and one or two anchors have none that differ.
+    Only ``mean_cosine`` has them, and one or two anchors have none that differ: then they are ``None``, and weigh 0.
     """
-    scores = read_anchor_scores(job.table)
+    scores, weight = read_anchor_scores(job.table), job.config.stage_options.utility_weight
     if scores is None or scores["utility"].null_count or not differ(scores["utility"].to_numpy()):
-        return None
-    return scores["utility"].to_numpy()
+        if weight:
+            logger.info("second look: p-values go by late losses alone: there are no utilities of anchors that differ")
+        return None, 0.0
+    return scores["utility"].to_numpy(), weight
 
 
-def _as_added(found: pa.Table, anchors: int) -> pa.Table:
+def as_added(found: pa.Table, anchors: int) -> pa.Table:
     """The last round's answers as the columns of a stage."""
     why = [
         f"second look: {status}, {detail}" if loss is None else None
@@ -259,7 +267,7 @@ def not_corrupted(rows: pa.Table) -> list[int]:
     return clean.sort_by("example_id")["row"].to_pylist()
 
 
-def _look(looks: list[_Look], others: list[int], job: ScoringJob) -> list[float]:
+def _look(looks: list[Look], others: list[int], job: ScoringJob) -> list[float]:
     """Trains the last of some proxies and asks them all about the rows ``others`` and the anchors, where missing.
 
     Returns:
@@ -279,19 +287,27 @@ def _look(looks: list[_Look], others: list[int], job: ScoringJob) -> list[float]
             )
         for each in looks:
             train_mature_proxy(each.proxy, each.name, job.proxy.seed + each.place, each.learnt_from, job)
-        models = [load_mature_proxy(each.proxy, job) for each in looks]
-        scorer = LossScorer(partial(late_loss, models), job.pool.encoder.processing_class, job.config)
-        run_scorer(scorer, job, missing, look.losses)
-        if is_main():
-            _write_anchor_losses(scorer, job.anchors, look.anchors)
-        del scorer, models
-        free_memory()
+        ask(looks, missing, job)
     barrier()
-    if is_main() and look.number in (1, job.config.stage_options.rounds):
+    last = job.config.stage_options.rounds
+    is_done_with = not job.config.store if look.number == last else look.number == 1
+    if is_main() and is_done_with:
         # No later round asks them, and copies of a large proxy would fill the disk.
         for each in looks:
             remove_mature_proxy(each.proxy)
     return json.loads(look.anchors.read_text())
+
+
+def ask(looks: list[Look], missing: list[int], job: ScoringJob) -> None:
+    """Asks trained proxies together about rows, and about the anchors."""
+    look = looks[-1]
+    models = [load_mature_proxy(each.proxy, job) for each in looks]
+    scorer = LossScorer(partial(late_loss, models), job.pool.encoder.processing_class, job.config)
+    run_scorer(scorer, job, missing, look.losses)
+    if is_main() and not look.anchors.exists():
+        _write_anchor_losses(scorer, job.anchors, look.anchors)
+    del scorer, models
+    free_memory()
 
 
 def _write_anchor_losses(scorer: LossScorer, anchors: EncodedDataset | None, path: Path) -> None:

@@ -1,0 +1,100 @@
+"""A second look by the proxies of an earlier run: at rows that it did not see, and at other anchors.
+
+What is stored of the other rows is their late loss, and it is against the anchors' late losses that it becomes a
+p-value. The proxies learnt from rows of the earlier pool, which the earlier anchors had a say in: with other rows, or
+with anchors of another kind, a run of its own would have trained others.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from ost_hf.errors import RunDirectoryError
+from ost_hf.files import copy_whole, write_json
+from ost_hf.parallel import barrier, is_main
+from ost_hf.scoring.job import ScoringJob
+from ost_hf.scoring.second_look.options import SecondLookOptions
+from ost_hf.scoring.second_look.proxies import is_kept
+from ost_hf.scoring.second_look.rounds import (
+    Look,
+    anchor_utility_of,
+    as_added,
+    ask,
+    asked_rows,
+    halved,
+    proxies_asked,
+    with_p_values,
+)
+from ost_hf.tables.score_table import ScoreTable
+
+
+def look_again(job: ScoringJob, first: ScoreTable) -> pa.Table:
+    """Asks the proxies that an earlier run has kept about rows and anchors that it did not know.
+
+    Args:
+        job: With the earlier run.
+        first: The one-step utilities.
+
+    Returns:
+        As :func:`run_second_look`; late losses of the other rows are the stored ones.
+    """
+    options: SecondLookOptions = job.config.stage_options
+    assert job.reuse is not None
+    rows = halved(first, job)
+    anchor_utility, weight = anchor_utility_of(job)
+    last, of_earlier = options.rounds, job.reuse.table.folder / "second_look"
+    seen = ScoreTable(job.table.folder / "second_look" / f"round-{last}")
+    numbers = range(last - proxies_asked(last) + 1, last + 1)
+    looks = {
+        k: [Look(n, k, ScoreTable(seen.folder.with_name(f"round-{n}")), []) for n in numbers] for k in options.folds
+    }
+    if is_main():
+        seen.write_manifest({"look": "second", "round": last}, rows=0)
+        _take_over([each for some in looks.values() for each in some], of_earlier, job)
+        _fill(seen, rows["row"].to_pylist(), job)
+    barrier()
+    anchor_losses = []
+    for k in options.folds:
+        missing = sorted(set(asked_rows(rows, k, options)) - seen.rows_done())
+        has_anchors = looks[k][-1].anchors.exists()
+        barrier()
+        if missing or not has_anchors:
+            ask(looks[k], missing, job)
+        barrier()
+        anchor_losses.append(json.loads(looks[k][-1].anchors.read_text()))
+    found = with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
+    if is_main():
+        rounds = job.reuse.table.manifest()["second_look"]["rounds"]
+        facts = {"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds}
+        job.table.add_to_manifest(second_look=facts)
+    return as_added(found, min(map(len, anchor_losses)))
+
+
+def _take_over(looks: list[Look], of_earlier: Path, job: ScoringJob) -> None:
+    """The earlier run's proxies, and the losses of the anchors where these are the same."""
+    assert job.reuse is not None
+    for look in looks:
+        source = of_earlier / look.losses.folder.name / look.proxy.name
+        if not is_kept(look.proxy):
+            if not is_kept(source):
+                raise RunDirectoryError(f"reuse: {source} is gone, which the second look asks about what is new")
+            copy_whole(source, look.proxy, linked=True)
+        anchors = source.with_name(look.anchors.name)
+        if job.reuse.same_anchors and look.number == job.config.stage_options.rounds and not look.anchors.exists():
+            write_json(look.anchors, json.loads(anchors.read_text()))
+
+
+def _fill(seen: ScoreTable, asked: list[int], job: ScoringJob) -> None:
+    """Writes the stored late losses of rows that are asked about."""
+    assert job.reuse is not None
+    missing = sorted(set(asked) - seen.rows_done())
+    for part in job.reuse.values(job.pool.rows, missing, ["late_loss", "tokens"]):
+        part = part.filter(pc.is_valid(part["late_loss"]))
+        if len(part):
+            names = {"loss": part["late_loss"], "utility": pc.negate(part["late_loss"]), "detail": [""] * len(part)}
+            kept = {name: part[name] for name in ("example_id", "row", "tokens", "status")}
+            seen.write_part(pa.table({**kept, **names}))
