@@ -22,7 +22,7 @@ DEFAULT_SCORER = "one_step"
 # What of a score table a scorer may or may not give; the rest of the section is about speed and order.
 SHARED = ("per_anchor", "group_by", "sketch_size", "embedding_size")
 # What `store` keeps of a row, where no sizes are given.
-_STORED_SIZES = {"sketch_size": 1024, "embedding_size": 256}
+_STORED_SIZES = {"sketch_size": 512, "embedding_size": 256}
 # These change speed and memory, not what is computed: a run may be resumed with others.
 _OF_THE_LOOP = ("batch_size", "batch_tokens", "part_size", "num_workers")
 
@@ -76,7 +76,7 @@ class ScoringConfig:
         default=0,
         metadata={
             "help": "store a sketch of each preconditioned gradient, taken to length one, in so many numbers (column "
-            "`sketch`; 0: none, or with scoring.store 1024)"
+            "`sketch`; 0: none, or with scoring.store 512)"
         },
     )
     embedding_size: int = field(

@@ -154,10 +154,11 @@ def score_again(job: ScoringJob, build: Build) -> ScoreTable:
         _fill(table, job, how)
     barrier()
     missing = sorted(set(range(len(job.pool))) - table.rows_done())
+    stored = _stored_rows(job)
     if is_main():
-        _note(job, {"rows_scored": job.table.manifest().get("reuse", {}).get("rows_scored", len(missing))})
+        _say_what_is_scored(job, len(stored))
     if how is not None and scorer is not None:
-        _measure_agreement(scorer, job, table, set(missing), how)
+        _measure_agreement(scorer, job, table, stored, how)
     if missing:
         scorer = scorer or build(job.config)
         score_rows_and_anchors(scorer, job, missing, table)
@@ -171,6 +172,13 @@ def _turn_of(job: ScoringJob) -> Turn:
     old, new = (read_anchor_scores(each) for each in (job.reuse.table, job.table))
     assert old is not None and new is not None, "runs that store have scores of anchors"
     return turn(*(np.array(each["sketch"].to_pylist(), dtype=np.float32) for each in (old, new)))
+
+
+def _stored_rows(job: ScoringJob) -> set[int]:
+    """The rows of the pool that have stored values: a resumed run finds the same."""
+    assert job.reuse is not None
+    asked = [row for row in range(len(job.pool)) if row not in job.exclude]
+    return {row for part in job.reuse.values(job.pool.rows, asked, []) for row in part["row"].to_pylist()}
 
 
 def _fill(table: ScoreTable, job: ScoringJob, how: Turn | None) -> None:
@@ -198,9 +206,10 @@ def _first_look(stored: pa.Table, how: Turn | None) -> pa.Table:
     if how is None or not pc.any(utility.is_valid()).as_py():
         return part
     scored = utility.is_valid().to_numpy(zero_copy_only=False)
-    sketch = np.stack([np.asarray(each) for each in part.filter(pa.array(scored))["sketch"].to_pylist()])
+    # Of valid rows alone: from the chunk's own memory, for a part of vectors is long as a list.
+    sketch = part.filter(pa.array(scored))["sketch"].combine_chunks().flatten().to_numpy()
     turned = np.full(len(part), np.nan)
-    turned[scored] = how.utilities(utility.filter(pa.array(scored)).to_numpy(), sketch)
+    turned[scored] = how.utilities(utility.filter(pa.array(scored)).to_numpy(), sketch.reshape(-1, len(how.rest)))
     return part.set_column(part.column_names.index("utility"), "utility", pa.array(turned, mask=~scored))
 
 
@@ -209,18 +218,22 @@ def _note(job: ScoringJob, facts: Section) -> None:
     assert job.reuse is not None
     noted = {"run_dir": str(job.reuse.folder), **job.table.manifest().get("reuse", {}), **facts}
     job.table.add_to_manifest(reuse=noted)
-    if "rows_scored" in facts:
-        logger.info(
-            "reuse: %d of %d rows have stored values in %s, %d are scored",
-            len(job.pool) - len(job.exclude) - facts["rows_scored"], len(job.pool), job.reuse.folder,
-            facts["rows_scored"],
-        )  # fmt: skip
 
 
-def _measure_agreement(scorer: Scorer, job: ScoringJob, table: ScoreTable, missing: set[int], how: Turn) -> None:
+def _say_what_is_scored(job: ScoringJob, stored: int) -> None:
+    assert job.reuse is not None
+    scored = len(job.pool) - len(job.exclude) - stored
+    _note(job, {"rows_stored": stored, "rows_scored": scored})
+    logger.info(
+        "reuse: %d of %d rows have stored values in %s, %d are scored",
+        stored, len(job.pool), job.reuse.folder, scored,
+    )  # fmt: skip
+
+
+def _measure_agreement(scorer: Scorer, job: ScoringJob, table: ScoreTable, stored: set[int], how: Turn) -> None:
     """Scores a random sample of the stored rows in full, and says how far sketches agree."""
     full = ScoreTable(job.table.folder / "agreement")
-    utility = {row: value for row, value in _utilities(table) if row not in missing}
+    utility = {row: value for row, value in _utilities(table) if row in stored}
     sample = sorted(random.Random(job.config.seed).sample(sorted(utility), min(_SAMPLE, len(utility))))
     if is_main():
         full.write_manifest({"part": "agreement"}, rows=len(sample))
