@@ -244,3 +244,34 @@ def test_a_checkpoint_of_another_selection_is_not_gone_on_from(
     assert "was trained on another selection than" in capsys.readouterr().err
     # Named, it is meant.
     assert main([*again, str(run_dir / "target" / "checkpoint-1")]) == 0
+
+
+@pytest.mark.slow
+def test_a_run_is_asked_again_by_its_own_configuration(config: Path, tmp_path: Path, anchor_dataset, capsys) -> None:
+    first, again, new = tmp_path / "first", tmp_path / "again", tmp_path / "new.parquet"
+    anchor_dataset.select(range(4, 12)).to_parquet(new)
+    words = ["--config", str(config), "--run_dir", str(first), "--scoring.store", "true"]
+    assert main(["score", *words, "--strategy", "one_step"]) == 0
+    reuse = ["score", "--reuse", str(first), "--anchors.path", str(new)]
+    assert main([*reuse, "--run_dir", str(again)]) == 0
+    given = yaml.safe_load((again / "config.yaml").read_text())
+    assert (given["reuse"], given["strategy"]) == (str(first), "one_step")
+    assert given["pool"] == yaml.safe_load(config.read_text())["pool"]
+    assert ScoreTable(again / "scores").manifest()["reuse"]["rows_stored"] == 30
+    # It goes on, and selects, by what it has noted.
+    next((again / "scores").glob("part-*")).unlink()
+    assert main(["score", "--run_dir", str(again)]) == 0
+    assert main(["select", "--run_dir", str(again)]) == 0
+    assert len(ScoreTable(again / "scores").read()) == 30
+    capsys.readouterr()
+    for words, message in (
+        (reuse, "reuse names the run directory itself"),
+        (
+            ["select", "--run_dir", str(again), "--reuse", str(first)],
+            "unknown argument of select '--reuse'; score, run take it",
+        ),
+        ([*reuse, "--run_dir", str(tmp_path / "c"), "--proxy.lora_r", "4"], "proxy.lora_r was 8, now 4"),
+    ):
+        assert main(words) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
