@@ -48,6 +48,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--timed_size", type=int, default=512, help="the size whose runs have the second stage too")
     parser.add_argument("--second_stage", default="second_look", choices=["second_look", "null"])
     parser.add_argument("--steps", type=int, default=150, help="least steps of each of the second look's trainings")
+    parser.add_argument("--batch_size", type=int, default=32, help="rows of a step of warm-up and second look")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -84,14 +85,20 @@ class Bench:
         self, sender: Any, name: str, pool: str, anchors: str, size: int, stage: bool, reuse: str | None
     ) -> None:
         datasets.disable_progress_bars()
-        look = {"learning_rate": 2e-3, "min_steps": self.args.steps}
-        scoring = {"store": True, "sketch_size": size, "batch_size": 32, "seed": self.args.seed}
+        batch, seed = self.args.batch_size, self.args.seed
+        look = {"learning_rate": 2e-3, "min_steps": self.args.steps, "batch_size": batch}
+        scoring = {"store": True, "sketch_size": size, "batch_size": 32, "seed": seed}
         scoring |= {"second_stage": "second_look", "second_look": look} if stage else {"second_stage": None}
         started = time.perf_counter()
         ost_hf.score(
             self.pools[pool],
             self.anchors[anchors],
-            proxy={"model": self.args.base, "warmup_learning_rate": 1e-3, "seed": self.args.seed},
+            proxy={
+                "model": self.args.base,
+                "warmup_learning_rate": 1e-3,
+                "warmup_batch_size": batch,
+                "seed": seed,
+            },
             output_dir=self.folder / name,
             scoring=scoring,
             encoding={"max_length": 256},

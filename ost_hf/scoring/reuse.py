@@ -6,6 +6,7 @@ result agrees with a full scoring is measured on a random sample, which lies in 
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import random
@@ -67,9 +68,7 @@ def accept_reuse(request: ScoringRequest) -> Reused:
     if len(table.rows_done()) < len(table) or not (folder / "proxy" / "proxy.json").exists():
         raise RunDirectoryError(f"reuse: the scores in {folder} are not finished, or its proxy is gone")
     _require_same_settings(request, manifest)
-    identity = manifest["identity"]
-    same = request.anchors is not None and request.anchors.fingerprint == identity["anchors"]
-    same = same and _prompt_of(request.anchors) == (identity.get("system_prompts") or {}).get("anchors")
+    same = _has_same_anchors(request, manifest["identity"])
     if not same:
         _require_turnable(request)
     stage = request.scoring.second_stage
@@ -82,18 +81,16 @@ def _require_same_settings(request: ScoringRequest, manifest: Section) -> None:
     """What a number depends on beside rows and anchors is the same, or is named."""
     identity = manifest["identity"]
     noted = {name: identity[name] for name in ("encoding", "proxy", "scoring")}
-    noted |= {"weights": manifest.get("weights"), "pool": (identity.get("system_prompts") or {}).get("pool")}
+    prompt_then = (identity.get("system_prompts") or {}).get("pool")
+    noted |= {"weights": manifest.get("weights"), "pool": {"system_prompt": prompt_then}}
     asked = {
         "encoding": request.encoding.identity(),
         "proxy": as_mapping(request.proxy),
         "scoring": request.scoring.identity(),
         "weights": describe_weights(request.proxy),
-        "pool": _prompt_of(request.pool),
+        "pool": {"system_prompt": _prompt_of(request.pool)},
     }
-    if asked["pool"] != noted["pool"]:
-        noted["pool"], asked["pool"] = {"system_prompt": noted["pool"]}, {"system_prompt": asked["pool"]}
-    plain = {name: _as_json(value) for name, value in asked.items()}
-    differences = name_differences(noted, plain)
+    differences = name_differences(noted, json.loads(json.dumps(asked)))
     if differences:
         raise RunDirectoryError(
             f"reuse: {request.reuse} was scored with other settings: {'; '.join(differences)}. Take those of that run, "
@@ -101,14 +98,20 @@ def _require_same_settings(request: ScoringRequest, manifest: Section) -> None:
         )
 
 
+def _has_same_anchors(request: ScoringRequest, identity: Section) -> bool:
+    anchors, column = request.anchors, request.scoring.group_by
+    assert anchors is not None, "one-step utilities ask anchors"
+    found = (
+        anchors.fingerprint,
+        _prompt_of(anchors),
+        anchors.column_digest(column) if column is not None else None,
+    )
+    prompts = identity.get("system_prompts") or {}
+    return found == (identity["anchors"], prompts.get("anchors"), identity.get("group_by_digest"))
+
+
 def _prompt_of(rows: Any) -> str | None:
     return rows.config.system_prompt if rows is not None else None
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _as_json(each) for key, each in value.items()}
-    return [_as_json(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _require_turnable(request: ScoringRequest) -> None:
@@ -232,6 +235,8 @@ def _say_what_is_scored(job: ScoringJob, stored: int) -> None:
 
 def _measure_agreement(scorer: Scorer, job: ScoringJob, table: ScoreTable, stored: set[int], how: Turn) -> None:
     """Scores a random sample of the stored rows in full, and says how far sketches agree."""
+    if not stored:
+        return
     full = ScoreTable(job.table.folder / "agreement")
     utility = {row: value for row, value in _utilities(table) if row in stored}
     sample = sorted(random.Random(job.config.seed).sample(sorted(utility), min(_SAMPLE, len(utility))))

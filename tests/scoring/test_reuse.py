@@ -379,6 +379,16 @@ def test_what_sketches_do_not_give_is_refused_for_new_anchors(
         score_pool(request_for(tmp_path / "again", anchors=new_anchors, scoring=config, reuse=other))
 
 
+@pytest.mark.slow
+def test_a_pool_without_a_known_row_is_scored_whole(
+    stored: Path, tmp_path: Path, request_for, pool_dataset, new_anchors
+) -> None:
+    again = score_pool(request_for(tmp_path, pool_dataset.select(range(40, 44)), new_anchors, reuse=stored))
+    noted = again.manifest()["reuse"]
+    assert noted == {"run_dir": str(stored), "rows_stored": 0, "rows_scored": 4}
+    assert all(values(again, "utility")) and all(values(again, "late_loss"))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

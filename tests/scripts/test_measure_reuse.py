@@ -13,7 +13,7 @@ import pytest
 @pytest.mark.slow
 def test_it_prints_agreement_and_seconds(root: Path, vlm_path: str) -> None:
     words = ["--base", vlm_path, "--rows", "40", "--added", "5", "--anchors", "8", "--sketch_sizes", "64", "512"]
-    command = [sys.executable, str(root / "scripts" / "measure_reuse.py"), *words, "--steps", "2"]
+    command = [sys.executable, str(root / "scripts" / "measure_reuse.py"), *words, "--steps", "2", "--batch_size", "2"]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr[-3000:]
     lines = re.findall(r"^\| (\d+) \| (alike|one) \| (\S+) \| (\S*) \|", result.stdout, re.MULTILINE)
