@@ -353,9 +353,9 @@ def test_a_run_that_cannot_be_asked_again_is_refused(
     refused(cut, RunDirectoryError, "are not finished, or its proxy is gone")
     bare = shutil.copytree(stored, tmp_path / "bare", ignore=shutil.ignore_patterns("finished"))
     refused(bare, RunDirectoryError, r"round-2/proxy-0 is gone, which the second look asks")
-    (bare / "scores" / "contents.parquet").unlink()
+    silent = shutil.copytree(stored, tmp_path / "silent", ignore=shutil.ignore_patterns("contents.parquet"))
     with pytest.raises(RunDirectoryError, match=r"has no contents\.parquet"):
-        score_pool(request_for(tmp_path / "other", reuse=bare))
+        score_pool(request_for(tmp_path / "other", reuse=silent))
 
 
 @pytest.mark.parametrize(

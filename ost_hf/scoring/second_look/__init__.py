@@ -13,7 +13,12 @@ class SecondLook:
     """The stage; what it does is told in :mod:`ost_hf.scoring.second_look.rounds`."""
 
     def check(self, job: Any, proxy: Any) -> None:
-        """Raises ``ModelError`` where the base model's weights cannot be trained."""
+        """Raises ``ModelError`` where the base model's weights cannot be trained, or proxies to reuse are gone."""
+        if job.reuse is not None:
+            from ost_hf.scoring.second_look.again import check_kept
+
+            check_kept(job)
+            return
         from ost_hf.scoring.second_look.proxies import check_trainable
 
         check_trainable(proxy.model.get_base_model(), job)

@@ -8,7 +8,6 @@ with anchors of another kind, a run of its own would have trained others.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -46,15 +45,11 @@ def look_again(job: ScoringJob, first: ScoreTable) -> pa.Table:
     assert job.reuse is not None
     rows = halved(first, job)
     anchor_utility, weight = anchor_utility_of(job)
-    last, of_earlier = options.rounds, job.reuse.table.folder / "second_look"
-    seen = ScoreTable(job.table.folder / "second_look" / f"round-{last}")
-    numbers = range(last - proxies_asked(last) + 1, last + 1)
-    looks = {
-        k: [Look(n, k, ScoreTable(seen.folder.with_name(f"round-{n}")), []) for n in numbers] for k in options.folds
-    }
+    looks = _asked_together(job.table, options)
+    seen = looks[0][-1].losses
     if is_main():
-        seen.write_manifest({"look": "second", "round": last}, rows=0)
-        _take_over([each for some in looks.values() for each in some], of_earlier, job)
+        seen.write_manifest({"look": "second", "round": options.rounds}, rows=0)
+        _take_over(looks, job)
         _fill(seen, rows["row"].to_pylist(), job)
     barrier()
     anchor_losses = []
@@ -74,18 +69,32 @@ def look_again(job: ScoringJob, first: ScoreTable) -> pa.Table:
     return as_added(found, min(map(len, anchor_losses)))
 
 
-def _take_over(looks: list[Look], of_earlier: Path, job: ScoringJob) -> None:
+def check_kept(job: ScoringJob) -> None:
+    """Raises ``RunDirectoryError`` if a proxy that will be asked is gone from the run that is reused."""
+    assert job.reuse is not None
+    options: SecondLookOptions = job.config.stage_options
+    for look in (each for some in _asked_together(job.reuse.table, options).values() for each in some):
+        if not is_kept(look.proxy):
+            raise RunDirectoryError(f"reuse: {look.proxy} is gone, which the second look asks about what is new")
+
+
+def _asked_together(table: ScoreTable, options: SecondLookOptions) -> dict[int, list[Look]]:
+    """The proxies of each half that the last round asks, beside a score table."""
+    last = options.rounds
+    rounds = {n: table.folder / "second_look" / f"round-{n}" for n in range(last - proxies_asked(last) + 1, last + 1)}
+    return {k: [Look(n, k, ScoreTable(folder), []) for n, folder in rounds.items()] for k in options.folds}
+
+
+def _take_over(looks: dict[int, list[Look]], job: ScoringJob) -> None:
     """The earlier run's proxies, and the losses of the anchors where these are the same."""
     assert job.reuse is not None
-    for look in looks:
-        source = of_earlier / look.losses.folder.name / look.proxy.name
-        if not is_kept(look.proxy):
-            if not is_kept(source):
-                raise RunDirectoryError(f"reuse: {source} is gone, which the second look asks about what is new")
-            copy_whole(source, look.proxy, linked=True)
-        anchors = source.with_name(look.anchors.name)
-        if job.reuse.same_anchors and look.number == job.config.stage_options.rounds and not look.anchors.exists():
-            write_json(look.anchors, json.loads(anchors.read_text()))
+    for k, earlier in _asked_together(job.reuse.table, job.config.stage_options).items():
+        for look, source in zip(looks[k], earlier, strict=True):
+            if not is_kept(look.proxy):
+                copy_whole(source.proxy, look.proxy, linked=True)
+        anchors = looks[k][-1].anchors
+        if job.reuse.same_anchors and not anchors.exists():
+            write_json(anchors, json.loads(earlier[-1].anchors.read_text()))
 
 
 def _fill(seen: ScoreTable, asked: list[int], job: ScoringJob) -> None:
