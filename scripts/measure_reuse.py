@@ -17,6 +17,7 @@ import argparse
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ import transformers.models.qwen3_vl.processing_qwen3_vl  # noqa: F401  as its mo
 import ost_hf
 import ost_hf.curate
 from ost_hf.evidence.rank_correlation import spearman
+
+if find_spec("deepspeed"):  # which Accelerate imports where it is there
+    import deepspeed  # noqa: F401
 
 _ONE = "product"
 
