@@ -45,7 +45,6 @@ from ost_hf.errors import DataError, ModelError
 from ost_hf.evidence.conformal import conformal_p, small_up_to
 from ost_hf.evidence.late_loss import late_loss
 from ost_hf.evidence.nonconformity import differ, nonconformity
-from ost_hf.evidence.rank_correlation import ranks
 from ost_hf.files import write_json
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.scorers.losses import LossScorer
@@ -63,6 +62,9 @@ _HALVES = 2
 # Where next to nothing looks clean (anchors that are not like the pool), this share of the rows is learnt from all the
 # same: what passed, and the next.
 _LEAST_SHARE = 0.1
+# Of the first look's utility beside its loss, in what a proxy of the first round learns from. Chosen on development
+# seeds.
+_FIRST_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,14 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     options: SecondLookOptions = job.config.stage_options
     rows = _halved(first, job)
     halves = [rows.filter(pc.equal(rows["half"], k)) for k in options.folds]
-    learnt_from = [best_rows(half, options.share, options.best_by == "utility_and_loss") for half in halves]
+    anchor_scores = read_anchor_scores(job.table)
+    learnt_from = [_learnt_first(half, anchor_scores, options) for half in halves]
     if not all(learnt_from):
         raise DataError(
             f"{_part(options)} has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can "
             "be learnt from it. Look at the statuses, or set scoring.second_stage to null for so small a pool"
         )
-    anchor_utility = _anchor_utility(job)
+    anchor_utility = _anchor_utility(anchor_scores)
     weight = options.utility_weight if anchor_utility is not None else 0.0
     if weight != options.utility_weight:
         logger.info("second look: p-values go by late losses alone, for there are no utilities of anchors that differ")
@@ -188,12 +191,11 @@ def _with_p_values(
     return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
 
 
-def _anchor_utility(job: ScoringJob) -> np.ndarray | None:
+def _anchor_utility(scores: pa.Table | None) -> np.ndarray | None:
     """The anchors' one-step utilities [V], each against the others; ``None`` where there are none, or all are alike.
 
     Only ``mean_cosine`` has them, and one or two anchors have none that differ.
     """
-    scores = read_anchor_scores(job.table)
     if scores is None or scores["utility"].null_count or not differ(scores["utility"].to_numpy()):
         return None
     return scores["utility"].to_numpy()
@@ -223,20 +225,42 @@ def fold(content_hash: str, seed: int) -> int:
     return hashlib.blake2b(f"second look {seed}:{content_hash}".encode(), digest_size=1).digest()[0] % _HALVES
 
 
-def best_rows(rows: pa.Table, share: float, by_loss_too: bool = False) -> list[int]:
-    """The rows to learn from, best first: those of highest one-step utility.
+def _learnt_first(rows: pa.Table, anchor_scores: pa.Table | None, options: SecondLookOptions) -> list[int]:
+    """What a proxy of the first round learns from."""
+    if options.learn_from == "highest_utility":
+        return best_rows(rows, options.share)
+    if anchor_scores is None:
+        logger.info("second look: the first look has no scores of the anchors: learning from rows of high utility")
+        return best_rows(rows, options.share)
+    return not_corrupted(with_first_p_values(rows, anchor_scores)) if len(rows) else []
 
-    Low loss alone would choose what the proxy knows already, and teach it little. But the two err differently.
+
+def with_first_p_values(rows: pa.Table, anchor_scores: pa.Table) -> pa.Table:
+    """Adds ``p_value`` and ``found_corrupted`` by the first look's loss and utility, half and half.
+
+    The two err differently: a low loss alone would choose what the proxy knows already, and corruption in its own
+    words; on development seeds the utility found those, and the loss found the others.
 
     Args:
-        rows: ``row``, ``example_id``, ``utility``, ``loss`` of N rows.
-        share: At least one row is taken where there is one.
-        by_loss_too: Go by the sum of the ranks of utility and of low loss.
+        rows: ``utility`` and ``loss``.
+        anchor_scores: The anchors' own; where they have no utilities, p-values go by losses alone.
     """
-    best = rows["utility"].to_numpy()
-    if by_loss_too and len(rows):
-        best = ranks(best) + ranks(-rows["loss"].to_numpy())
-    ordered = rows.append_column("best", pa.array(best)).sort_by([("best", "descending"), ("example_id", "ascending")])
+    utility = _anchor_utility(anchor_scores)
+    weight = 0.0 if utility is None else _FIRST_WEIGHT
+    of_rows, of_anchors = nonconformity(rows["loss"], rows["utility"], anchor_scores["loss"], utility, weight)
+    p_values = conformal_p(of_rows, of_anchors)
+    found = pa.array(p_values <= small_up_to(len(anchor_scores)))
+    return rows.append_column("p_value", pa.array(p_values)).append_column("found_corrupted", found)
+
+
+def best_rows(rows: pa.Table, share: float) -> list[int]:
+    """The rows of highest one-step utility, best first.
+
+    Args:
+        rows: ``row``, ``example_id`` and ``utility`` of N rows.
+        share: At least one row is taken where there is one.
+    """
+    ordered = rows.sort_by([("utility", "descending"), ("example_id", "ascending")])
     return ordered["row"][: max(1, round(share * len(rows)))].to_pylist()
 
 
