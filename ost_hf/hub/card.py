@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ost_hf.errors import ConfigError
 from ost_hf.scorers.registry import PROXY, SCORERS
+from ost_hf.scoring.passes import cost_in_words
 from ost_hf.tables.selection_table import SelectionTable
 
 TEMPLATE = Path(__file__).parent / "dataset_card.md.jinja"
@@ -62,6 +63,7 @@ def render_card(
         proxy=identity["proxy"],
         proxy_name=_public_name(identity["proxy"]["model"]),
         versions=manifest["versions"],
+        cost=cost_in_words(manifest["cost"], "").strip() if "cost" in manifest else None,
     )
 
 
