@@ -63,8 +63,14 @@ def render_card(
         proxy=identity["proxy"],
         proxy_name=_public_name(identity["proxy"]["model"]),
         versions=manifest["versions"],
-        cost=cost_in_words(manifest["cost"], "").strip() if "cost" in manifest else None,
+        cost=_cost(manifest),
     )
+
+
+def _cost(manifest: dict[str, Any]) -> str | None:
+    """What the scores cost; nothing where the proxy made no passes, or it is not known how many."""
+    cost = manifest.get("cost")
+    return cost_in_words(cost, "").strip() if cost is not None and cost["passes"] else None
 
 
 def _uses_proxy(scorer: str) -> bool:
