@@ -123,7 +123,8 @@ def run_job(job: ScoringJob) -> ScoreTable:
     remaining = sorted(set(range(len(job.pool))) - job.table.rows_done())
     if not remaining:
         logger.info("all %d rows are scored already", len(job.pool))
-        if is_main() and "cost" not in job.table.manifest():  # of a run that was killed at its very end
+        # A run may be killed at its very end, before it told.
+        if is_main() and (job.table.folder / _COST).exists() and "cost" not in job.table.manifest():
             _tell_cost(job)
         return job.table
     with counting(job.table.folder / _COST):
