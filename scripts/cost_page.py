@@ -42,7 +42,9 @@ def fitted(rows: list[int], row_passes: list[float]) -> Record | None:
     misses = [
         abs(constant + per_row * n - found) / found for n, found in zip(rows, row_passes, strict=True) if found > 0
     ]
-    return {"constant": float(constant), "per_row": float(per_row), "largest_miss": float(max(misses, default=0.0))}
+    # Rounded: what does not depend on the rows has a slope of some 1e-16, of either sign.
+    line = {"constant": constant, "per_row": per_row, "largest_miss": max(misses, default=0.0)}
+    return {name: round(float(value), 6) + 0.0 for name, value in line.items()}
 
 
 def fits(sizes: list[Record]) -> Record:
@@ -128,7 +130,7 @@ def _fit(variant: Record) -> list[str]:
     total, parts = variant["fits"]["total"], variant["fits"]["parts"]
     lines = [
         "",
-        f"As a line in the number of rows: {total['constant']:,.0f} forward passes of a row, and "
+        f"Between these sizes, as a line in the number of rows: {total['constant']:,.0f} forward passes of a row, and "
         f"{total['per_row']:.2f} for each row of the pool. No measurement is further from the line than "
         f"{total['largest_miss']:.1%}.",
         "",
@@ -142,26 +144,28 @@ def _fit(variant: Record) -> list[str]:
 
 
 def _totals(variant: Record) -> list[str]:
-    head = ["rows", "F", *(f"{ratio} times, {_epochs(epochs)}" for epochs in EPOCHS for ratio in RATIOS)]
+    head = ["rows", "F", *(f"r = {ratio}, {_epochs(epochs)}" for epochs in EPOCHS for ratio in RATIOS)]
     lines = [
         "",
         "Selection and training on half of the pool, over training on all of it: F / (3 r e) + 1/2. A forward pass of",
         "the target costs r times as much as one of the proxy; e is the number of epochs, and an epoch costs three",
-        "forward passes. Above 100 %, selection costs more than it saves.",
+        "forward passes. Above 100 %, selection costs more than it saves. F of a planned size is not measured: it is the",
+        "doctor's arithmetic, in which no row is found corrupted and no batch is tried for its memory. The constant part",
+        "is spread over the rows of the first column.",
         "",
         _row(head),
         "|---" * len(head) + "|",
     ]
     for each in variant["totals"]:
-        rows = f"{each['rows']:,}{'' if each['measured'] else ' (by the line)'}"
+        rows = f"{each['rows']:,}{'' if each['measured'] else ' (planned)'}"
         lines.append(_row([rows, f"{each['passes']:.2f}", *(f"{value:.0%}" for value in each["over_everything"])]))
     return lines
 
 
-def totals(sizes: list[Record], line: Record | None, more_rows: list[int]) -> list[Record]:
-    """Total costs at the sizes that were measured, and by the fitted line at others, in the order of the page."""
-    found = [(size["cost"]["rows"], size["cost"]["passes"], True) for size in sizes]
-    found += [(rows, line["per_row"] + line["constant"] / rows, False) for rows in more_rows if line is not None]
+def totals(costs: list[Record], plans: list[Record]) -> list[Record]:
+    """Total costs at the sizes that were measured, and at others that were planned, in the order of the page."""
+    found = [(cost["rows"], cost["passes"], True) for cost in costs]
+    found += [(plan["rows"], plan["passes"], False) for plan in plans]
     return [
         {
             "rows": rows,

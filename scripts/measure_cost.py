@@ -30,9 +30,12 @@ import task
 from cost_page import fits, page, totals
 
 from ost_hf.cli.flags import read_words
+from ost_hf.doctor.plan import planned_cost
 from ost_hf.files import write_json
 from ost_hf.runs.config import RunConfig, load_config, read_yaml
 from ost_hf.runs.yaml_values import dump_yaml
+from ost_hf.scoring.config import DEFAULT_SCORER
+from ost_hf.scoring.second_look.cost import planned_parts
 from ost_hf.study.provenance import machine, version_of_code
 from ost_hf.tables.score_table import ScoreTable
 
@@ -49,7 +52,7 @@ def main() -> None:
     )
     parser.add_argument("--base", default="ost_hf/checkpoints/tiny_qwen3_vl", help="the proxy's base model")
     parser.add_argument("--rows", type=int, nargs="*", default=[3000, 12000, 48000], help="sizes of the pool")
-    parser.add_argument("--at", type=int, nargs="*", default=[100_000], help="sizes told by the fitted line")
+    parser.add_argument("--at", type=int, nargs="*", default=[100_000], help="sizes that are planned, not measured")
     parser.add_argument("--anchors", type=int, default=100)
     parser.add_argument("--noise", type=float, default=0.5, help="share of the pool that is corrupted")
     parser.add_argument("--seed", type=int, default=1)
@@ -73,9 +76,9 @@ def main() -> None:
         if "lora" not in variant:
             variant["lora"] = in_a_process("lora", folder, args.lora_steps)
         variant["sizes"] = sorted([*variant["sizes"], measured(rows, folder)], key=lambda size: size["pool_rows"])
-        write(report, args)
+        write(report, args, given)
         shutil.rmtree(folder)
-    write(report, args)
+    write(report, args, given)
     print(page(report))
 
 
@@ -122,6 +125,21 @@ def measured(rows: int, folder: Path) -> Record:
         "pool_rows": rows, "cost": cost, "memory": memory, "command": command,
         **version_of_code(), "machine": machine(),
     }  # fmt: skip
+
+
+def planned(args: argparse.Namespace, given: list[str]) -> list[Record]:
+    """What the doctor would plan for the sizes that are not measured, where it knows all that is done."""
+    config = configured(args, given, args.run_dir)
+    scoring, plans = config.scoring, []
+    assert config.proxy is not None
+    if scoring.scorer != DEFAULT_SCORER:
+        return []
+    for rows in args.at:
+        stage = None
+        if scoring.second_stage == "second_look":
+            stage = planned_parts(rows, args.anchors, scoring.stage_options)
+        plans.append(planned_cost(scoring, config.proxy, rows, args.anchors, stage))
+    return [plan for plan in plans if plan is not None]
 
 
 def in_a_process(job: str, folder: Path, steps: int = 0) -> Record:
@@ -185,12 +203,12 @@ def peak_mebibytes() -> int:
     return int(found.group(1)) // 1024 if found else 0
 
 
-def write(report: Record, args: argparse.Namespace) -> None:
+def write(report: Record, args: argparse.Namespace, given: list[str]) -> None:
     """Writes the measurements, with what follows from them, and the page: a long run may end early."""
     for variant in report["variants"].values():
         variant["fits"] = fits(variant["sizes"])
     variant = report["variants"][args.name]
-    variant["totals"] = totals(variant["sizes"], variant["fits"].get("total"), args.at)
+    variant["totals"] = totals([size["cost"] for size in variant["sizes"]], planned(args, given))
     write_json(args.output, report, indent=1)
     args.output.with_suffix(".md").write_text(page(report))
 

@@ -104,8 +104,10 @@ def examine(proxy: Proxy, job: ScoringJob, rows: int = 32) -> Diagnosis:
     options = scoring.options
     setting = Setting(options.estimator, options.utility, options.update_rule, step_size(options))
     found = Findings(structure, sample, setting, measurements, second_stage)
+    stage = second_stage.parts if second_stage is not None else None
+    cost = planned_cost(scoring, job.proxy, job.candidates, len(job.anchors), stage)
     advice = warnings_of(found), recommend(found)
-    return Diagnosis(structure, sample, setting, measurements, *advice, second_stage, planned_cost(job, second_stage))
+    return Diagnosis(structure, sample, setting, measurements, *advice, second_stage, cost)
 
 
 def _second_stage(job: ScoringJob, rows: list[Encoded]) -> StageCost | None:

@@ -17,7 +17,6 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scorers.one_step.estimators import passes_of, setup_passes_of
 from ost_hf.scorers.registry import register
 from ost_hf.scoring.config import ScoringConfig
-from ost_hf.scoring.cost import StageCost
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.passes import Part, cost_in_words, cost_of_parts
 from ost_hf.scoring.prepared_proxy import prepare_proxy
@@ -91,7 +90,7 @@ def test_a_run_counts_what_arithmetic_says_and_what_was_planned(
 
     job = encoded_job(request, {})
     parts = planned_parts(ROWS, ANCHORS, job.config.stage_options)
-    plan = planned_cost(job, StageCost("second_look", 2, 9, 6, trainable, 2, parts=parts))
+    plan = planned_cost(job.config, job.proxy, ROWS, ANCHORS, parts)
     assert plan is not None
     assert parts_of(plan) == parts_of(cost)
     assert (plan["trainings"], plan["steps"], plan["rows"]) == (cost["trainings"], cost["steps"], ROWS)
@@ -104,7 +103,7 @@ def test_three_rounds_of_two_proxies_cost_what_was_planned_but_for_the_halves(tm
     cost = score_pool(request).manifest()["cost"]
     job = encoded_job(request, {})
     parts = planned_parts(ROWS, ANCHORS, job.config.stage_options)
-    plan = planned_cost(job, StageCost("second_look", 6, 0, 6, "all", 4, parts=parts))
+    plan = planned_cost(job.config, job.proxy, ROWS, ANCHORS, parts)
     assert plan is not None
     counted, planned = parts_of(cost), parts_of(plan)
     # One half has a few rows more than the other: a step of six more or fewer in each training.
