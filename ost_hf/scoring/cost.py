@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ost_hf.scoring.passes import Part
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,7 @@ class StageCost:
         peak_memory_gib: With the scorer's model in memory; known on CUDA devices only.
         refused: Why nothing could be measured.
         remedy: What to set in place of a stage that was refused.
+        parts: What is planned, as a run counts it: passes of rows, trainings, steps.
     """
 
     stage: str
@@ -36,3 +40,4 @@ class StageCost:
     peak_memory_gib: float | None = None
     refused: str | None = None
     remedy: str = "scoring.second_stage to null"
+    parts: Mapping[str, Part] = field(default_factory=dict)

@@ -21,7 +21,7 @@ from ost_hf.functional.update_rules import UPDATE_RULES
 from ost_hf.parallel import free_memory
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, default_batch_tokens, encode_anchors
-from ost_hf.scorers.one_step.estimators import ESTIMATORS, AnchorSet, Estimator, Forward
+from ost_hf.scorers.one_step.estimators import ESTIMATORS, AnchorSet, Estimator, Forward, passes_of, setup_passes_of
 from ost_hf.scorers.one_step.options import OneStepOptions
 from ost_hf.tables.columns import Columns
 
@@ -58,6 +58,8 @@ class OneStepScorer:
         self.group_names, numbers = anchor_groups(anchors, config.group_by)
         self._shortened = Sketch(config.embedding_size, config.seed) if config.embedding_size else None
         self.anchors, self.estimator = self._build(encoded, numbers)
+        self.passes = passes_of(options.estimator, len(anchors))
+        self.setup_passes = setup_passes_of(options.estimator, len(anchors))
         self.facts = {"forward": self.estimator.facts} if isinstance(self.estimator, Forward) else {}
 
     def score(self, batch: list[Encoded]) -> Mapping[str, Tensor]:

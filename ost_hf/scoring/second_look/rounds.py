@@ -53,6 +53,7 @@ from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
+from ost_hf.scoring.tally import apart
 from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.score_table import ScoreTable
 
@@ -301,13 +302,17 @@ def _look(looks: list[_Look], others: list[int], job: ScoringJob) -> list[float]
                 f"no row of {_part(job.config.stage_options)} had a loss in round {look.number - 1} of the second "
                 f"look: see the statuses in {look.losses.folder.parent}"
             )
-        for each in looks:
-            train_mature_proxy(each.proxy, each.name, job.proxy.seed + each.place, each.learnt_from, job)
-        models = [load_mature_proxy(each.proxy, job) for each in looks]
-        scorer = LossScorer(partial(late_loss, models), job.pool.encoder.processing_class, job.config)
-        run_scorer(scorer, job, missing, look.losses)
-        if is_main():
-            _write_anchor_losses(scorer, job.anchors, look.anchors)
+        with apart("second_look_training"):
+            for each in looks:
+                train_mature_proxy(each.proxy, each.name, job.proxy.seed + each.place, each.learnt_from, job)
+        with apart("second_look_asking"):
+            models = [load_mature_proxy(each.proxy, job) for each in looks]
+            scorer = LossScorer(
+                partial(late_loss, models), job.pool.encoder.processing_class, job.config, passes=len(models)
+            )
+            run_scorer(scorer, job, missing, look.losses)
+            if is_main():
+                _write_anchor_losses(scorer, job.anchors, look.anchors)
         del scorer, models
         free_memory()
     barrier()
