@@ -44,7 +44,7 @@ def measure_second_look(job: ScoringJob, rows: list[Encoded]) -> StageCost:
         job: The pool that the rows are of, and how the second look is taken.
         rows: At least one.
     """
-    options: SecondLookOptions = job.config.stage_options
+    options: SecondLookOptions = job.config.stage_options.of_pool(job.candidates)
     trainings, steps = planned_trainings(job.candidates, options)
     passes = planned_passes(options)
     anchors = len(job.anchors) if job.anchors is not None else 0
@@ -80,8 +80,10 @@ def planned_trainings(pool_rows: int, options: SecondLookOptions) -> tuple[int, 
         pool_rows: Rows of the pool; where it is halved, each half is taken to have as many as the other.
         options: How the second look is taken.
     """
+    options = options.of_pool(pool_rows)
     folds = len(options.folds)
-    first = training_steps(round(options.share * pool_rows / folds), options)
+    share = options.share if options.learn_from == "highest_utility" else 1.0
+    first = training_steps(round(share * pool_rows / folds), options)
     later = training_steps(round(pool_rows / folds), options)
     return folds * options.rounds, folds * (first + (options.rounds - 1) * later)
 
@@ -99,6 +101,7 @@ def planned_parts(pool_rows: int, anchors: int, options: SecondLookOptions) -> d
         anchors: Each is asked about as often as a row is, by the proxies of every part of the pool.
         options: How the second look is taken.
     """
+    options = options.of_pool(pool_rows)
     trainings, steps = planned_trainings(pool_rows, options)
     passes = planned_passes(options)
     return {

@@ -69,9 +69,9 @@ def train_mature_proxy(folder: Path, name: str, seed: int, learnt_from: list[int
 
 
 def training_steps(rows: int, options: SecondLookOptions) -> int:
-    """How many steps a proxy that learns from so many rows takes."""
+    """How many steps a proxy that learns from so many rows takes; a round's proxies share what is allowed."""
     steps = max(options.min_steps, round(options.epochs * rows / options.batch_size))
-    return steps if options.max_steps is None else min(steps, options.max_steps)
+    return steps if options.max_steps is None else min(steps, max(1, options.max_steps // len(options.folds)))
 
 
 def passes_of_a_step(options: SecondLookOptions) -> int:

@@ -31,7 +31,7 @@ import hashlib
 import json
 import logging
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -108,7 +108,8 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
         DataError: Where a half of the pool has nothing that could be learnt from.
         ModelError: Where a training diverges, or an anchor's loss is not finite.
     """
-    options: SecondLookOptions = job.config.stage_options
+    options: SecondLookOptions = job.config.stage_options.of_pool(job.candidates)
+    job = replace(job, config=job.config.with_stage_options(cross_fit=options.cross_fit))
     rows = _halved(first, job)
     halves = [rows.filter(pc.equal(rows["half"], k)) for k in options.folds]
     anchor_scores = read_anchor_scores(job.table)
@@ -138,7 +139,7 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
         learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in options.folds]
     if is_main():
-        facts = {"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds}
+        facts = {"utility_weight": weight, "proxies": len(halves), "anchor_losses": anchor_losses, "rounds": rounds}
         job.table.add_to_manifest(second_look=facts)
     return _as_added(found, min(map(len, anchor_losses)))
 
