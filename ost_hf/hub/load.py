@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ost_hf.selection.kept import Selection
-from ost_hf.tables.selection_table import SelectionMetadata
+from ost_hf.tables.selection_table import WEIGHT, SelectionMetadata
 
-# What push adds to the pool's own columns.
-ADDED = ("example_id", "ost_utility", "ost_rank")
+# What push adds to the pool's own columns; the last of them where rows were weighed.
+ADDED = ("example_id", "ost_utility", "ost_rank", WEIGHT)
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Curated:
     """A curated dataset.
 
     Attributes:
-        kept: The kept rows, with ``example_id``, ``ost_utility`` and ``ost_rank``.
+        kept: The kept rows, with ``example_id``, ``ost_utility``, ``ost_rank``, and ``ost_weight`` if they were weighed.
         scores: The score table: one row for every row of the pool.
         selection: Which rows of the pool are kept, by id and rank.
     """
@@ -64,4 +64,7 @@ def _selection_of(kept: datasets.Dataset, scores: datasets.Dataset) -> Selection
         "kept": is_kept,
         "reason": pc.if_else(is_kept, "kept", "not kept"),
     }
+    if WEIGHT in kept.column_names:  # of rows that are not kept it was not pushed, and is not known
+        weights = dict(zip(kept["example_id"], kept[WEIGHT], strict=True))
+        columns[WEIGHT] = pa.array([weights.get(name) for name in ids], pa.float64())
     return Selection(pa.table(columns), SelectionMetadata())

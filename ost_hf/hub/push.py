@@ -15,7 +15,7 @@ from ost_hf.errors import ConfigError, DataError
 from ost_hf.hub.card import render_card
 from ost_hf.hub.config import HubConfig
 from ost_hf.tables.score_table import ScoreTable
-from ost_hf.tables.selection_table import SelectionTable
+from ost_hf.tables.selection_table import WEIGHT, SelectionTable
 
 
 def push_curated(pool: Rows, scores: ScoreTable, selection: SelectionTable, config: HubConfig) -> str:
@@ -86,7 +86,7 @@ def _check_license(name: str) -> None:
 
 
 def kept_dataset(pool: Rows, selection: SelectionTable) -> datasets.Dataset:
-    """The kept rows in the pool's order, with ``example_id``, ``ost_utility`` and ``ost_rank``."""
+    """Kept rows in the pool's order, with ``example_id``, ``ost_utility``, ``ost_rank``, and ``ost_weight`` if any."""
     records = {record["row"]: record for record in selection.table.to_pylist() if record["kept"]}
     rows = sorted(records)
     kept = _with_images(pool.dataset.select(rows), pool)
@@ -95,6 +95,10 @@ def kept_dataset(pool: Rows, selection: SelectionTable) -> datasets.Dataset:
         "ost_utility": [records[row]["utility"] for row in rows],
         "ost_rank": [records[row]["rank"] for row in rows],
     }
+    if WEIGHT in selection.table.column_names:
+        columns[WEIGHT] = [records[row][WEIGHT] for row in rows]
+    elif WEIGHT in kept.column_names:
+        kept = kept.remove_columns(WEIGHT)
     for name, values in columns.items():
         # A pool that was curated before brings such columns: they speak of another selection.
         if name in kept.column_names:

@@ -19,7 +19,7 @@ from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import ID_COLUMN, rows_from
 from ost_hf.errors import DataError
-from ost_hf.tables.selection_table import SelectionTable
+from ost_hf.tables.selection_table import WEIGHT, SelectionTable
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +63,14 @@ def read_selection(path: str | Path) -> Selection:
 class Kept:
     """The kept rows of one training set: places in it, in the order of the selection's rank.
 
-    Their utilities are ``None`` where the selection table lacks one.
+    Their utilities are ``None`` where the selection table lacks one, and their weights where it has no such column.
     """
 
     indices: list[int]
     utilities: list[float] | None
     example_ids: list[str]
     pool_size: int
+    weights: list[float] | None = None
 
     def without(self, places: set[int]) -> Kept:
         """The same without some places."""
@@ -81,12 +82,13 @@ class Kept:
             None if self.utilities is None else [self.utilities[i] for i in keep],
             [self.example_ids[i] for i in keep],
             self.pool_size,
+            None if self.weights is None else [self.weights[i] for i in keep],
         )
 
 
 def kept_records(selection: pa.Table) -> list[dict[str, Any]]:
     """The kept rows of a selection table, best first; a table without utilities keeps its order."""
-    columns = [name for name in (ID_COLUMN, "row", "utility", "rank", "kept") if name in selection.column_names]
+    columns = [name for name in (ID_COLUMN, "row", "utility", "rank", "kept", WEIGHT) if name in selection.column_names]
     records = [record for record in selection.select(columns).to_pylist() if record["kept"]]
     if not records:
         raise DataError("the selection table keeps no row")
@@ -95,6 +97,20 @@ def kept_records(selection: pa.Table) -> list[dict[str, Any]]:
     elif "utility" in columns:
         records.sort(key=lambda record: (-_number(record["utility"]), record[ID_COLUMN]))
     return records
+
+
+def check_weights(selection: pa.Table) -> None:
+    """Raises ``DataError`` unless kept rows have weights by which a loss can be weighed."""
+    if WEIGHT not in selection.column_names:
+        raise DataError(
+            f"weighted_loss needs the column {WEIGHT}, and the selection has none: select with weighted_loss=True, "
+            "from scores with a second look"
+        )
+    weights = [record[WEIGHT] for record in kept_records(selection)]
+    if not all(isinstance(weight, float) and 0 <= weight <= 1 for weight in weights):
+        raise DataError(f"weighted_loss: the column {WEIGHT} must hold a number in [0, 1] for each kept row")
+    if not any(weights):
+        raise DataError(f"weighted_loss: the column {WEIGHT} is 0 for every kept row; nothing could be learnt")
 
 
 def _number(utility: float | None) -> float:
@@ -142,7 +158,8 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
         indices = [places[record[ID_COLUMN]] for record in records]
     utilities = [record["utility"] for record in records if record.get("utility") is not None]
     whole = utilities if len(utilities) == len(records) else None
-    return Kept(indices, whole, [record[ID_COLUMN] for record in records], len(selection))
+    weights = [record[WEIGHT] for record in records] if WEIGHT in selection.column_names else None
+    return Kept(indices, whole, [record[ID_COLUMN] for record in records], len(selection), weights)
 
 
 def _ids_of(dataset: Any, known: set[str]) -> list[str] | None:

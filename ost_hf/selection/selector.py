@@ -17,13 +17,14 @@ from ost_hf.selection.candidates import Candidates, Order
 from ost_hf.selection.columns import matrix, more_columns, numbers, without_vectors
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.kept import Selection
-from ost_hf.selection.kinds import kinds_of
+from ost_hf.selection.kinds import Kinds, kinds_of
 from ost_hf.selection.orders import ORDER_FUNCTIONS
 from ost_hf.selection.strata import rooms, strata_of
 from ost_hf.selection.verdicts import check_toxicity, verdicts_of
+from ost_hf.selection.weights import weights_of
 from ost_hf.settings import as_mapping
 from ost_hf.tables.score_table import p_value_anchors
-from ost_hf.tables.selection_table import SelectionMetadata, selection_schema
+from ost_hf.tables.selection_table import WEIGHT, SelectionMetadata, selection_schema
 from ost_hf.tables.statuses import COPY_STATUSES
 
 logger = logging.getLogger(__name__)
@@ -63,18 +64,21 @@ def select_rows(
     usable = [place for place, record in enumerate(scored) if _refusal(record, config) is None]
     dropped = pc.sum(pc.is_in(scores["status"], pa.array(COPY_STATUSES))).as_py() or 0
     quota = config.quota(len(scores) - dropped)
+    kinds = _kinds(scores, config, anchors)
     explanation = "no row can be kept"
     if usable:
         records = [scored[place] for place in usable]
-        candidates = _candidates(records, scores, config, anchors, quota, _strata(records, scores, config, balance))
+        stratum = _strata(records, scores, config, balance)
+        candidates = _candidates(records, scores, config, anchors, quota, stratum, kinds)
         order = ORDER_FUNCTIONS[config.order](candidates)
         explanation = order.explanation
         _warn(order, scores, config, anchors)
         _mark(scored, usable, order, candidates)
-    rest = [place for place in range(len(scored)) if "rank" not in scored[place]]
-    for rank, place in enumerate(sorted(rest, key=lambda place: -scored[place]["utility"]), start=len(usable) + 1):
-        scored[place] |= {"rank": rank, "reason": _refusal(scored[place], config)}
+    _mark_refused(scored, len(usable), config)
     table = _table(scores, scored, config, verdict)
+    if config.weighted_loss:
+        weights, said = weights_of(scores, table, kinds)
+        table, explanation = table.append_column(WEIGHT, weights), f"{explanation}; {said}"
     logger.info("selection: %s", explanation)
     _warn_of_less(table, quota, config)
     return Selection(table, SelectionMetadata(as_mapping(config), explanation))
@@ -165,11 +169,11 @@ def _candidates(
     anchors: pa.Table | None,
     quota: int,
     stratum: NDArray[np.int64],
+    kinds: Kinds | None,
 ) -> Candidates:
     place_of = {row: place for place, row in enumerate(scores["row"].to_pylist())}
     places = np.asarray([place_of[record["row"]] for record in records], dtype=np.int64)
     table = without_vectors(scores).take(places)
-    kinds = kinds_of(scores, anchors) if config.order == "auto" and numbers(scores, "corrupted_p") is not None else None
     quota = min(quota, len(records))
     return Candidates(
         utility=np.asarray([record["utility"] for record in records]),
@@ -178,7 +182,7 @@ def _candidates(
         room=rooms(stratum, quota, config.balance),
         corrupted_p=numbers(table, "corrupted_p"),
         late_loss=numbers(table, "late_loss"),
-        kinds=kinds.at(places) if kinds is not None else None,
+        kinds=kinds.at(places) if kinds is not None and config.order == "auto" else None,
         sketch=matrix(scores, "sketch", places),
         anchor_sketch=matrix(anchors, "sketch") if anchors is not None else None,
         diversity_threshold=config.diversity_threshold,
@@ -186,6 +190,12 @@ def _candidates(
         p_value_anchors=p_value_anchors(scores),
         seed=config.seed,
     )
+
+
+def _kinds(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> Kinds | None:
+    """Which rows are of the anchors' kind, where the selection goes by that and something tells."""
+    asked = config.order == "auto" or config.weighted_loss
+    return kinds_of(scores, anchors) if asked and numbers(scores, "corrupted_p") is not None else None
 
 
 def _refusal(record: Record, config: SelectionConfig) -> str | None:
@@ -205,6 +215,12 @@ def _mark(scored: list[Record], usable: list[int], order: Order, candidates: Can
         record |= {"rank": rank, "reason": "kept" if rank <= len(order.kept) else order.left_out or after}
 
 
+def _mark_refused(scored: list[Record], usable: int, config: SelectionConfig) -> None:
+    rest = [record for record in scored if "rank" not in record]
+    for rank, record in enumerate(sorted(rest, key=lambda record: -record["utility"]), start=usable + 1):
+        record |= {"rank": rank, "reason": _refusal(record, config)}
+
+
 def _table(scores: pa.Table, scored: list[Record], config: SelectionConfig, verdict: bool) -> pa.Table:
     by_row = {record["row"]: record for record in scored}
     records = []
@@ -216,4 +232,4 @@ def _table(scores: pa.Table, scored: list[Record], config: SelectionConfig, verd
         found_best = "no row of the pool has a utility" if best is None else f"the highest utility is {best:g}"
         raise DataError(f"nothing would be kept with {config}: {found_best}")
     records.sort(key=lambda record: record["row"])
-    return pa.Table.from_pylist(records, schema=selection_schema(verdict))
+    return pa.Table.from_pylist(records, schema=selection_schema(*(["verdict"] if verdict else [])))

@@ -24,6 +24,7 @@ from ost_hf.training.mixin import SelectionMixin
 from ost_hf.training.plan import given_choices, has_source, plan_selection
 from ost_hf.training.streams import filter_stream
 from ost_hf.training.usable import UsableRows, drop_unusable, hash_once
+from ost_hf.training.weighted import WeighedRows
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +123,17 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        if self._plan is not None and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            _warn_of_lost_steps(self.model)
+        self._check_made()
 
     train_dataset: Any
+
+    def _check_made(self) -> None:
+        if self._plan is None:
+            return
+        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            _warn_of_lost_steps(self.model)
+        if self._plan.weighted:
+            self._weigh()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in ``Trainer``; scores and selects first where that was not done yet."""
@@ -137,9 +145,13 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
 
     def _take(self, selection: Selection) -> None:
         if isinstance(self.train_dataset, IterableDataset):
-            self.train_dataset = filter_stream(self.train_dataset, selection.table)
-        else:
-            self._kept = _find_usable(self.train_dataset, selection, self.args)
+            self.train_dataset = filter_stream(self.train_dataset, selection.table, self._weighs)
+            return
+        self._kept = _find_usable(self.train_dataset, selection, self.args)
+        if self._weighs:
+            assert self._kept.weights is not None
+            weights = dict(zip(self._kept.indices, self._kept.weights, strict=True))
+            self.train_dataset = WeighedRows(self.train_dataset, weights)
 
 
 def _processing_class(target: TargetConfig | None, given: Any) -> Any:

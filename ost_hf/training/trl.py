@@ -17,7 +17,8 @@ from trl import SFTConfig, SFTTrainer
 
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.parallel import is_main
-from ost_hf.selection.kept import Selection, find_kept
+from ost_hf.selection.kept import Kept, Selection, find_kept
+from ost_hf.tables.selection_table import WEIGHT
 from ost_hf.training.config import SelectionArguments, copied, refuse_unknown
 from ost_hf.training.mixin import SelectionMixin
 from ost_hf.training.plan import KEYWORDS, given_choices, has_source, plan_selection
@@ -62,10 +63,14 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
                 _check_rows(config, pool, named.get("formatting_func"))
         processing_class = named.get("processing_class")
         self._plan = plan_selection(config, given, pool, named.get("eval_dataset"), processing_class)
+        if self._plan is not None and self._plan.weighted and getattr(config, "loss_type", "nll") is None:
+            config.loss_type = "nll"  # some releases would choose one that sums over rows out of reach
         self._pool = pool
         # How TRL would have prepared the training set; nothing where it does not.
         self._preparation: tuple[Any, ...] | None = None
         super().__init__(**named)
+        if self._plan is not None and self._plan.weighted:
+            self._weigh()
 
     def _prepare_dataset(self, dataset: Any, *more: Any, **named: Any) -> Any:
         waits = self._plan is not None and self._selection is None and self._preparation is None
@@ -77,13 +82,25 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
     def _take(self, selection: Selection) -> None:
         pool = self._pool
         if isinstance(pool, datasets.Dataset):
-            pool = pool.select(sorted(find_kept(pool, selection.table).indices))
+            kept = find_kept(pool, selection.table)
+            pool = pool.select(sorted(kept.indices))
+            if self._weighs:
+                pool = _with_weights(pool, kept)
         else:
-            pool = filter_stream(pool, selection.table)
+            pool = filter_stream(pool, selection.table, self._weighs)
         if self._preparation is not None:
             more, named = self._preparation
             pool = super()._prepare_dataset(pool, *more, **named)
         self.train_dataset = pool
+
+
+def _with_weights(rows: datasets.Dataset, kept: Kept) -> datasets.Dataset:
+    """The kept rows, in the order of the pool, with a column of their weights."""
+    assert kept.weights is not None
+    weights = [weight for _, weight in sorted(zip(kept.indices, kept.weights, strict=True))]
+    # A pool that was curated before brings such a column, which speaks of another selection.
+    rows = rows.remove_columns(WEIGHT) if WEIGHT in rows.column_names else rows
+    return rows.add_column(WEIGHT, weights)
 
 
 def _named(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
