@@ -20,7 +20,7 @@ class Curated:
     """A curated dataset.
 
     Attributes:
-        kept: The kept rows, with ``example_id``, ``ost_utility``, ``ost_rank``, and ``ost_weight`` if they were weighed.
+        kept: The kept rows, with ``example_id``, ``ost_utility``, ``ost_rank``, and ``ost_weight`` where there is one.
         scores: The score table: one row for every row of the pool.
         selection: Which rows of the pool are kept, by id and rank.
     """

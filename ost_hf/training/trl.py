@@ -63,8 +63,8 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
                 _check_rows(config, pool, named.get("formatting_func"))
         processing_class = named.get("processing_class")
         self._plan = plan_selection(config, given, pool, named.get("eval_dataset"), processing_class)
-        if self._plan is not None and self._plan.weighted and getattr(config, "loss_type", "nll") is None:
-            config.loss_type = "nll"  # some releases would choose one that sums over rows out of reach
+        if self._plan is not None and self._plan.weighted and getattr(named["args"], "loss_type", "nll") is None:
+            named["args"].loss_type = "nll"  # some releases would choose one that sums over rows out of reach
         self._pool = pool
         # How TRL would have prepared the training set; nothing where it does not.
         self._preparation: tuple[Any, ...] | None = None

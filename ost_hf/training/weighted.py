@@ -202,6 +202,7 @@ class WeightedLossMixin:
 def refuse_other_losses(trainer: Any) -> None:
     """Raises ``ConfigError`` where something else than the model's cross-entropy is the loss, or rows are mixed."""
     args = trainer.args
+    loss_type = getattr(args, "loss_type", "nll")
     parallel = getattr(trainer.accelerator, "parallelism_config", None)
     for name, is_set in {
         "label_smoothing_factor": bool(args.label_smoothing_factor),
@@ -209,7 +210,7 @@ def refuse_other_losses(trainer: Any) -> None:
         "compute_loss_func": trainer.compute_loss_func is not None,
         "packing": bool(getattr(args, "packing", False)),
         "padding_free": bool(getattr(args, "padding_free", False)),
-        f"loss_type {getattr(args, 'loss_type', 'nll')!r} (only with 'nll')": getattr(args, "loss_type", "nll") != "nll",
+        f"loss_type {loss_type!r} (only with 'nll')": loss_type != "nll",
         "parallelism_config with context or sequence parallelism": bool(
             getattr(parallel, "cp_enabled", False) or getattr(parallel, "sp_enabled", False)
         ),
