@@ -7,7 +7,7 @@ the proxy's. Only a set without any id is matched by position, and then its leng
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import ID_COLUMN, rows_from
 from ost_hf.errors import DataError
+from ost_hf.selection.marks import COLUMNS as MARKS
+from ost_hf.selection.marks import Marks
 from ost_hf.tables.selection_table import WEIGHT, SelectionTable
 
 logger = logging.getLogger(__name__)
@@ -63,14 +65,14 @@ def read_selection(path: str | Path) -> Selection:
 class Kept:
     """The kept rows of one training set: places in it, in the order of the selection's rank.
 
-    Their utilities are ``None`` where the selection table lacks one, and their weights where it has no such column.
+    Their utilities are ``None`` where the selection table lacks one. ``marks`` are what else the table says of each.
     """
 
     indices: list[int]
     utilities: list[float] | None
     example_ids: list[str]
     pool_size: int
-    weights: list[float] | None = None
+    marks: list[Marks] = field(default_factory=list)
 
     def without(self, places: set[int]) -> Kept:
         """The same without some places."""
@@ -82,13 +84,14 @@ class Kept:
             None if self.utilities is None else [self.utilities[i] for i in keep],
             [self.example_ids[i] for i in keep],
             self.pool_size,
-            None if self.weights is None else [self.weights[i] for i in keep],
+            [self.marks[i] for i in keep] if self.marks else [],
         )
 
 
 def kept_records(selection: pa.Table) -> list[dict[str, Any]]:
     """The kept rows of a selection table, best first; a table without utilities keeps its order."""
-    columns = [name for name in (ID_COLUMN, "row", "utility", "rank", "kept", WEIGHT) if name in selection.column_names]
+    known = (ID_COLUMN, "row", "utility", "rank", "kept", *MARKS)
+    columns = [name for name in known if name in selection.column_names]
     records = [record for record in selection.select(columns).to_pylist() if record["kept"]]
     if not records:
         raise DataError("the selection table keeps no row")
@@ -158,8 +161,8 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
         indices = [places[record[ID_COLUMN]] for record in records]
     utilities = [record["utility"] for record in records if record.get("utility") is not None]
     whole = utilities if len(utilities) == len(records) else None
-    weights = [record[WEIGHT] for record in records] if WEIGHT in selection.column_names else None
-    return Kept(indices, whole, [record[ID_COLUMN] for record in records], len(selection), weights)
+    ids_of_kept, marks = [record[ID_COLUMN] for record in records], [Marks.of(record) for record in records]
+    return Kept(indices, whole, ids_of_kept, len(selection), marks)
 
 
 def _ids_of(dataset: Any, known: set[str]) -> list[str] | None:

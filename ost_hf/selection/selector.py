@@ -20,11 +20,12 @@ from ost_hf.selection.kept import Selection
 from ost_hf.selection.kinds import Kinds, kinds_of
 from ost_hf.selection.orders import ORDER_FUNCTIONS
 from ost_hf.selection.strata import rooms, strata_of
+from ost_hf.selection.turns import corrupted_turns, masked_in_words
 from ost_hf.selection.verdicts import check_toxicity, verdicts_of
 from ost_hf.selection.weights import weights_of
 from ost_hf.settings import as_mapping
 from ost_hf.tables.score_table import p_value_anchors
-from ost_hf.tables.selection_table import WEIGHT, SelectionMetadata, selection_schema
+from ost_hf.tables.selection_table import MASKED, TURNS, WEIGHT, SelectionMetadata, selection_schema
 from ost_hf.tables.statuses import COPY_STATUSES
 
 logger = logging.getLogger(__name__)
@@ -76,9 +77,8 @@ def select_rows(
         _mark(scored, usable, order, candidates)
     _mark_refused(scored, len(usable), config)
     table = _table(scores, scored, config, verdict)
-    if config.weighted_loss:
-        weights, said = weights_of(scores, table, kinds)
-        table, explanation = table.append_column(WEIGHT, weights), f"{explanation}; {said}"
+    table, said = _with_weights(table, scores, kinds, config)
+    explanation += said
     logger.info("selection: %s", explanation)
     _warn_of_less(table, quota, config)
     return Selection(table, SelectionMetadata(as_mapping(config), explanation))
@@ -113,8 +113,11 @@ def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record
     utility = _aggregated(table, config)
     records = table.select(["example_id", "row", "status"]).to_pylist()
     verdict = verdicts_of(table, config)
+    corrupted = corrupted_turns(table) if config.mask_turns else None
     for place, record in enumerate(records):
         record["utility"] = float(utility[place])
+        if corrupted is not None:
+            record[TURNS], record[MASKED] = corrupted[place]
         if verdict is not None:
             record["verdict"] = str(verdict[place])
     if config.drop_toxic and verdict is None:
@@ -204,6 +207,8 @@ def _refusal(record: Record, config: SelectionConfig) -> str | None:
         return f"utility below {config.min_utility:g}"
     if config.drop_toxic and record.get("verdict") == "toxic":
         return "toxic"
+    if record.get(MASKED) and len(record[MASKED]) == record[TURNS]:
+        return "every turn looks corrupted"
     return None
 
 
@@ -213,6 +218,17 @@ def _mark(scored: list[Record], usable: list[int], order: Order, candidates: Can
         record = scored[usable[place]]
         after = f"ranked after the first {len(order.kept)}" + (" or its stratum has its part" if full else "")
         record |= {"rank": rank, "reason": "kept" if rank <= len(order.kept) else order.left_out or after}
+
+
+def _with_weights(
+    table: pa.Table, scores: pa.Table, kinds: Kinds | None, config: SelectionConfig
+) -> tuple[pa.Table, str]:
+    """The table with weights, where they are asked for, and what an explanation is to say of them and of turns."""
+    said = masked_in_words(table) if config.mask_turns else ""
+    if config.weighted_loss:
+        weights, of_weights = weights_of(scores, table, kinds)
+        table, said = table.append_column(WEIGHT, weights), f"{said}; {of_weights}"
+    return table, said
 
 
 def _mark_refused(scored: list[Record], usable: int, config: SelectionConfig) -> None:
@@ -226,10 +242,12 @@ def _table(scores: pa.Table, scored: list[Record], config: SelectionConfig, verd
     records = []
     for record in scores.select(["example_id", "row", "status"]).to_pylist():
         found = by_row.get(record["row"], {"utility": None, "rank": None, "reason": f"not scored: {record['status']}"})
-        records.append({**record, **found, "kept": found["reason"] == "kept"})
+        is_kept = found["reason"] == "kept"
+        records.append({**record, **found, "kept": is_kept} | ({} if is_kept else {MASKED: None}))
     if not any(record["kept"] for record in records):
         best = max((record["utility"] for record in scored), default=None)
         found_best = "no row of the pool has a utility" if best is None else f"the highest utility is {best:g}"
         raise DataError(f"nothing would be kept with {config}: {found_best}")
     records.sort(key=lambda record: record["row"])
-    return pa.Table.from_pylist(records, schema=selection_schema(*(["verdict"] if verdict else [])))
+    more = [*(["verdict"] if verdict else []), *([TURNS, MASKED] if config.mask_turns else [])]
+    return pa.Table.from_pylist(records, schema=selection_schema(*more))

@@ -14,7 +14,8 @@ from ost_hf.data.sources import ID_COLUMN
 from ost_hf.errors import DataError
 from ost_hf.parallel import state
 from ost_hf.selection.kept import kept_records
-from ost_hf.tables.selection_table import WEIGHT
+from ost_hf.selection.marks import Marks
+from ost_hf.training.marks import marked
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +37,24 @@ def filter_stream(dataset: Any, selection: pa.Table, weighted: bool = False) -> 
     """
     records = {str(record[ID_COLUMN]): record for record in kept_records(selection)}
     is_kept = _IsKept(set(records), set(map(str, selection[ID_COLUMN].to_pylist())))
-    weigh = _Weigh({name: record[WEIGHT] for name, record in records.items()}) if weighted else None
+    marks = {name: Marks.of(record) for name, record in records.items()}
+    mark = _Mark(marks, weighted) if weighted or any(each.masked for each in marks.values()) else None
     if isinstance(dataset, datasets.IterableDataset):
         kept = dataset.filter(is_kept)
-        return kept if weigh is None else kept.map(weigh)
-    return KeptStream(dataset, is_kept, weigh)
+        return kept if mark is None else kept.map(mark)
+    return KeptStream(dataset, is_kept, mark)
 
 
 class KeptStream(IterableDataset[Any]):
-    """An iterable dataset's rows whose ``example_id`` is kept, with their weights where these count."""
+    """An iterable dataset's rows whose ``example_id`` is kept, with what else the selection says of them."""
 
-    def __init__(self, dataset: Iterable[Any], is_kept: _IsKept, weigh: _Weigh | None = None):
-        self.dataset, self._is_kept, self._weigh = dataset, is_kept, weigh
+    def __init__(self, dataset: Iterable[Any], is_kept: _IsKept, mark: _Mark | None = None):
+        self.dataset, self._is_kept, self._mark = dataset, is_kept, mark
 
     def __iter__(self) -> Iterator[Any]:
         for row in self.dataset:
             if self._is_kept(row):
-                row = row if self._weigh is None else self._weigh(row)
+                row = row if self._mark is None else self._mark(row)
                 # The id has done its work; a collator would not know what to do with text.
                 yield {key: value for key, value in row.items() if key != ID_COLUMN}
 
@@ -62,14 +64,14 @@ class KeptStream(IterableDataset[Any]):
             self.dataset.set_epoch(epoch)
 
 
-class _Weigh:
-    """Adds to a row of a stream its weight."""
+class _Mark:
+    """Puts on a row of a stream what the selection says of it."""
 
-    def __init__(self, weights: dict[str, float]):
-        self.weights = weights
+    def __init__(self, marks: dict[str, Marks], weighted: bool):
+        self.marks, self.weighted = marks, weighted
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        return {**row, WEIGHT: self.weights[str(row[ID_COLUMN])]}
+        return marked(row, self.marks[str(row[ID_COLUMN])], self.weighted)
 
 
 class _IsKept:

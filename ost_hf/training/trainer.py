@@ -20,11 +20,11 @@ from ost_hf.models import TargetConfig, load_model, load_processing_class
 from ost_hf.parallel import is_main
 from ost_hf.selection.kept import Kept, Selection, find_kept
 from ost_hf.training.config import OSTConfig, copied, refuse_unknown, sampling_order
+from ost_hf.training.marks import MarkedRows
 from ost_hf.training.mixin import SelectionMixin
 from ost_hf.training.plan import given_choices, has_source, plan_selection
 from ost_hf.training.streams import filter_stream
 from ost_hf.training.usable import UsableRows, drop_unusable, hash_once
-from ost_hf.training.weighted import WeighedRows
 
 logger = logging.getLogger(__name__)
 
@@ -148,10 +148,9 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             self.train_dataset = filter_stream(self.train_dataset, selection.table, self._weighs)
             return
         self._kept = _find_usable(self.train_dataset, selection, self.args)
-        if self._weighs:
-            assert self._kept.weights is not None
-            weights = dict(zip(self._kept.indices, self._kept.weights, strict=True))
-            self.train_dataset = WeighedRows(self.train_dataset, weights)
+        if self._weighs or any(marks.masked for marks in self._kept.marks):
+            marks = dict(zip(self._kept.indices, self._kept.marks, strict=True))
+            self.train_dataset = MarkedRows(self.train_dataset, marks, self._weighs)
 
 
 def _processing_class(target: TargetConfig | None, given: Any) -> Any:

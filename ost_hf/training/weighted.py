@@ -7,10 +7,10 @@ The loss of an optimizer step, over all its micro-batches on all processes, is
 with l_it the cross-entropy of a row's supervised token and T_i how many of them the row has. With weights of 1 it is
 the loss that ``Trainer`` takes when a model's loss counts the tokens of a whole step (``num_items_in_batch``).
 
-A row's weight travels beside its model inputs: the dataset has it (:class:`WeighedRows`), and the collator passes it by
-(:class:`WeighedCollator`). When the batches of a step are there, their weights are scaled so that the mean weight of a
-supervised token is 1. So ``num_items_in_batch`` stays what ``Trainer`` makes of it, and all that it does with this
-number. In the forward pass, :class:`WeighedModel` puts the weighted loss in place of the model's own.
+A row's weight travels beside its model inputs: the dataset has it (:class:`ost_hf.training.marks.MarkedRows`), and the
+collator passes it by (:class:`WeighedCollator`). When the batches of a step are there, their weights are scaled so that
+the mean weight of a supervised token is 1. So ``num_items_in_batch`` stays what ``Trainer`` makes of it, and all that
+it does with this number. In the forward pass, :class:`WeighedModel` puts the weighted loss in place of the model's own.
 
 Letters: B rows of a micro-batch.
 """
@@ -22,29 +22,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset
 
 from ost_hf.errors import ConfigError
 from ost_hf.functional.loss import IGNORE_INDEX, weighted_loss
 from ost_hf.tables.selection_table import WEIGHT
-
-
-class WeighedRows(Dataset[Any]):
-    """A dataset whose kept rows bring their weights.
-
-    Args:
-        dataset: Any with a length, whose rows are mappings.
-        weights: By place in the dataset.
-    """
-
-    def __init__(self, dataset: Any, weights: Mapping[int, float]):
-        self.dataset, self.weights = dataset, weights
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        return {**self.dataset[index], WEIGHT: self.weights[index]}
 
 
 class WeighedCollator:
