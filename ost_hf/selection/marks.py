@@ -10,6 +10,8 @@ from ost_hf.tables.selection_table import MASKED, TURNS, WEIGHT
 
 # Columns of a selection table that say so.
 COLUMNS = (WEIGHT, TURNS, MASKED)
+# What these are called beside the columns of a row itself.
+ON_ROWS = {WEIGHT: WEIGHT, TURNS: "ost_turns", MASKED: "ost_masked_turns"}
 
 
 @dataclass(frozen=True)

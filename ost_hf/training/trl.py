@@ -20,8 +20,8 @@ from ost_hf.errors import ConfigError, DataError
 from ost_hf.functional.loss import IGNORE_INDEX
 from ost_hf.parallel import is_main
 from ost_hf.selection.kept import Selection, find_kept
-from ost_hf.selection.marks import Marks
-from ost_hf.tables.selection_table import MASKED, WEIGHT
+from ost_hf.selection.marks import ON_ROWS, Marks
+from ost_hf.tables.selection_table import MASKED, TURNS, WEIGHT
 from ost_hf.training.config import SelectionArguments, copied, refuse_unknown
 from ost_hf.training.marks import masked_labels
 from ost_hf.training.mixin import SelectionMixin
@@ -31,7 +31,7 @@ from ost_hf.training.streams import filter_stream
 logger = logging.getLogger(__name__)
 
 # Columns that rows bring through TRL's preparation.
-_MASKED, _TURNS = "ost_masked_turns", "ost_turns"
+_MASKED, _TURNS = ON_ROWS[MASKED], ON_ROWS[TURNS]
 _NEEDS_LABELS = (
     "OSTSFTTrainer can leave turns out where labels tell them apart: with assistant_only_loss=True on text alone, or "
     "rows with labels; without packing, and not of a stream"

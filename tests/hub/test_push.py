@@ -278,6 +278,12 @@ def test_weights_are_pushed_and_those_of_an_earlier_selection_are_not(workplace:
     weighed = Selection(selection.table.append_column("ost_weight", pa.array(np.linspace(0, 1, len(selection)))))
     kept = kept_dataset(pool, weighed)
     assert kept["ost_weight"][:] == weighed.kept["ost_weight"].to_pylist()
+    count = len(selection)
+    turned = selection.table.append_column("turns", pa.array([2] * count, pa.int32()))
+    turned = turned.append_column("masked_turns", pa.array([[]] * count, pa.list_(pa.int32())))
+    rows = kept_dataset(pool, Selection(turned))
+    assert rows["ost_turns"][:] == [2] * len(rows) and rows["ost_masked_turns"][:] == [[]] * len(rows)
+    assert rows.features["ost_masked_turns"] == datasets.List(datasets.Value("int32"))
     earlier = pool.dataset.add_column("ost_weight", [0.5] * POOL_ROWS)
     assert "ost_weight" not in kept_dataset(Rows(earlier, pool.config), selection).column_names
 
