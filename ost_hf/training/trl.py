@@ -74,8 +74,8 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
                 _check_rows(config, pool, named.get("formatting_func"))
         processing_class = named.get("processing_class")
         self._plan = plan_selection(config, given, pool, named.get("eval_dataset"), processing_class)
-        if self._plan is not None and self._plan.weighted and getattr(named["args"], "loss_type", "nll") is None:
-            named["args"].loss_type = "nll"  # some releases would choose one that sums over rows out of reach
+        if self._plan is not None and self._plan.weighted:
+            _choose_loss(named["args"])
         self._pool = pool
         # How TRL would have prepared the training set; nothing where it does not.
         self._preparation: tuple[Any, ...] | None = None
@@ -104,6 +104,17 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
             more, named = self._preparation
             pool = super()._prepare_dataset(pool, *more, **named)
         self.train_dataset = _masked(pool)
+
+
+def _choose_loss(args: Any) -> None:
+    """Has TRL compute its usual loss where rows are weighed: some releases would do so in chunks, out of reach."""
+    if getattr(args, "loss_type", "nll") in (None, "chunked_nll"):
+        args.loss_type = "nll"
+        if is_main():
+            logger.warning(
+                "weighted_loss: loss_type is 'nll', not TRL's 'chunked_nll', which sums over rows before they can be "
+                "weighed. It is the same loss, and takes the memory of all logits"
+            )
 
 
 def _masks(selection: Selection) -> bool:

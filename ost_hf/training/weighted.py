@@ -188,10 +188,10 @@ def refuse_other_losses(trainer: Any) -> None:
     for name, is_set in {
         "label_smoothing_factor": bool(args.label_smoothing_factor),
         "use_liger_kernel": bool(args.use_liger_kernel),
+        f"loss_type {loss_type!r} (only with 'nll')": loss_type != "nll",
         "compute_loss_func": trainer.compute_loss_func is not None,
         "packing": bool(getattr(args, "packing", False)),
         "padding_free": bool(getattr(args, "padding_free", False)),
-        f"loss_type {loss_type!r} (only with 'nll')": loss_type != "nll",
         "parallelism_config with context or sequence parallelism": bool(
             getattr(parallel, "cp_enabled", False) or getattr(parallel, "sp_enabled", False)
         ),
