@@ -16,6 +16,8 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import score_pool
+from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.selector import select_rows
 
 COUNT, SINGLE, WRONG = 30, 24, (3, 9, 15)
 LISTS = ("turn_losses", "turn_utilities", "turn_late_losses", "turn_corrupted_p")
@@ -78,6 +80,12 @@ def test_wrong_turn_is_found_and_the_turns_beside_it_are_not(table: pa.Table) ->
     assert small[others].mean() < 0.15
     late = np.array(table["turn_late_losses"].to_pylist()[:SINGLE])
     assert late[list(WRONG), 1].min() > late[others].max()
+
+
+def test_selection_keeps_the_rows_and_masks_the_wrong_turns(table: pa.Table) -> None:
+    selection = select_rows(table, SelectionConfig(keep_ratio=1.0, mask_turns=True)).table.to_pylist()
+    assert all(selection[row]["kept"] and 1 in selection[row]["masked_turns"] for row in WRONG)
+    assert all(row["turns"] == (3 if row["row"] < SINGLE else 1) for row in selection)
 
 
 def test_p_values_are_those_against_the_anchors_turns(table: pa.Table) -> None:
