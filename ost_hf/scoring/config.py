@@ -20,7 +20,7 @@ from ost_hf.settings import Section, as_mapping, build, changed, coerced, rememb
 DEFAULT_SCORER = "one_step"
 
 # What of a score table a scorer may or may not give; the rest of the section is about speed and order.
-SHARED = ("per_anchor", "group_by", "sketch_size", "embedding_size")
+SHARED = ("per_anchor", "group_by", "sketch_size", "embedding_size", "per_turn")
 # These change speed and memory, not what is computed: a run may be resumed with others.
 _OF_THE_LOOP = ("batch_size", "batch_tokens", "part_size", "num_workers")
 
@@ -81,6 +81,14 @@ class ScoringConfig:
         metadata={
             "help": "store a vector of each row, its mean last hidden state, in at most so many numbers (column "
             "`embedding`; 0: none): with the anchors' vectors they tell which rows are of the anchors' kind"
+        },
+    )
+    per_turn: bool = field(
+        default=False,
+        metadata={
+            "help": "say the same of each turn of a row by itself (list columns `turn_losses`, `turn_utilities`, and "
+            "after a second look `turn_late_losses`, `turn_corrupted_p`); a row of K turns, if K is above 1, costs K "
+            "more estimates of the scorer"
         },
     )
     batch_tokens: int | None = field(
@@ -191,8 +199,10 @@ class ScoringConfig:
         return changed(self, sections={**self.sections, self.second_stage: changed(self.stage_options, **changes)})
 
     def without_extras(self) -> ScoringConfig:
-        """The scorer's utility and nothing beside it: no second stage, standard errors, groups, sketches, vectors."""
-        return replace(self, second_stage=None, per_anchor=False, group_by=None, sketch_size=0, embedding_size=0)
+        """The scorer's utility and nothing beside it: no second stage, standard errors, sketches, turns and so on."""
+        return replace(
+            self, second_stage=None, per_anchor=False, group_by=None, sketch_size=0, embedding_size=0, per_turn=False
+        )
 
     @property
     def columns(self) -> set[str] | None:
@@ -205,7 +215,10 @@ class ScoringConfig:
             return None
         asked = [names for setting, names in declared.items() if setting == "always" or getattr(self, setting)]
         found = {name for names in asked for name in ((names,) if isinstance(names, str) else names)}
-        return found | (SECOND_STAGES.find(self.second_stage).columns if self.second_stage is not None else set())
+        if self.second_stage is None:
+            return found
+        stage = SECOND_STAGES.find(self.second_stage)
+        return found | stage.columns | (stage.turn_columns if self.per_turn else set())
 
     @property
     def idle(self) -> list[str]:

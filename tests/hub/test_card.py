@@ -137,6 +137,7 @@ def looked_at(scores: pa.Table) -> tuple[pa.Table, pa.Table]:
         ({"order": "top", "length_strata": 2}, ["| groups of like length | 2 |"]),
         ({"keep_count": None, "keep_ratio": 0.3}, ["| order | `auto` |", "| to keep | 30 % of the pool |"]),
         ({"keep_count": None, "min_utility": 0.25}, ["| lowest utility to keep | 0.25 |"]),
+        ({"weighted_loss": True}, ["`ost_weight` (how likely the row is clean", "the kept rows have weights from"]),
         ({"drop_toxic": True}, ["| toxic rows | dropped, at a false-discovery rate of 0.05 |"]),
     ],
 )

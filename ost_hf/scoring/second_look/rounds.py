@@ -45,14 +45,17 @@ from ost_hf.errors import DataError, ModelError
 from ost_hf.evidence.conformal import conformal_p, small_up_to
 from ost_hf.evidence.late_loss import late_loss
 from ost_hf.evidence.nonconformity import differ, nonconformity
+from ost_hf.evidence.turn_late_loss import late_losses
 from ost_hf.files import write_json
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.scorers.losses import LossScorer
+from ost_hf.scorers.protocol import Scorer
 from ost_hf.scoring.anchor_scores import score_anchors
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
+from ost_hf.scoring.second_look.turns import TurnLossScorer, with_turns, write_turns
 from ost_hf.scoring.tally import apart
 from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.score_table import ScoreTable
@@ -141,7 +144,11 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     if is_main():
         facts = {"utility_weight": weight, "proxies": len(halves), "anchor_losses": anchor_losses, "rounds": rounds}
         job.table.add_to_manifest(second_look=facts)
-    return _as_added(found, min(map(len, anchor_losses)))
+    added = _as_added(found, min(map(len, anchor_losses)))
+    if not job.config.per_turn:
+        return added
+    judge_of = 1 - rows["half"].to_numpy() if options.cross_fit else np.zeros(len(rows), dtype=int)
+    return with_turns(added, seen, judge_of, [looks[k][-1].anchors for k in options.folds])
 
 
 def proxies_asked(number: int) -> int:
@@ -308,9 +315,7 @@ def _look(looks: list[_Look], others: list[int], job: ScoringJob) -> list[float]
                 train_mature_proxy(each.proxy, each.name, job.proxy.seed + each.place, each.learnt_from, job)
         with apart("second_look_asking"):
             models = [load_mature_proxy(each.proxy, job) for each in looks]
-            scorer = LossScorer(
-                partial(late_loss, models), job.pool.encoder.processing_class, job.config, passes=len(models)
-            )
+            scorer = _scorer(models, job, look.number)
             run_scorer(scorer, job, missing, look.losses)
             if is_main():
                 _write_anchor_losses(scorer, job.anchors, look.anchors)
@@ -324,10 +329,19 @@ def _look(looks: list[_Look], others: list[int], job: ScoringJob) -> list[float]
     return json.loads(look.anchors.read_text())
 
 
-def _write_anchor_losses(scorer: LossScorer, anchors: EncodedDataset | None, path: Path) -> None:
+def _scorer(models: list[Any], job: ScoringJob, number: int) -> Scorer:
+    processing_class = job.pool.encoder.processing_class
+    if job.config.per_turn and number == job.config.stage_options.rounds:
+        return TurnLossScorer(partial(late_losses, models), processing_class, job.config, passes=len(models))
+    return LossScorer(partial(late_loss, models), processing_class, job.config, passes=len(models))
+
+
+def _write_anchor_losses(scorer: Scorer, anchors: EncodedDataset | None, path: Path) -> None:
     assert anchors is not None, "the stage follows a scorer that asks anchors"
-    losses = score_anchors(scorer, anchors)["loss"].tolist()
+    columns = score_anchors(scorer, anchors)
+    losses = columns["loss"].tolist()
     wrong = next((row for row, loss in enumerate(losses) if not math.isfinite(loss)), None)
     if wrong is not None:
         raise ModelError(f"the second look's loss of anchor {wrong} is {losses[wrong]}: {LOWER}")
+    write_turns(columns, path)
     write_json(path, losses)
