@@ -17,10 +17,13 @@ from ost_hf.proxy.model import Proxy
 from ost_hf.scoring import clock
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringJob
+from ost_hf.strategy import STRATEGIES
 from ost_hf.tables.score_table import ScoreTable
 
 CONFIG = ScoringConfig(
-    second_stage="second_look", sections={"second_look": {"min_steps": 2, "batch_size": 5}}, batch_size=8
+    second_stage="second_look",
+    sections={"second_look": {**STRATEGIES["thorough"]["scoring"]["second_look"], "min_steps": 2, "batch_size": 5}},
+    batch_size=8,
 )
 
 

@@ -22,6 +22,7 @@ from ost_hf.scoring.passes import Part, cost_in_words, cost_of_parts
 from ost_hf.scoring.prepared_proxy import prepare_proxy
 from ost_hf.scoring.runner import encoded_job, score_pool
 from ost_hf.scoring.second_look.cost import planned_parts
+from ost_hf.strategy import STRATEGIES
 from ost_hf.tables.score_table import ScoreTable
 
 ROWS, ANCHORS = 30, 12
@@ -59,7 +60,8 @@ def looking(**options: Any) -> Record:
 @pytest.fixture
 def _nothing_is_found_corrupted(monkeypatch: pytest.MonkeyPatch) -> None:
     """So the rounds after the first learn from all rows, as is planned."""
-    monkeypatch.setattr("ost_hf.scoring.second_look.rounds.small_up_to", lambda anchors: -1.0)
+    for module in ("rounds", "learnt_from"):
+        monkeypatch.setattr(f"ost_hf.scoring.second_look.{module}.small_up_to", lambda anchors: -1.0)
 
 
 @pytest.mark.slow
@@ -71,17 +73,17 @@ def test_a_run_counts_what_arithmetic_says_and_what_was_planned(
     request = request_for(tmp_path, **looking(trainable=trainable, rounds=2, cross_fit=False))
     with caplog.at_level(logging.INFO, "ost_hf"):
         cost = score_pool(request).manifest()["cost"]
-    # The first round: 20 rows, 4 steps at least. The second: 30 rows, 5 steps of 6. Each asks one proxy.
+    # Each round learns from 30 rows in 5 steps of 6, and asks one proxy.
     assert parts_of(cost) == {
         "warm_up": 2 * 3 * 4,
         "set_up": 2 * ANCHORS,
         "anchors": (2 + 1 + 1) * ANCHORS,
         "first": 2 * ROWS,
-        "second_look_training": update * (4 + 5) * 6,
+        "second_look_training": update * (5 + 5) * 6,
         "second_look_asking": 2 * ROWS,
     }
     assert cost["rows"] == ROWS
-    assert (cost["trainings"], cost["steps"]) == (1 + 2, 3 + 4 + 5)
+    assert (cost["trainings"], cost["steps"]) == (1 + 2, 3 + 5 + 5)
     assert cost["row_passes"] == sum(part["row_passes"] for part in cost["parts"].values())
     assert cost["passes"] == pytest.approx(cost["row_passes"] / ROWS)
     assert cost["seconds"] == pytest.approx(sum(part["seconds"] for part in cost["parts"].values()))
@@ -99,7 +101,7 @@ def test_a_run_counts_what_arithmetic_says_and_what_was_planned(
 @pytest.mark.slow
 @pytest.mark.usefixtures("_nothing_is_found_corrupted")
 def test_three_rounds_of_two_proxies_cost_what_was_planned_but_for_the_halves(tmp_path: Path, request_for) -> None:
-    request = request_for(tmp_path, **looking(epochs=2.0))
+    request = request_for(tmp_path, **looking(epochs=2.0, **STRATEGIES["thorough"]["scoring"]["second_look"]))
     cost = score_pool(request).manifest()["cost"]
     job = encoded_job(request, {})
     parts = planned_parts(ROWS, ANCHORS, job.config.stage_options)

@@ -31,9 +31,10 @@ from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.second_look.cost import planned_passes, planned_trainings
+from ost_hf.scoring.second_look.learnt_from import best_rows, not_corrupted, with_first_p_values
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import load_mature_proxy, train_mature_proxy, training_steps
-from ost_hf.scoring.second_look.rounds import best_rows, fold, not_corrupted, with_first_p_values
+from ost_hf.scoring.second_look.rounds import fold
 from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.columns import TableRows
 from ost_hf.tables.score_table import ScoreTable

@@ -19,8 +19,8 @@ _OFTEN = 2
 class SecondLookOptions:
     """Fine-tune the proxy on what is found clean, and look at every row again with what it has learnt.
 
-    The defaults are the cheap look of strategy ``auto``; strategy ``thorough`` sets others. Both were chosen on seeds of
-    the handwritten arithmetic recipe that are not reported.
+    The defaults are the look of strategy ``auto``; strategy ``thorough`` sets others. Both were chosen on seeds of the
+    handwritten arithmetic recipe that are not reported.
     """
 
     trainable: str = field(

@@ -1,25 +1,26 @@
-"""A second look at every row, with proxies that have learnt from what was found before.
+"""A second look at every row, with a proxy that has learnt from what was found clean before.
 
 The one-step utility of a young proxy finds much of the noise, but not what the proxy cannot tell yet: to it, a
-wrong sum looks like a right one. So two copies of the base model are fine-tuned, each on the rows that the first
-look ranks highest in one half of the pool, and each looks at the *other* half and at the anchors:
+wrong sum looks like a right one. So a copy of the base model is fine-tuned on the rows that the first look did not set
+apart from the anchors (``learnt_from.py``), and looks at all rows and at the anchors:
 
-* ``late_loss``: how surprising the row is to the proxy that was not trained on it, in nats (``evidence/late_loss.py``);
+* ``late_loss``: how surprising the row is to that proxy, in nats (``evidence/late_loss.py``);
 * ``corrupted_p``: (1 + the number of anchors that are at least as unlike a clean row) / (1 + anchors), a conformal
   p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". How unlike a row is, its late
-  loss and its one-step utility say together (``evidence/nonconformity.py``). For a clean row of the anchors'
-  distribution it is close to uniform: neither it nor an anchor was trained on by these proxies, and an anchor's
-  utility is against the others. Not exactly: the anchors had a say in what was trained on, which can lower their
-  losses (the fewer anchors, the more), and the first look's proxy was warmed up on a few of the rows.
+  loss and its one-step utility say together (``evidence/nonconformity.py``). Rows that the proxy has learnt from look a
+  little cleaner than they are, so that their p-values are a little too large.
 
-Then further rounds: two more copies learn from the rows of their half that the round before did not find corrupted.
-They have seen more of what is clean and hard, and less of what is corrupted. Each round from the second on asks the
-mixture of its own proxy and those of the rounds between; the last round's answers are the ones that count.
-There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
-a corruption that is alike in both halves can confirm itself: such rows come to look clean. Utilities do not follow.
+With ``cross_fit`` there are two copies, each of which learns from one half of the pool and looks at the *other*. For a
+clean row of the anchors' distribution the p-value is then close to uniform: neither it nor an anchor was trained on by
+the proxy that judges it, and an anchor's utility is against the others. Not exactly: the anchors had a say in what was
+trained on, which can lower their losses (the fewer anchors, the more), and the first look's proxy was warmed up on a
+few of the rows.
 
-Without ``cross_fit`` there is one copy, which looks at all rows, those that it has learnt from too. Those look a little
-cleaner than they are, so that their p-values are a little too large.
+Further rounds train further copies on the rows that the round before did not find corrupted. They have seen more of
+what is clean and hard, and less of what is corrupted. Each round from the second on asks the mixture of its own proxy
+and those of the rounds between; the last round's answers are the ones that count. There a row has an indirect say in
+how it is judged: a proxy that learnt from it chose what its judge learns from. So a corruption that is alike in both
+halves can confirm itself: such rows come to look clean. Utilities do not follow.
 
 Tables: ``first/`` holds the one-step scores, ``second_look/round-N/`` the losses (there ``loss`` is the late loss), the
 score table both.
@@ -44,7 +45,7 @@ from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import DataError, ModelError
 from ost_hf.evidence.conformal import conformal_p, small_up_to
 from ost_hf.evidence.late_loss import late_loss
-from ost_hf.evidence.nonconformity import differ, nonconformity
+from ost_hf.evidence.nonconformity import nonconformity
 from ost_hf.evidence.turn_late_loss import late_losses
 from ost_hf.files import write_json
 from ost_hf.parallel import barrier, free_memory, is_main
@@ -53,6 +54,7 @@ from ost_hf.scorers.protocol import Scorer
 from ost_hf.scoring.anchor_scores import score_anchors
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import run_scorer
+from ost_hf.scoring.second_look.learnt_from import anchor_utilities, learnt_first, not_corrupted
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
 from ost_hf.scoring.second_look.turns import TurnLossScorer, with_turns, write_turns
@@ -63,12 +65,6 @@ from ost_hf.tables.score_table import ScoreTable
 logger = logging.getLogger(__name__)
 
 _HALVES = 2
-# Where next to nothing looks clean (anchors that are not like the pool), this share of the rows is learnt from all the
-# same: what passed, and the next.
-_LEAST_SHARE = 0.1
-# Of the first look's utility beside its loss, in what a proxy of the first round learns from. Chosen on development
-# seeds.
-_FIRST_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -116,13 +112,10 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     rows = _halved(first, job)
     halves = [rows.filter(pc.equal(rows["half"], k)) for k in options.folds]
     anchor_scores = read_anchor_scores(job.table)
-    learnt_from = [_learnt_first(half, anchor_scores, options) for half in halves]
+    learnt_from = [learnt_first(half, anchor_scores, options) for half in halves]
     if not all(learnt_from):
-        raise DataError(
-            f"{_part(options)} has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can "
-            "be learnt from it. Look at the statuses, or set scoring.second_stage to null for so small a pool"
-        )
-    anchor_utility = _anchor_utility(anchor_scores)
+        raise DataError(_nothing_to_learn(options, len(rows), len(job.pool)))
+    anchor_utility = anchor_utilities(anchor_scores)
     weight = options.utility_weight if anchor_utility is not None else 0.0
     if weight != options.utility_weight:
         logger.info("second look: p-values go by late losses alone, for there are no utilities of anchors that differ")
@@ -157,6 +150,13 @@ def proxies_asked(number: int) -> int:
     Those learnt from much that is corrupted, and added nothing on development seeds.
     """
     return max(1, number - 1)
+
+
+def _nothing_to_learn(options: SecondLookOptions, scored: int, of: int) -> str:
+    return (
+        f"{_part(options)} has no row that could be scored ({scored} of {of} could): nothing can be learnt from it. "
+        "Look at the statuses, or set scoring.second_stage to null for so small a pool"
+    )
 
 
 def _part(options: SecondLookOptions) -> str:
@@ -200,16 +200,6 @@ def _with_p_values(
     return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
 
 
-def _anchor_utility(scores: pa.Table | None) -> np.ndarray | None:
-    """The anchors' one-step utilities [V], each against the others; ``None`` where there are none, or all are alike.
-
-    Only ``mean_cosine`` has them, and one or two anchors have none that differ.
-    """
-    if scores is None or scores["utility"].null_count or not differ(scores["utility"].to_numpy()):
-        return None
-    return scores["utility"].to_numpy()
-
-
 def _as_added(found: pa.Table, anchors: int) -> pa.Table:
     """The last round's answers as the columns of a stage."""
     why = [
@@ -232,64 +222,6 @@ def _as_added(found: pa.Table, anchors: int) -> pa.Table:
 def fold(content_hash: str, seed: int) -> int:
     """Which half of the pool a row is in: a function of the seed and its content, so that copies share a half."""
     return hashlib.blake2b(f"second look {seed}:{content_hash}".encode(), digest_size=1).digest()[0] % _HALVES
-
-
-def _learnt_first(rows: pa.Table, anchor_scores: pa.Table | None, options: SecondLookOptions) -> list[int]:
-    """What a proxy of the first round learns from."""
-    if options.learn_from == "highest_utility":
-        return best_rows(rows, options.share)
-    if anchor_scores is None:
-        logger.info("second look: the first look has no scores of the anchors: learning from rows of high utility")
-        return best_rows(rows, options.share)
-    return not_corrupted(with_first_p_values(rows, anchor_scores)) if len(rows) else []
-
-
-def with_first_p_values(rows: pa.Table, anchor_scores: pa.Table) -> pa.Table:
-    """Adds ``p_value`` and ``found_corrupted`` by the first look's loss and utility, half and half.
-
-    The two err differently: a low loss alone would choose what the proxy knows already, and corruption in its own
-    words; on development seeds the utility found those, and the loss found the others.
-
-    Args:
-        rows: ``utility`` and ``loss``.
-        anchor_scores: The anchors' own; where they have no utilities, p-values go by losses alone.
-    """
-    utility = _anchor_utility(anchor_scores)
-    weight = 0.0 if utility is None else _FIRST_WEIGHT
-    of_rows, of_anchors = nonconformity(rows["loss"], rows["utility"], anchor_scores["loss"], utility, weight)
-    p_values = conformal_p(of_rows, of_anchors)
-    found = pa.array(p_values <= small_up_to(len(anchor_scores)))
-    return rows.append_column("p_value", pa.array(p_values)).append_column("found_corrupted", found)
-
-
-def best_rows(rows: pa.Table, share: float) -> list[int]:
-    """The rows of highest one-step utility, best first.
-
-    Args:
-        rows: ``row``, ``example_id`` and ``utility`` of N rows.
-        share: At least one row is taken where there is one.
-    """
-    ordered = rows.sort_by([("utility", "descending"), ("example_id", "ascending")])
-    return ordered["row"][: max(1, round(share * len(rows)))].to_pylist()
-
-
-def not_corrupted(rows: pa.Table) -> list[int]:
-    """The rows that a round did not find corrupted, and at least the tenth that is most like clean ones.
-
-    Args:
-        rows: ``row``, ``example_id``, ``loss``, ``p_value``, ``found_corrupted``; those without a loss are never learnt
-            from.
-
-    Returns:
-        Rows in the order of their ``example_id``: training does not depend on near ties of losses.
-    """
-    seen = rows.filter(pc.is_valid(rows["loss"]))
-    clean = seen.filter(pc.invert(seen["found_corrupted"]))
-    least = math.ceil(_LEAST_SHARE * len(seen))
-    if len(clean) < least:
-        order = [("p_value", "descending"), ("loss", "ascending"), ("example_id", "ascending")]
-        clean = seen.sort_by(order).slice(0, least)
-    return clean.sort_by("example_id")["row"].to_pylist()
 
 
 def _look(looks: list[_Look], others: list[int], job: ScoringJob) -> list[float]:
