@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from ost_hf.errors import DataError
-from ost_hf.evidence.contamination import DEVIATIONS, Evidence, contamination_evidence
+from ost_hf.evidence.contamination import Evidence, contamination_evidence
 from ost_hf.evidence.two_groups import probability_that_it_holds
 from ost_hf.selection.candidates import Candidates, Floats, Order, Places, best_first, take
 from ost_hf.selection.kinds import Kinds
@@ -15,9 +15,11 @@ from ost_hf.selection.kinds import Kinds
 # `auto`: rows with a p-value above this count as clean as the anchors: the rest of the difference is how easy a row is,
 # and easy rows teach little (see `hardness`). Chosen on development seeds.
 AS_CLEAN = 0.2
-# Up to so many standard deviations from what chance gives, a pool is taken for as clean as the anchors. From there to
-# where corruption counts as found, evidence is weighed.
-_CHANCE = 1.0
+# Where corruption does not count as found, evidence is weighed, in standard deviations from what chance gives: a high
+# late loss counts the less in a row's favour, down to nothing at one; and from a half on a row's odds of being clean
+# count, to twice the power of what is beyond. Chosen on development seeds.
+_CHANCE = 0.5
+_STEEPNESS = 2.0
 # As likely of the anchors' kind as not.
 _OF_THE_KIND = 0.5
 # A draw goes by this power of that probability.
@@ -149,16 +151,19 @@ def _among(candidates: Candidates, places: Places, relevant: Floats, found: Evid
             f"drawn from these, all alike: at most {found.power:.0%} of what is corrupted was told apart, and the "
             "hardest rows that look clean may be the rest of it"
         )
-    elif found.corrupted or found.deviations <= _CHANCE:
+    elif found.corrupted:
         weight += hardness(candidates.late_loss[places])
         explanation = "drawn from these, the likelier the higher a row's late loss"
     else:
-        doubt = (found.deviations - _CHANCE) / (DEVIATIONS - _CHANCE)
-        weight += (1 - doubt) * hardness(candidates.late_loss[places])
-        weight += (found.deviations - _CHANCE) * log_odds(candidates.corrupted_p[places], found.least_mean)
+        hard = max(0.0, 1 - found.deviations)
+        lean = _STEEPNESS * max(0.0, found.deviations - _CHANCE)
+        weight += hard * hardness(candidates.late_loss[places])
+        weight += lean * log_odds(candidates.corrupted_p[places], found.least_mean)
         explanation = (
-            f"drawn from these, the likelier the cleaner a row looks, for the pool is {found.deviations:.1f} standard "
-            f"deviations from what chance gives; a high late loss counts by {1 - doubt:.0%} in its favour"
+            "drawn from these, the likelier the higher a row's late loss"
+            if lean == 0
+            else f"drawn from these, the likelier the cleaner a row looks, for the pool is {found.deviations:.1f} "
+            "standard deviations from what chance gives"
         )
     return take(candidates, places[drawn(weight, candidates.seed)], explanation)
 
