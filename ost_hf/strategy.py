@@ -1,12 +1,12 @@
 """Whole ways of choosing rows, by one name: defaults for the sections ``duplicates``, ``scoring`` and ``selection``.
 
-* ``auto``      One-step utilities and losses choose what a proxy learns from, for a bounded number of steps. A second
-                look with that proxy tells clean rows from corrupted ones. Rows as clean as the anchors and of their
-                kind come first; of too many of them there is a draw, hard rows more often unless corruption is hardly
-                told apart. One of several copies is scored, and no near copy of an anchor: a copy of a clean row is as
-                clean, and nothing else keeps it out.
-* ``thorough``  The same with a second look in three rounds of two proxies, none of which is asked about rows that it
-                has learnt from, over the whole pool: better at telling rows apart, at some four times the price.
+* ``auto``      One-step utilities and losses choose what a proxy learns from, and that proxy's answers what a second
+                one learns from, each for a bounded number of steps. The look of the second one tells clean rows from
+                corrupted ones. Rows as clean as the anchors and of their kind come first; of too many of them there is
+                a draw, hard rows more often unless corruption is hardly told apart. One of several copies is scored,
+                and no near copy of an anchor: a copy of a clean row is as clean, and nothing else keeps it out.
+* ``thorough``  The same with a second look in three rounds of two proxies, each of which learns from one half of the
+                pool in full and is asked about the other: better at telling rows apart, at several times the price.
 * ``one_step``  The one-step utility alone (mean cosine, AdamW), highest first.
 * ``paper``     The paper's method to the letter, for ever: the drop of the mean anchor loss after one SGD step, that is
                 simulated for each row, highest first.

@@ -71,7 +71,7 @@ def _second_stage(cost: StageCost) -> str:
         f"{cost.stage}: about {_duration(cost.seconds)} more, encoding aside: {cost.trainings} trainings of "
         f"{cost.trainable}, at most "
         f"{cost.steps:,} steps of {cost.batch_size} samples together ({_compact(1 / cost.step_seconds)} steps/s), and "
-        f"{cost.passes} forward passes of the pool ({_compact(cost.rows_per_second)} rows/s){memory}"
+        f"{cost.passes:.3g} forward passes of the pool ({_compact(cost.rows_per_second)} rows/s){memory}"
     )
 
 

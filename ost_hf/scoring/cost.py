@@ -18,7 +18,7 @@ class StageCost:
         steps: Steps of all trainings together, at most.
         batch_size: Samples of a step.
         trainable: What of a model is trained, in words.
-        passes: Forward passes of every row.
+        passes: Forward passes of the pool.
         step_seconds: Of one step.
         rows_per_second: Of one forward pass.
         seconds: All of it, encoding aside.
@@ -33,7 +33,7 @@ class StageCost:
     steps: int
     batch_size: int
     trainable: str
-    passes: int
+    passes: float
     step_seconds: float | None = None
     rows_per_second: float | None = None
     seconds: float | None = None

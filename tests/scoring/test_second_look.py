@@ -30,8 +30,8 @@ from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.second_look.cost import planned_passes, planned_trainings
-from ost_hf.scoring.second_look.learnt_from import best_rows, not_corrupted, with_first_p_values
+from ost_hf.scoring.second_look.cost import models_asked, planned_asking, planned_trainings
+from ost_hf.scoring.second_look.learnt_from import asked_in, best_rows, not_corrupted, with_first_p_values
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import load_mature_proxy, train_mature_proxy, training_steps
 from ost_hf.scoring.second_look.rounds import fold
@@ -234,10 +234,30 @@ def test_one_proxy_can_be_asked_about_all_rows(
 def test_steps_are_bounded_whatever_the_pool() -> None:
     options = SecondLookOptions().of_pool(10_000)
     assert [training_steps(rows, options) for rows in (100, 10_000, 1_000_000)] == [150, 150, 150]
-    assert planned_trainings(1_000_000, SecondLookOptions()) == (1, 150)
+    assert planned_trainings(1_000_000, SecondLookOptions()) == (2, 300)
     # Proxies of a small pool share the steps: one would see every row of 1,000 nearly five times.
-    assert planned_trainings(1_000, SecondLookOptions()) == (2, 150)
-    assert planned_trainings(1_000, SecondLookOptions(cross_fit=False)) == (1, 150)
+    assert planned_trainings(1_000, SecondLookOptions()) == (4, 300)
+    assert planned_trainings(1_000, SecondLookOptions(cross_fit=False)) == (2, 300)
+
+
+def test_a_round_before_the_last_asks_no_more_rows_than_the_next_can_use() -> None:
+    options = SecondLookOptions(max_steps=10, batch_size=4).of_pool(1_000)
+    rows = pa.table({"row": list(range(100))})
+    early = asked_in(rows, 1, options, seed=0)["row"].to_pylist()
+    assert (len(early), early) == (60, sorted(set(early)))
+    assert early != asked_in(rows, 1, options, seed=1)["row"].to_pylist()
+    assert asked_in(rows, 2, options, seed=0) is rows
+    assert asked_in(rows, 1, replace(options, max_steps=None), seed=0) is rows
+    assert planned_asking(100, options) == 60 + 100
+
+
+@pytest.mark.slow
+def test_a_pool_larger_than_the_steps_is_looked_at_in_full_by_the_last_round(tmp_path: Path, request_for) -> None:
+    options = {"cross_fit": False, "rounds": 2, "max_steps": 2, "min_steps": 2, "learn_from": "not_corrupted"}
+    table = score_pool(request_for(tmp_path, scoring(**options)))
+    early = ScoreTable(table.folder / "second_look" / "round-1").rows_done()
+    assert len(early) == round(1.5 * 2 * OPTIONS.batch_size) < len(table.read())
+    assert table.read()["corrupted_p"].null_count == 0
 
 
 @pytest.mark.slow
@@ -385,7 +405,7 @@ def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.small_up_to", lambda anchors: -1.0)
     options = replace(OPTIONS, rounds=rounds, epochs=1.0)
     table = score_pool(request_for(tmp_path, scoring(rounds=rounds, epochs=1.0)))
-    assert sum(map(len, together)) == len(OPTIONS.folds) * planned_passes(options)
+    assert sum(map(len, together)) == len(OPTIONS.folds) * models_asked(options)
     learnt_from = [rows for done in table.manifest()["second_look"]["rounds"] for rows in done["rows_trained_on"]]
     trainings, steps = planned_trainings(len(pool_dataset), options)
     assert len(learnt_from) == trainings

@@ -21,6 +21,7 @@ from ost_hf.scoring.cost import StageCost
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import fit_memory
 from ost_hf.scoring.passes import Part
+from ost_hf.scoring.second_look.learnt_from import rows_asked
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import (
     MAX_GRAD_NORM,
@@ -46,7 +47,7 @@ def measure_second_look(job: ScoringJob, rows: list[Encoded]) -> StageCost:
     """
     options: SecondLookOptions = job.config.stage_options.of_pool(job.candidates)
     trainings, steps = planned_trainings(job.candidates, options)
-    passes = planned_passes(options)
+    passes = planned_asking(job.candidates, options) / max(1, job.candidates)
     anchors = len(job.anchors) if job.anchors is not None else 0
     what = "all weights" if options.trainable == "all" else "adapters"
     less = "scoring.second_look.trainable to adapter, or " if options.trainable == "all" else ""
@@ -57,7 +58,7 @@ def measure_second_look(job: ScoringJob, rows: list[Encoded]) -> StageCost:
     reset_peak_memory()
     try:
         step_seconds, rate = _measured(job, rows)
-        asked = passes * (job.candidates + len(options.folds) * anchors)
+        asked = planned_asking(job.candidates, options) + models_asked(options) * len(options.folds) * anchors
         found = replace(
             found,
             step_seconds=step_seconds,
@@ -88,8 +89,20 @@ def planned_trainings(pool_rows: int, options: SecondLookOptions) -> tuple[int, 
     return folds * options.rounds, folds * (first + (options.rounds - 1) * later)
 
 
-def planned_passes(options: SecondLookOptions) -> int:
-    """How many forward passes are made of every row."""
+def planned_asking(pool_rows: int, options: SecondLookOptions) -> int:
+    """How many forward passes of a row are made of the pool.
+
+    Args:
+        pool_rows: Rows of the pool.
+        options: How the second look is taken.
+    """
+    options = options.of_pool(pool_rows)
+    rounds = range(1, options.rounds + 1)
+    return sum(proxies_asked(number) * rows_asked(pool_rows, number, options) for number in rounds)
+
+
+def models_asked(options: SecondLookOptions) -> int:
+    """How many models look at a row, or at an anchor, that is asked about in all rounds."""
     return sum(proxies_asked(number) for number in range(1, options.rounds + 1))
 
 
@@ -103,11 +116,10 @@ def planned_parts(pool_rows: int, anchors: int, options: SecondLookOptions) -> d
     """
     options = options.of_pool(pool_rows)
     trainings, steps = planned_trainings(pool_rows, options)
-    passes = planned_passes(options)
     return {
         "second_look_training": Part(steps * passes_of_a_step(options), trainings=trainings, steps=steps),
-        "second_look_asking": Part(passes * pool_rows),
-        "anchors": Part(passes * len(options.folds) * anchors),
+        "second_look_asking": Part(planned_asking(pool_rows, options)),
+        "anchors": Part(models_asked(options) * len(options.folds) * anchors),
     }
 
 

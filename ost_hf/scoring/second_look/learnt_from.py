@@ -21,6 +21,9 @@ _LEAST_SHARE = 0.1
 # Of the first look's utility beside its loss, in what a proxy of the first round learns from. Chosen on development
 # seeds.
 _FIRST_WEIGHT = 0.5
+# A round before the last asks about this many times the rows that the next round can take steps on: half of a pool may
+# be corrupted.
+_CHOICE = 1.5
 
 
 def anchor_utilities(scores: pa.Table | None) -> np.ndarray | None:
@@ -89,3 +92,28 @@ def not_corrupted(rows: pa.Table) -> list[int]:
         order = [("p_value", "descending"), ("loss", "ascending"), ("example_id", "ascending")]
         clean = seen.sort_by(order).slice(0, least)
     return clean.sort_by("example_id")["row"].to_pylist()
+
+
+def asked_in(rows: pa.Table, number: int, options: SecondLookOptions, seed: int) -> pa.Table:
+    """The rows that a round asks about: all in the last, before it so many that the next has enough to learn from.
+
+    Args:
+        rows: Of the whole pool.
+        number: Of the round, from 1.
+        options: Settled for a pool.
+        seed: Of the random part.
+
+    Returns:
+        Those rows, in their order.
+    """
+    count = rows_asked(len(rows), number, options)
+    if count == len(rows):
+        return rows
+    return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
+
+
+def rows_asked(rows: int, number: int, options: SecondLookOptions) -> int:
+    """How many :func:`asked_in` gives of so many."""
+    if number == options.rounds or options.max_steps is None:
+        return rows
+    return min(rows, round(_CHOICE * options.max_steps * options.batch_size))

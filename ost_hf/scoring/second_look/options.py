@@ -53,7 +53,7 @@ class SecondLookOptions:
     )
     share: float = field(default=0.65, metadata={"help": "with learn_from highest_utility: of how many of its rows"})
     rounds: int = field(
-        default=1,
+        default=2,
         metadata={
             "common": True,
             "short": "how often proxies are trained",

@@ -17,7 +17,8 @@ trained on, which can lower their losses (the fewer anchors, the more), and the 
 few of the rows.
 
 Further rounds train further copies on the rows that the round before did not find corrupted. They have seen more of
-what is clean and hard, and less of what is corrupted. Each round from the second on asks the mixture of its own proxy
+what is clean and hard, and less of what is corrupted. Where steps are bounded, a round before the last asks about no
+more rows than the next can use. Each round from the second on asks the mixture of its own proxy
 and those of the rounds between; the last round's answers are the ones that count. There a row has an indirect say in
 how it is judged: a proxy that learnt from it chose what its judge learns from. So a corruption that is alike in both
 halves can confirm itself: such rows come to look clean. Utilities do not follow.
@@ -54,7 +55,7 @@ from ost_hf.scorers.protocol import Scorer
 from ost_hf.scoring.anchor_scores import score_anchors
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import run_scorer
-from ost_hf.scoring.second_look.learnt_from import anchor_utilities, learnt_first, not_corrupted
+from ost_hf.scoring.second_look.learnt_from import anchor_utilities, asked_in, learnt_first, not_corrupted
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
 from ost_hf.scoring.second_look.turns import TurnLossScorer, with_turns, write_turns
@@ -123,17 +124,17 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     looks: dict[int, list[_Look]] = {k: [] for k in options.folds}
     for number in range(1, options.rounds + 1):
         seen = ScoreTable(job.table.folder / "second_look" / f"round-{number}")
-        anchor_losses = []
+        asked, anchor_losses = asked_in(rows, number, options, job.config.seed), []
         for k in options.folds:
-            others = halves[1 - k if options.cross_fit else k]["row"].to_pylist()
+            others = asked.filter(pc.equal(asked["half"], 1 - k if options.cross_fit else k))["row"].to_pylist()
             look = _Look(number, k, seen, learnt_from[k])
             looks[k] = [*looks[k], look][-proxies_asked(number) :]
             anchor_losses.append(_look(looks[k], others, job))
-        found = _with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
+        found = _with_p_values(seen, asked, anchor_losses, anchor_utility, weight)
         corrupted = pc.mean(found["found_corrupted"]).as_py()
         rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
-        learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in options.folds]
+        learnt_from = [not_corrupted(found.filter(pc.equal(asked["half"], k))) for k in options.folds]
     if is_main():
         facts = {"utility_weight": weight, "proxies": len(halves), "anchor_losses": anchor_losses, "rounds": rounds}
         job.table.add_to_manifest(second_look=facts)
