@@ -51,6 +51,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--sketch_sizes", type=int, nargs="+", default=[256, 512, 1024, 4096])
     parser.add_argument("--timed_size", type=int, default=512, help="the size whose runs have the second stage too")
     parser.add_argument("--second_stage", default="second_look", choices=["second_look", "null"])
+    parser.add_argument("--strategy", default="auto", choices=["auto", "thorough"], help="whose second look is taken")
     parser.add_argument("--steps", type=int, default=150, help="least steps of each of the second look's trainings")
     parser.add_argument("--batch_size", type=int, default=32, help="rows of a step of warm-up and second look")
     parser.add_argument("--seed", type=int, default=0)
@@ -104,6 +105,7 @@ class Bench:
                 "seed": seed,
             },
             output_dir=self.folder / name,
+            strategy=self.args.strategy,
             scoring=scoring,
             encoding={"max_length": 256},
             reuse=None if reuse is None else self.folder / reuse,
@@ -129,8 +131,8 @@ def main() -> None:
     args = parse_args()
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(args, Path(folder))
-        what = f"{args.rows:,} rows, {args.anchors} anchors, second_stage {args.second_stage}, seed {args.seed}"
-        print(f"{args.base}, {what}")
+        what = f"{args.rows:,} rows, {args.anchors} anchors, strategy {args.strategy}, second_stage {args.second_stage}"
+        print(f"{args.base}, {what}, seed {args.seed}")
         new_anchors(args, bench)
         more_rows(args, bench)
 

@@ -222,7 +222,8 @@ def test_what_a_file_by_hand_gives_outweighs_another_strategy_too(tmp_path) -> N
 
 
 def test_an_unknown_strategy_is_named() -> None:
-    with pytest.raises(ConfigError, match="strategy must be one of 'auto', 'one_step', 'paper', got 'papers'"):
+    names = "'auto', 'thorough', 'one_step', 'paper'"
+    with pytest.raises(ConfigError, match=f"strategy must be one of {names}, got 'papers'"):
         build_config({"run_dir": "run", "strategy": "papers"})
     with pytest.raises(ConfigError, match=r"got 'setwise'.*\(selection\.order has setwise\)"):
         resolve("setwise")

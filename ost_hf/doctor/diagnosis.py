@@ -147,7 +147,11 @@ class Recommendation:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that ``doctor.json`` holds; ``second_stage`` where one is asked for that tells its cost."""
+    """Everything that ``doctor.json`` holds.
+
+    ``second_stage`` is there where one is asked for that tells its cost, and ``cost``, the plan of the whole run in
+    passes, where all of it is known.
+    """
 
     structure: Structure
     sample: Sample
@@ -156,6 +160,7 @@ class Diagnosis:
     warnings: list[str]
     recommendation: Recommendation
     second_stage: StageCost | None = None
+    cost: dict[str, Any] | None = None
 
 
 def figures_of(

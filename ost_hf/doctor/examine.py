@@ -18,6 +18,7 @@ from typing import Any
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.doctor.advice import Findings, recommend, warnings_of
 from ost_hf.doctor.diagnosis import Diagnosis, Measurement, Sample, Setting, describe, figures_of
+from ost_hf.doctor.plan import planned_cost
 from ost_hf.doctor.readings import Adapter, Bench, Reading, Readings, read_all, read_in
 from ost_hf.duplicates.policy import exclude_rows, write_report
 from ost_hf.errors import ConfigError, DataError
@@ -103,7 +104,10 @@ def examine(proxy: Proxy, job: ScoringJob, rows: int = 32) -> Diagnosis:
     options = scoring.options
     setting = Setting(options.estimator, options.utility, options.update_rule, step_size(options))
     found = Findings(structure, sample, setting, measurements, second_stage)
-    return Diagnosis(structure, sample, setting, measurements, warnings_of(found), recommend(found), second_stage)
+    stage = second_stage.parts if second_stage is not None else None
+    cost = planned_cost(scoring, job.proxy, job.candidates, len(job.anchors), stage)
+    advice = warnings_of(found), recommend(found)
+    return Diagnosis(structure, sample, setting, measurements, *advice, second_stage, cost)
 
 
 def _second_stage(job: ScoringJob, rows: list[Encoded]) -> StageCost | None:

@@ -8,6 +8,7 @@ from itertools import groupby
 
 from ost_hf.doctor.diagnosis import Diagnosis, Figures, Measurement
 from ost_hf.scoring.cost import StageCost
+from ost_hf.scoring.passes import cost_in_words
 
 _WIDTH = 110
 _HEAD = ("", "|u|", "signal", "noise", "snr", "vs f32", "Spearman", "rows/s", "tokens/s", "pool in", "GiB")
@@ -32,6 +33,8 @@ def page(diagnosis: Diagnosis) -> str:
     ]
     if diagnosis.second_stage is not None and diagnosis.second_stage.refused is None:
         lines += _item("then", _second_stage(diagnosis.second_stage))
+    if diagnosis.cost is not None:
+        lines += _item("cost", f"{cost_in_words(diagnosis.cost, 'selection will cost about')}; trial batches aside")
     for m in diagnosis.measurements:
         if m.note:
             lines += _item("note", f"{m.estimator} {m.utility} in {m.precision}: {m.note}")
@@ -68,7 +71,7 @@ def _second_stage(cost: StageCost) -> str:
         f"{cost.stage}: about {_duration(cost.seconds)} more, encoding aside: {cost.trainings} trainings of "
         f"{cost.trainable}, at most "
         f"{cost.steps:,} steps of {cost.batch_size} samples together ({_compact(1 / cost.step_seconds)} steps/s), and "
-        f"{cost.passes} forward passes of the pool ({_compact(cost.rows_per_second)} rows/s){memory}"
+        f"{cost.passes:.3g} forward passes of the pool ({_compact(cost.rows_per_second)} rows/s){memory}"
     )
 
 

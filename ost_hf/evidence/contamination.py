@@ -30,7 +30,7 @@ Floats = NDArray[np.float64]
 
 # A false alarm costs more than a miss: of a clean pool it takes away the hard fifth, and what little corruption goes
 # unseen has small p-values all the same.
-_DEVIATIONS = 3
+DEVIATIONS = 3
 # With less power many corrupted rows have p-values like clean ones. Chosen on development seeds.
 _HIGH_POWER = 0.6
 
@@ -72,6 +72,18 @@ class Evidence:
         return min(1.0, by_share, (expected - self.critical_mean) / (expected - self.least_mean))
 
     @property
+    def deviations(self) -> float:
+        """How many standard deviations the pool is from what chance gives, by the test that says more; at least 0.
+
+        Three are where corruption counts as found.
+        """
+        if self.says_nothing:
+            return 0.0
+        expected = (1 + self.least_mean) / 2
+        by_share = (self.share - self.size) / (self.critical_share - self.size)
+        return DEVIATIONS * max(0.0, by_share, (expected - self.mean) / (expected - self.critical_mean))
+
+    @property
     def corrupted(self) -> bool:
         """Whether part of the pool is not as clean as the anchors, by one test or the other."""
         return self.share > self.critical_share or self.mean < self.critical_mean
@@ -103,7 +115,7 @@ def contamination_evidence(pool_p: Floats, anchors: int) -> Evidence:
     # Anchors and rows are both samples. Anchors decide where the level lies: what share of all clean rows is below it
     # has the Beta distribution of an order statistic; the pool's share is binomial about that.
     variance_of_share = size * (1 - size) * (rows + anchors + 1) / (rows * (anchors + 2))
-    critical_share = size + _DEVIATIONS * math.sqrt(variance_of_share)
+    critical_share = size + DEVIATIONS * math.sqrt(variance_of_share)
     expected, deviation = mean_by_chance(rows, anchors)
     contamination = max(0.0, (expected - mean) / (expected - least))
     power = (share - size * (1 - contamination)) / contamination if contamination else 1.0
@@ -113,7 +125,7 @@ def contamination_evidence(pool_p: Floats, anchors: int) -> Evidence:
         share=share,
         critical_share=critical_share,
         mean=mean,
-        critical_mean=expected - _DEVIATIONS * deviation,
+        critical_mean=expected - DEVIATIONS * deviation,
         least_mean=least,
         contamination=contamination,
         power=min(1.0, max(share, power)),

@@ -74,6 +74,25 @@ def sample_means(value_N: Tensor, labels_BT: Tensor) -> Tensor:
     return sum_B / supervised_BT.sum(1)
 
 
+def weighted_loss(logits_BTV: Tensor, labels_BT: Tensor, weight_B: Tensor, count: Tensor | float) -> Tensor:
+    """``sum_i w_i sum_t l_it / count``: summed cross-entropies, each sample's times its weight.
+
+    Args:
+        logits_BTV: Those of a causal model.
+        labels_BT: -100 marks tokens without a label.
+        weight_B: One weight for each sample.
+        count: What the sum is divided by; without a supervised token 0 / 0 is taken for 0.
+
+    Returns:
+        A scalar in nats, float32 (float64 for a float64 model).
+    """
+    next_token_BT = labels_BT[:, 1:]
+    supervised_BT = next_token_BT != IGNORE_INDEX
+    loss_N = _cross_entropy(logits_BTV[:, :-1][supervised_BT], next_token_BT[supervised_BT])
+    weight_N = weight_B[supervised_BT.nonzero()[:, 0]].to(loss_N.dtype)
+    return (weight_N * loss_N).sum() / torch.as_tensor(count, device=loss_N.device).clamp_min(1)
+
+
 def _deferred_losses(model: Any, inputs: dict[str, Tensor], supervised_BT: Tensor, target_N: Tensor) -> Tensor | None:
     """Losses by a head that is put off until the rest of the model has run, then applied in pieces.
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 
 from ost_hf.errors import ConfigError
 from ost_hf.scorers.registry import PROXY, SCORERS
+from ost_hf.scoring.passes import cost_in_words
 from ost_hf.tables.selection_table import SelectionTable
 
 TEMPLATE = Path(__file__).parent / "dataset_card.md.jinja"
@@ -62,7 +63,14 @@ def render_card(
         proxy=identity["proxy"],
         proxy_name=_public_name(identity["proxy"]["model"]),
         versions=manifest["versions"],
+        cost=_cost(manifest),
     )
+
+
+def _cost(manifest: dict[str, Any]) -> str | None:
+    """What the scores cost; nothing where the proxy made no passes, or it is not known how many."""
+    cost = manifest.get("cost")
+    return cost_in_words(cost, "").strip() if cost is not None and cost["passes"] else None
 
 
 def _uses_proxy(scorer: str) -> bool:

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ost_hf.selection.kept import Selection
-from ost_hf.tables.selection_table import SelectionMetadata
+from ost_hf.selection.marks import ON_ROWS
+from ost_hf.tables.selection_table import SelectionMetadata, selection_schema
 
-# What push adds to the pool's own columns.
-ADDED = ("example_id", "ost_utility", "ost_rank")
+# What push adds to the pool's own columns; the last ones where there are weights or masked turns.
+ADDED = ("example_id", "ost_utility", "ost_rank", *ON_ROWS.values())
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class Curated:
     """A curated dataset.
 
     Attributes:
-        kept: The kept rows, with ``example_id``, ``ost_utility`` and ``ost_rank``.
+        kept: The kept rows, with ``example_id``, ``ost_utility``, ``ost_rank``; and weights and masked turns, if any.
         scores: The score table: one row for every row of the pool.
         selection: Which rows of the pool are kept, by id and rank.
     """
@@ -64,4 +65,8 @@ def _selection_of(kept: datasets.Dataset, scores: datasets.Dataset) -> Selection
         "kept": is_kept,
         "reason": pc.if_else(is_kept, "kept", "not kept"),
     }
+    for column, name in ON_ROWS.items():
+        if name in kept.column_names:  # of rows that are not kept it was not pushed, and is not known
+            values = dict(zip(kept["example_id"], kept[name], strict=True))
+            columns[column] = pa.array([values.get(one) for one in ids], selection_schema(column).field(column).type)
     return Selection(pa.table(columns), SelectionMetadata())

@@ -14,6 +14,7 @@ from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.hub.card import render_card
 from ost_hf.hub.config import HubConfig
+from ost_hf.selection.marks import ON_ROWS
 from ost_hf.tables.score_table import ScoreTable
 from ost_hf.tables.selection_table import SelectionTable
 
@@ -86,7 +87,7 @@ def _check_license(name: str) -> None:
 
 
 def kept_dataset(pool: Rows, selection: SelectionTable) -> datasets.Dataset:
-    """The kept rows in the pool's order, with ``example_id``, ``ost_utility`` and ``ost_rank``."""
+    """Kept rows in the pool's order, with ``example_id``, ``ost_utility``, ``ost_rank``, weights and masked turns."""
     records = {record["row"]: record for record in selection.table.to_pylist() if record["kept"]}
     rows = sorted(records)
     kept = _with_images(pool.dataset.select(rows), pool)
@@ -95,11 +96,13 @@ def kept_dataset(pool: Rows, selection: SelectionTable) -> datasets.Dataset:
         "ost_utility": [records[row]["utility"] for row in rows],
         "ost_rank": [records[row]["rank"] for row in rows],
     }
+    told = [name for name in ON_ROWS if name in selection.table.column_names]
+    types = datasets.Features.from_arrow_schema(selection.table.select(told).schema)
+    columns |= {ON_ROWS[name]: [records[row][name] for row in rows] for name in told}
+    # A pool that was curated before brings such columns: they speak of another selection.
+    kept = kept.remove_columns([name for name in (*columns, *ON_ROWS.values()) if name in kept.column_names])
     for name, values in columns.items():
-        # A pool that was curated before brings such columns: they speak of another selection.
-        if name in kept.column_names:
-            kept = kept.remove_columns(name)
-        kept = kept.add_column(name, values)
+        kept = kept.add_column(name, values, feature={ON_ROWS[each]: types[each] for each in told}.get(name))
     return kept
 
 

@@ -13,6 +13,7 @@ import torch
 from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.errors import DataError
 from ost_hf.functional.step import AdamState
+from ost_hf.proxy.config import ProxyConfig
 from ost_hf.proxy.model import Proxy
 from ost_hf.proxy.training import TrainingPlan, shuffled_batches, train
 
@@ -42,7 +43,7 @@ def warm_up(
     if config.warmup_fraction == 0:
         return []
     rows = warmup_rows(pool, config.warmup_fraction, exclude, config.seed)
-    steps = max(config.warmup_min_steps, -(-len(rows) // config.warmup_batch_size))
+    steps = warmup_steps(config, len(rows))
     batches = shuffled_batches(rows, config.warmup_batch_size, steps, config.seed + 1)
     rates = [config.warmup_learning_rate] * len(batches)
     plan = TrainingPlan(batches, rates, micro_batch_tokens, name="warm-up")
@@ -53,6 +54,11 @@ def warm_up(
     return losses
 
 
+def warmup_steps(config: ProxyConfig, rows: int) -> int:
+    """How many steps a warm-up on so many rows takes."""
+    return max(config.warmup_min_steps, -(-rows // config.warmup_batch_size))
+
+
 def warmup_rows(pool: EncodedDataset, fraction: float, exclude: set[int], seed: int) -> list[int]:
     """A seeded random choice of usable rows, a given fraction of the pool.
 
@@ -61,7 +67,7 @@ def warmup_rows(pool: EncodedDataset, fraction: float, exclude: set[int], seed: 
     """
     order = list(range(len(pool)))
     random.Random(seed).shuffle(order)
-    wanted = max(1, round(fraction * len(pool)))
+    wanted = wanted_rows(fraction, len(pool))
     chosen: list[int] = []
     refused: dict[str, int] = {}
     first: Encoded | None = None
@@ -80,6 +86,11 @@ def warmup_rows(pool: EncodedDataset, fraction: float, exclude: set[int], seed: 
         reason = f"; row {first.row}: {first.detail}" if first is not None else "; all are left out as copies"
         raise DataError(f"no row of the pool can be used to warm the proxy up; their statuses: {refused}{reason}")
     return chosen
+
+
+def wanted_rows(fraction: float, pool_rows: int) -> int:
+    """How many rows of a pool are used, where so many can be."""
+    return max(1, round(fraction * pool_rows))
 
 
 def moments_of(proxy: Proxy, optimizer: torch.optim.Optimizer) -> AdamState:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ost_hf.scoring.passes import cost_in_words
 from ost_hf.tables.selection_table import VERDICTS, SelectionTable
 
 # So many values of a column fit into a line.
@@ -13,14 +14,18 @@ _VALUES = 10
 
 
 def kept_in_words(
-    selection: SelectionTable, balance_by: str | None = None, values: Sequence[Any] | None = None
+    selection: SelectionTable,
+    balance_by: str | None = None,
+    values: Sequence[Any] | None = None,
+    cost: Mapping[str, Any] | None = None,
 ) -> list[str]:
-    """What is kept, the verdicts, and what is kept of each value of a column of the pool.
+    """What is kept, the verdicts, what is kept of each value of a column of the pool, and what the scores cost.
 
     Args:
         selection: The selection.
         balance_by: The column.
         values: Its value for each row of the pool.
+        cost: That of the scores, as their manifest has it.
     """
     lines = [f"kept {selection.kept_count} of {len(selection)} rows"]
     if found := selection.verdicts:
@@ -34,4 +39,6 @@ def kept_in_words(
         parts = [f"{name} {of_kept[name]} of {total}" for name, total in totals[:_VALUES]]
         more = [f"and {len(totals) - _VALUES} more values"] if len(totals) > _VALUES else []
         lines.append(f"kept by {balance_by}: {', '.join(parts + more)}")
+    if cost is not None:
+        lines.append(cost_in_words(cost))
     return lines

@@ -245,7 +245,8 @@ def _check_training(values: Any) -> Section:
     elsewhere = {
         "output_dir": "the target is written to run_dir/target",
         **dict.fromkeys(
-            ("keep_ratio", "keep_count", "min_utility", "drop_toxic"), "the select stage decides: set it in selection"
+            ("keep_ratio", "keep_count", "min_utility", "drop_toxic", "weighted_loss"),
+            "the select stage decides: set it in selection",
         ),
         **dict.fromkeys(
             ("strategy", "proxy", "anchors", "scores", "selection", "scoring", "encoding", "duplicates"),

@@ -47,7 +47,7 @@ def prepare(config: RunConfig) -> Callable[[], None]:
             selection.write(config.folder)
             column = config.selection.balance_by
             values = None if pool is None or column is None else list(pool.dataset[column])
-            for line in kept_in_words(selection, column, values):
+            for line in kept_in_words(selection, column, values, scores.manifest().get("cost")):
                 logger.info("%s", line)
         barrier()
 

@@ -207,6 +207,7 @@ def training_arguments(config: RunConfig) -> Any:
         )
     # Trainer finds accelerators by itself, but under a DeepSpeed launch it takes one for granted.
     given.setdefault("use_cpu", not on_accelerator())
+    given["weighted_loss"] = config.selection.weighted_loss
     # Rows arrive encoded: there is no column to remove.
     given.setdefault("remove_unused_columns", False)
     try:

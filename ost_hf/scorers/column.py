@@ -49,6 +49,7 @@ class ColumnScorer:
     """
 
     batch_size: int | None
+    passes = 0
 
     def __init__(self, config: Any, options: ColumnOptions, pool: EncodedDataset, **unused: Any):
         assert options.name is not None

@@ -47,6 +47,8 @@ class IFDScorer:
     """
 
     batch_size: int | None
+    # The answer behind its prompt, and alone.
+    passes = 2
 
     def __init__(self, config: BatchLimits, proxy: Proxy, **unused: Any):
         self.batch_size, self.batch_tokens = config.batch_size, forward_batch_tokens(config)

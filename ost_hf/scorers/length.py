@@ -20,6 +20,7 @@ class LengthScorer:
     """Ranks by the length of the answer in tokens."""
 
     batch_size: int | None
+    passes = 0
 
     def __init__(self, config: BatchLimits, **unused: Any):
         self.batch_size = config.batch_size

@@ -19,11 +19,13 @@ class LossScorer:
         loss: That of every sample of a batch, ``[B]``, under models in evaluation mode on this process's device.
         processing_class: Their tokenizer or processor.
         config: Batch limits.
+        passes: Forward passes that a row's loss takes: one of each model.
     """
 
     batch_size: int | None
 
-    def __init__(self, loss: Callable[[Features], Tensor], processing_class: Any, config: BatchLimits):
+    def __init__(self, loss: Callable[[Features], Tensor], processing_class: Any, config: BatchLimits, passes: int = 1):
+        self.passes = passes
         self.batch_size, self.batch_tokens = config.batch_size, forward_batch_tokens(config)
         self._loss, self._inputs = loss, ToDevice(processing_class)
 

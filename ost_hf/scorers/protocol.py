@@ -50,6 +50,10 @@ class Scorer(Protocol):
     A scorer may also have ``facts``, a dictionary of what it found out about how it can score, for the manifest; and a
     method ``of_anchors(columns)``, which is given the columns of the anchors, scored as candidates, and gives those
     that are kept of them (:mod:`ost_hf.tables.anchor_table`).
+
+    For the cost of a run, a scorer may say its ``passes``: how many forward passes of the proxy, or what costs as much,
+    it makes of a row that it scores; and ``setup_passes``: how many of a row it made before. Of a scorer without
+    ``passes`` the cost is not known.
     """
 
     # How many candidates `score` takes at once; `None` for any number.

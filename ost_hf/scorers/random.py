@@ -14,6 +14,8 @@ from ost_hf.scorers.registry import register
 class RandomScorer:
     """Uniform in [0, 1), a function of the seed and the candidate's id alone."""
 
+    passes = 0
+
     def __init__(self, config: Any, **unused: Any):
         self.batch_size = config.batch_size
         self.batch_tokens = NO_LIMIT

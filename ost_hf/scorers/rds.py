@@ -48,12 +48,14 @@ class RDSScorer:
     """
 
     batch_size: int | None
+    passes = 1
 
     def __init__(self, config: Any, proxy: Proxy, anchors: EncodedDataset, **unused: Any):
         self.batch_size, self.batch_tokens = config.batch_size, forward_batch_tokens(config)
         self.proxy, self.per_anchor = proxy, config.per_anchor
         self._inputs = ToDevice(proxy.processing_class)
         encoded = encode_anchors(anchors)
+        self.setup_passes = len(encoded)
         self.group_names, numbers = anchor_groups(anchors, config.group_by)
         self.group_of = torch.tensor(numbers)
         vectors = {

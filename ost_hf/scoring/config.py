@@ -20,7 +20,7 @@ from ost_hf.settings import Section, as_mapping, build, changed, coerced, rememb
 DEFAULT_SCORER = "one_step"
 
 # What of a score table a scorer may or may not give; the rest of the section is about speed and order.
-SHARED = ("per_anchor", "group_by", "sketch_size", "embedding_size")
+SHARED = ("per_anchor", "group_by", "sketch_size", "embedding_size", "per_turn")
 # What `store` keeps of a row, where no sizes are given.
 _STORED_SIZES = {"sketch_size": 512, "embedding_size": 256}
 # These change speed and memory, not what is computed: a run may be resumed with others.
@@ -93,6 +93,14 @@ class ScoringConfig:
             "help": "store what it takes to ask again without another pass over the pool (`ost-hf score --reuse`): a "
             "sketch and a vector of each row in half precision, 2 (sketch_size + embedding_size) bytes, and the "
             "proxies of the second look"
+        },
+    )
+    per_turn: bool = field(
+        default=False,
+        metadata={
+            "help": "say the same of each turn of a row by itself (list columns `turn_losses`, `turn_utilities`, and "
+            "after a second look `turn_late_losses`, `turn_corrupted_p`); a row of K turns, if K is above 1, costs K "
+            "more estimates of the scorer"
         },
     )
     batch_tokens: int | None = field(
@@ -215,9 +223,9 @@ class ScoringConfig:
         return changed(self, sections={**self.sections, self.second_stage: changed(self.stage_options, **changes)})
 
     def without_extras(self) -> ScoringConfig:
-        """The scorer's utility and nothing beside it: no second stage, standard errors, groups, sketches, vectors."""
-        none: Section = {"per_anchor": False, "group_by": None, "sketch_size": 0, "embedding_size": 0, "store": False}
-        return replace(self, second_stage=None, **none)
+        """The scorer's utility and nothing beside it: no second stage, standard errors, sketches, turns and so on."""
+        none: Section = {"per_anchor": False, "group_by": None, "per_turn": False, "store": False}
+        return replace(self, second_stage=None, sketch_size=0, embedding_size=0, **none)
 
     @property
     def columns(self) -> set[str] | None:
@@ -230,7 +238,10 @@ class ScoringConfig:
             return None
         asked = [names for setting, names in declared.items() if setting == "always" or getattr(self, setting)]
         found = {name for names in asked for name in ((names,) if isinstance(names, str) else names)}
-        return found | (SECOND_STAGES.find(self.second_stage).columns if self.second_stage is not None else set())
+        if self.second_stage is None:
+            return found
+        stage = SECOND_STAGES.find(self.second_stage)
+        return found | stage.columns | (stage.turn_columns if self.per_turn else set())
 
     @property
     def idle(self) -> list[str]:

@@ -20,6 +20,7 @@ from ost_hf.data.encoding import Encoded, EncodedDataset
 from ost_hf.parallel import barrier, free_memory, is_main, share, state
 from ost_hf.scorers.protocol import NO_LIMIT, Scorer, columns_of
 from ost_hf.scoring.job import ScoringJob
+from ost_hf.scoring.tally import apart, count_rows, save
 from ost_hf.tables.columns import Columns, TableRows, checked, joined, put
 from ost_hf.tables.score_table import ScoreTable
 from ost_hf.tables.statuses import NON_FINITE, OUT_OF_MEMORY
@@ -58,6 +59,7 @@ def run_scorer(scorer: Scorer, job: ScoringJob, rows: list[int], table: ScoreTab
     rows_of = {table.part_name(part): len(part) for part in parts} if is_main() else {}
     for part in mine:
         table.write_part(_score_part(scorer, islice(stream, len(part))))
+        save()
         if rows_of:
             # Counting finished files speaks of all processes, without a message between them.
             progress.update(sum(rows_of.get(name, 0) for name in os.listdir(table.folder)) - progress.n)
@@ -109,11 +111,12 @@ def _take_window(scorer: Scorer, stream: Iterator[Encoded]) -> list[Encoded]:
     max_rows, max_tokens = limits(scorer)
     window: list[Encoded] = []
     tokens = 0
-    for row in stream:
-        window.append(row)
-        tokens += row.length
-        if tokens >= _WINDOW_BATCHES * max_tokens or len(window) >= min(_WINDOW_ROWS, _WINDOW_BATCHES * max_rows):
-            break
+    with apart("encoding"):
+        for row in stream:
+            window.append(row)
+            tokens += row.length
+            if tokens >= _WINDOW_BATCHES * max_tokens or len(window) >= min(_WINDOW_ROWS, _WINDOW_BATCHES * max_rows):
+                break
     return window
 
 
@@ -162,6 +165,7 @@ def score_within_memory(scorer: Scorer, batch: list[Encoded]) -> Columns:
         piece = batch[done : done + size]
         try:
             columns = checked(columns_of(scorer, piece))
+            count_rows(scorer, len(piece))
         except torch.OutOfMemoryError:
             free_memory()
             if len(piece) > 1:
@@ -191,7 +195,9 @@ def fit_memory(scorer: Scorer, rows: Iterable[Encoded]) -> None:
     size = max(1, min(max_rows, max_tokens // longest.length))
     while size:
         try:
-            scorer.score([longest] * size)
+            with apart("trial_batches"):
+                scorer.score([longest] * size)
+                count_rows(scorer, size)
             return
         except torch.OutOfMemoryError:
             free_memory()

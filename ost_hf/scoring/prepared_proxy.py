@@ -13,6 +13,8 @@ from ost_hf.parallel import barrier, is_main, state
 from ost_hf.proxy.model import Proxy, build_proxy, check_gradients, load_proxy, read_origin, save_proxy
 from ost_hf.proxy.warmup import warm_up
 from ost_hf.scoring.job import ScoringJob
+from ost_hf.scoring.passes import ADAPTER_UPDATE
+from ost_hf.scoring.tally import apart, count, counted
 from ost_hf.settings import Section, as_mapping, name_differences
 
 logger = logging.getLogger(__name__)
@@ -67,15 +69,31 @@ def prepare_proxy(job: ScoringJob) -> Proxy:
         barrier()
         stored = True
     if stored:
-        return load_proxy(folder)
+        proxy = load_proxy(folder)
+        # By the doctor, or by a run that ended before its first row; one that was taken over has cost this run nothing.
+        if job.reuse is None and not counted("warm_up"):
+            _count_warm_up(proxy)
+        return proxy
     proxy = build_proxy(config)
     first = next((row for row in map(pool.encode, range(len(pool))) if row.features is not None), None)
     if first is not None and first.features is not None:
         sample = Collator.of(proxy.processing_class)([first.features])
-        check_gradients(proxy, {key: value.to(state().device) for key, value in sample.items()})
-    warm_up(proxy, pool, set(job.exclude))
+        with apart("trial_batches"):
+            check_gradients(proxy, {key: value.to(state().device) for key, value in sample.items()})
+            count(ADAPTER_UPDATE)
+    with apart("warm_up"):
+        warm_up(proxy, pool, set(job.exclude))
+    _count_warm_up(proxy)
     if is_main():
         save_proxy(proxy, folder, _origin(job))
         logger.info("proxy: %s", proxy.report())
     barrier()
     return proxy
+
+
+def _count_warm_up(proxy: Proxy) -> None:
+    """Counts the warm-up that a proxy has had; the processes shared its rows, so one of them counts."""
+    if is_main() and proxy.adam is not None:
+        steps = proxy.adam.step
+        with apart("warm_up"):
+            count(ADAPTER_UPDATE * proxy.config.warmup_batch_size * steps, trainings=1, steps=steps)

@@ -31,6 +31,7 @@ from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.reused import Reused
 from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.scoring.side_tables import Build
+from ost_hf.scoring.tally import apart
 from ost_hf.settings import Section, as_mapping, name_differences
 from ost_hf.tables.anchor_table import anchor_file, read_anchor_scores
 from ost_hf.tables.columns import TableRows
@@ -122,6 +123,11 @@ def _require_turnable(request: ScoringRequest) -> None:
             f"reuse: sketches give the utility {_TURNS} against new anchors, not {scoring.options.utility!r}; keep the "
             "anchors of that run, or score without reuse"
         )
+    if scoring.per_turn:
+        raise ConfigError(
+            "reuse: scoring.per_turn cannot be had against new anchors: no sketch is stored of a single turn, so "
+            "turn_utilities stay those of the old anchors; keep the anchors of that run, or score without reuse"
+        )
     asked = [f"scoring.{name}" for name in ("per_anchor", "group_by") if getattr(scoring, name)]
     if asked:
         raise ConfigError(
@@ -163,8 +169,9 @@ def score_again(job: ScoringJob, build: Build) -> ScoreTable:
     if how is not None and scorer is not None:
         _measure_agreement(scorer, job, table, stored, how)
     if missing:
-        scorer = scorer or build(job.config)
-        score_rows_and_anchors(scorer, job, missing, table)
+        with apart("scoring" if table is job.table else "first"):
+            scorer = scorer or build(job.config)
+            score_rows_and_anchors(scorer, job, missing, table)
     del scorer
     free_memory()
     return table
@@ -200,7 +207,8 @@ def _fill(table: ScoreTable, job: ScoringJob, how: Turn | None) -> None:
 
 def _first_look(stored: pa.Table, how: Turn | None) -> pa.Table:
     """Stored values without what a second stage has added; utilities against the new anchors, where there are such."""
-    added = {name for name in SECOND_STAGES.names() for name in SECOND_STAGES.find(name).columns}
+    stages = [SECOND_STAGES.find(name) for name in SECOND_STAGES.names()]
+    added = {name for stage in stages for name in stage.columns | stage.turn_columns}
     part = stored.drop_columns(sorted(added & set(stored.column_names)))
     utility = part["utility"].combine_chunks()
     # What a second stage has said of a row that has a utility.
@@ -247,7 +255,8 @@ def _measure_agreement(scorer: Scorer, job: ScoringJob, table: ScoreTable, store
         return
     asked = sorted(set(sample) - full.rows_done())
     if asked:
-        run_scorer(scorer, job, asked, full)
+        with apart("agreement"):
+            run_scorer(scorer, job, asked, full)
     if not is_main():
         return
     known = dict(_utilities(full))

@@ -25,10 +25,12 @@ from ost_hf.scoring.anchor_scores import score_rows_and_anchors
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.identity import check_weights, hold_weights, identity_of
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
+from ost_hf.scoring.passes import cost_in_words
 from ost_hf.scoring.prepared_proxy import check_stored, prepare_proxy
 from ost_hf.scoring.reuse import accept_reuse, score_again
 from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.scoring.side_tables import Build, scored_by, write_merged
+from ost_hf.scoring.tally import apart, cost_so_far, count, counting
 from ost_hf.settings import Section
 from ost_hf.tables.anchor_table import anchor_file
 from ost_hf.tables.content_table import write_contents
@@ -36,8 +38,9 @@ from ost_hf.tables.score_table import ScoreTable, statuses_of
 
 logger = logging.getLogger(__name__)
 
-# Beside the parts: what a scorer wants to find again.
+# Beside the parts: what a scorer wants to find again, and what was done so far.
 _OF_THE_SCORER = "scorer"
+_COST = "cost"
 
 
 def score_pool(request: ScoringRequest) -> ScoreTable:
@@ -126,20 +129,35 @@ def run_job(job: ScoringJob) -> ScoreTable:
     remaining = sorted(set(range(len(job.pool))) - job.table.rows_done())
     if not remaining:
         logger.info("all %d rows are scored already", len(job.pool))
+        # A run may be killed at its very end, before it told.
+        if is_main() and (job.table.folder / _COST).exists() and "cost" not in job.table.manifest():
+            _tell_cost(job)
         return job.table
-    build, proxy = _scorer_of(job)
-    if job.config.second_stage is not None:
-        _run_stage(job, build, proxy)
-    elif job.reuse is not None:
-        score_again(job, build)
-    else:
-        score_rows_and_anchors(build(job.config), job, remaining)
+    with counting(job.table.folder / _COST):
+        build, proxy = _scorer_of(job)
+        if job.config.second_stage is not None:
+            _run_stage(job, build, proxy)
+        elif job.reuse is not None:
+            score_again(job, build)
+        else:
+            with apart("scoring"):
+                score_rows_and_anchors(build(job.config), job, remaining)
     free_memory()
+    barrier()
     if is_main():
         statuses = statuses_of(job.table.read(columns=["row", "status"]))
         counts = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
         logger.info("scored %d rows: %s", len(job.pool), counts)
+        _tell_cost(job)
     return job.table
+
+
+def _tell_cost(job: ScoringJob) -> None:
+    """Says what the scores cost, here and in the manifest."""
+    utility = job.table.read(columns=["row", "utility"])["utility"]
+    cost = cost_so_far(job.table.folder / _COST, len(utility) - utility.null_count)
+    job.table.add_to_manifest(cost=cost)
+    logger.info("%s", cost_in_words(cost))
 
 
 def _scorer_of(job: ScoringJob) -> tuple[Build, Proxy | None]:
@@ -156,7 +174,10 @@ def _scorer_of(job: ScoringJob) -> tuple[Build, Proxy | None]:
 
 
 def _build(build: Callable[..., Scorer], uses: dict[str, Any], config: ScoringConfig) -> Scorer:
-    return build(config=config, options=config.options, **uses)
+    with apart("set_up"):
+        scorer = build(config=config, options=config.options, **uses)
+        count(getattr(scorer, "setup_passes", 0))
+    return scorer
 
 
 def _run_stage(job: ScoringJob, build: Build, proxy: Proxy | None) -> None:
@@ -180,7 +201,8 @@ def _begin(table: ScoreTable, request: ScoringRequest, identity: Section) -> Non
     """Writes the manifest of a table without rows."""
     # Of a run that ended before its first row, and was perhaps another.
     anchor_file(table).unlink(missing_ok=True)
-    shutil.rmtree(table.folder / _OF_THE_SCORER, ignore_errors=True)
+    for folder in (_OF_THE_SCORER, _COST):
+        shutil.rmtree(table.folder / folder, ignore_errors=True)
     if request.scoring.store:
         write_contents(table, request.pool.content_hashes)
     names = ("ost-hf", "torch", "transformers", "accelerate", "peft", "datasets")

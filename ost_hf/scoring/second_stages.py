@@ -48,11 +48,15 @@ class SecondStage(Protocol):
 
 @dataclass(frozen=True)
 class RegisteredStage:
-    """How to make a second stage, the dataclass of its section ``scoring.NAME``, and the columns that it adds."""
+    """How to make a second stage, the dataclass of its section ``scoring.NAME``, and the columns that it adds.
+
+    ``turn_columns`` are those that it adds where ``scoring.per_turn`` is set.
+    """
 
     make: Callable[[], SecondStage]
     options: type
     columns: set[str]
+    turn_columns: set[str]
 
 
 SECOND_STAGES: Registry[RegisteredStage] = Registry(
@@ -61,7 +65,7 @@ SECOND_STAGES: Registry[RegisteredStage] = Registry(
 
 
 def second_stage(
-    name: str, options: type = NoOptions, columns: Iterable[str] = ()
+    name: str, options: type = NoOptions, columns: Iterable[str] = (), turn_columns: Iterable[str] = ()
 ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
     """Adds a second stage under ``name``.
 
@@ -69,10 +73,11 @@ def second_stage(
         name: What ``scoring.second_stage`` says.
         options: A dataclass whose fields have a ``help`` text in their metadata; its values are ``scoring.NAME``.
         columns: The columns that it adds.
+        turn_columns: Those that it adds where ``scoring.per_turn`` is set.
     """
 
     def add(make: Callable[[], Any]) -> Callable[[], Any]:
-        SECOND_STAGES.add(name, RegisteredStage(make, options, set(columns)))
+        SECOND_STAGES.add(name, RegisteredStage(make, options, set(columns), set(turn_columns)))
         return make
 
     return add

@@ -12,6 +12,7 @@ from ost_hf.scorers.protocol import Scorer
 from ost_hf.scoring.anchor_scores import score_rows_and_anchors
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringJob
+from ost_hf.scoring.tally import apart
 from ost_hf.tables.columns import SCHEMA
 from ost_hf.tables.score_table import ScoreTable
 
@@ -36,8 +37,9 @@ def scored_by(job: ScoringJob, build: Build, config: ScoringConfig, name: str, r
         part.write_manifest({"part": name}, rows=len(wanted))
     barrier()
     if missing:
-        scorer = build(config)
-        score_rows_and_anchors(scorer, job, missing, part)
+        with apart(name):
+            scorer = build(config)
+            score_rows_and_anchors(scorer, job, missing, part)
         del scorer
         free_memory()
     return part

@@ -15,6 +15,11 @@ from ost_hf.selection.kinds import Kinds
 # `auto`: rows with a p-value above this count as clean as the anchors: the rest of the difference is how easy a row is,
 # and easy rows teach little (see `hardness`). Chosen on development seeds.
 AS_CLEAN = 0.2
+# Where corruption does not count as found, evidence is weighed, in standard deviations from what chance gives: a high
+# late loss counts the less in a row's favour, down to nothing at one; and from a half on a row's odds of being clean
+# count, to twice the power of what is beyond. Chosen on development seeds.
+_CHANCE = 0.5
+_STEEPNESS = 2.0
 # As likely of the anchors' kind as not.
 _OF_THE_KIND = 0.5
 # A draw goes by this power of that probability.
@@ -136,7 +141,7 @@ def _unseen(found: Evidence, anchors: int) -> str | None:
 
 def _among(candidates: Candidates, places: Places, relevant: Floats, found: Evidence) -> Order:
     """Rows that look fit and do not all have room: a draw, hard rows more often unless many may only look clean."""
-    assert candidates.late_loss is not None
+    assert candidates.late_loss is not None and candidates.corrupted_p is not None
     # Of rows that are to be few, those that surely are of the anchors' kind.
     weight = _SURENESS * np.log(relevant[places])
     if found.says_nothing:
@@ -146,10 +151,32 @@ def _among(candidates: Candidates, places: Places, relevant: Floats, found: Evid
             f"drawn from these, all alike: at most {found.power:.0%} of what is corrupted was told apart, and the "
             "hardest rows that look clean may be the rest of it"
         )
-    else:
+    elif found.corrupted:
         weight += hardness(candidates.late_loss[places])
         explanation = "drawn from these, the likelier the higher a row's late loss"
+    else:
+        hard = max(0.0, 1 - found.deviations)
+        lean = _STEEPNESS * max(0.0, found.deviations - _CHANCE)
+        weight += hard * hardness(candidates.late_loss[places])
+        weight += lean * log_odds(candidates.corrupted_p[places], found.least_mean)
+        explanation = (
+            "drawn from these, the likelier the higher a row's late loss"
+            if lean == 0
+            else f"drawn from these, the likelier the cleaner a row looks, for the pool is {found.deviations:.1f} "
+            "standard deviations from what chance gives"
+        )
     return take(candidates, places[drawn(weight, candidates.seed)], explanation)
+
+
+def log_odds(p: Floats, step: float) -> Floats:
+    """Log p / (1 - p), each p-value taken for the middle of the step that it ends.
+
+    Args:
+        p: Whole multiples of ``step``, at most 1.
+        step: 1 / (V + 1), with V anchors.
+    """
+    middle = p - step / 2
+    return np.log(middle / (1 - middle))
 
 
 def hardness(loss: Floats) -> Floats:

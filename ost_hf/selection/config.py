@@ -93,6 +93,20 @@ class SelectionConfig:
             "help": "never keep a row whose verdict is toxic, even if less than asked is kept",
         },
     )
+    weighted_loss: bool = field(
+        default=False,
+        metadata={
+            "help": "write a column `ost_weight`: how likely each row, kept or not, is clean and of the anchors' kind; "
+            "the training weighs the loss of each kept row by it (needs a second look)"
+        },
+    )
+    mask_turns: bool = field(
+        default=False,
+        metadata={
+            "help": "list the turns of kept rows that look corrupted in a column `masked_turns`: the training leaves "
+            "them out, and a row all of whose turns look so is not kept (needs scoring.per_turn and a second look)"
+        },
+    )
     seed: int = field(default=0, metadata={"help": "of the bootstrap behind the verdicts, and of the draw of `auto`"})
 
     def __post_init__(self) -> None:
@@ -138,6 +152,13 @@ class SelectionConfig:
                 self.order == "diverse",
                 "sketch" in columns,
                 "scoring.sketch_size (512, say), or a scorer that gives an embedding",
+            ),
+            ("weighted_loss", self.weighted_loss, "corrupted_p" in columns, "a second look"),
+            (
+                "mask_turns",
+                self.mask_turns,
+                "turn_corrupted_p" in columns,
+                "scoring.per_turn and a second look",
             ),
             ("drop_toxic", self.drop_toxic, p_values, "a second look, or scoring.per_anchor and two anchors at least"),
             ("aggregate", over_groups, has_groups, "scoring.group_by"),

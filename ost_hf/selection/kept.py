@@ -7,7 +7,7 @@ the proxy's. Only a set without any id is matched by position, and then its leng
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ from ost_hf.data.encoding import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import ID_COLUMN, rows_from
 from ost_hf.errors import DataError
-from ost_hf.tables.selection_table import SelectionTable
+from ost_hf.selection.marks import COLUMNS as MARKS
+from ost_hf.selection.marks import Marks
+from ost_hf.tables.selection_table import WEIGHT, SelectionTable
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +65,14 @@ def read_selection(path: str | Path) -> Selection:
 class Kept:
     """The kept rows of one training set: places in it, in the order of the selection's rank.
 
-    Their utilities are ``None`` where the selection table lacks one.
+    Their utilities are ``None`` where the selection table lacks one. ``marks`` are what else the table says of each.
     """
 
     indices: list[int]
     utilities: list[float] | None
     example_ids: list[str]
     pool_size: int
+    marks: list[Marks] = field(default_factory=list)
 
     def without(self, places: set[int]) -> Kept:
         """The same without some places."""
@@ -81,12 +84,14 @@ class Kept:
             None if self.utilities is None else [self.utilities[i] for i in keep],
             [self.example_ids[i] for i in keep],
             self.pool_size,
+            [self.marks[i] for i in keep] if self.marks else [],
         )
 
 
 def kept_records(selection: pa.Table) -> list[dict[str, Any]]:
     """The kept rows of a selection table, best first; a table without utilities keeps its order."""
-    columns = [name for name in (ID_COLUMN, "row", "utility", "rank", "kept") if name in selection.column_names]
+    known = (ID_COLUMN, "row", "utility", "rank", "kept", *MARKS)
+    columns = [name for name in known if name in selection.column_names]
     records = [record for record in selection.select(columns).to_pylist() if record["kept"]]
     if not records:
         raise DataError("the selection table keeps no row")
@@ -95,6 +100,20 @@ def kept_records(selection: pa.Table) -> list[dict[str, Any]]:
     elif "utility" in columns:
         records.sort(key=lambda record: (-_number(record["utility"]), record[ID_COLUMN]))
     return records
+
+
+def check_weights(selection: pa.Table) -> None:
+    """Raises ``DataError`` unless kept rows have weights by which a loss can be weighed."""
+    if WEIGHT not in selection.column_names:
+        raise DataError(
+            f"weighted_loss needs the column {WEIGHT}, and the selection has none: select with weighted_loss=True, "
+            "from scores with a second look"
+        )
+    weights = [record[WEIGHT] for record in kept_records(selection)]
+    if not all(isinstance(weight, float) and 0 <= weight <= 1 for weight in weights):
+        raise DataError(f"weighted_loss: the column {WEIGHT} must hold a number in [0, 1] for each kept row")
+    if not any(weights):
+        raise DataError(f"weighted_loss: the column {WEIGHT} is 0 for every kept row; nothing could be learnt")
 
 
 def _number(utility: float | None) -> float:
@@ -142,7 +161,8 @@ def find_kept(dataset: Any, selection: pa.Table) -> Kept:
         indices = [places[record[ID_COLUMN]] for record in records]
     utilities = [record["utility"] for record in records if record.get("utility") is not None]
     whole = utilities if len(utilities) == len(records) else None
-    return Kept(indices, whole, [record[ID_COLUMN] for record in records], len(selection))
+    ids_of_kept, marks = [record[ID_COLUMN] for record in records], [Marks.of(record) for record in records]
+    return Kept(indices, whole, ids_of_kept, len(selection), marks)
 
 
 def _ids_of(dataset: Any, known: set[str]) -> list[str] | None:

@@ -17,13 +17,15 @@ from ost_hf.selection.candidates import Candidates, Order
 from ost_hf.selection.columns import matrix, more_columns, numbers, without_vectors
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.kept import Selection
-from ost_hf.selection.kinds import kinds_of
+from ost_hf.selection.kinds import Kinds, kinds_of
 from ost_hf.selection.orders import ORDER_FUNCTIONS
 from ost_hf.selection.strata import rooms, strata_of
+from ost_hf.selection.turns import corrupted_turns, masked_in_words
 from ost_hf.selection.verdicts import check_toxicity, verdicts_of
+from ost_hf.selection.weights import weights_of
 from ost_hf.settings import as_mapping
 from ost_hf.tables.score_table import p_value_anchors
-from ost_hf.tables.selection_table import SelectionMetadata, selection_schema
+from ost_hf.tables.selection_table import MASKED, TURNS, WEIGHT, SelectionMetadata, selection_schema
 from ost_hf.tables.statuses import COPY_STATUSES
 
 logger = logging.getLogger(__name__)
@@ -63,18 +65,20 @@ def select_rows(
     usable = [place for place, record in enumerate(scored) if _refusal(record, config) is None]
     dropped = pc.sum(pc.is_in(scores["status"], pa.array(COPY_STATUSES))).as_py() or 0
     quota = config.quota(len(scores) - dropped)
+    kinds = _kinds(scores, config, anchors)
     explanation = "no row can be kept"
     if usable:
         records = [scored[place] for place in usable]
-        candidates = _candidates(records, scores, config, anchors, quota, _strata(records, scores, config, balance))
+        stratum = _strata(records, scores, config, balance)
+        candidates = _candidates(records, scores, config, anchors, quota, stratum, kinds)
         order = ORDER_FUNCTIONS[config.order](candidates)
         explanation = order.explanation
         _warn(order, scores, config, anchors)
         _mark(scored, usable, order, candidates)
-    rest = [place for place in range(len(scored)) if "rank" not in scored[place]]
-    for rank, place in enumerate(sorted(rest, key=lambda place: -scored[place]["utility"]), start=len(usable) + 1):
-        scored[place] |= {"rank": rank, "reason": _refusal(scored[place], config)}
+    _mark_refused(scored, len(usable), config)
     table = _table(scores, scored, config, verdict)
+    table, said = _with_weights(table, scores, kinds, config)
+    explanation += said
     logger.info("selection: %s", explanation)
     _warn_of_less(table, quota, config)
     return Selection(table, SelectionMetadata(as_mapping(config), explanation))
@@ -109,8 +113,11 @@ def _scored_rows(scores: pa.Table, config: SelectionConfig) -> tuple[list[Record
     utility = _aggregated(table, config)
     records = table.select(["example_id", "row", "status"]).to_pylist()
     verdict = verdicts_of(table, config)
+    corrupted = corrupted_turns(table) if config.mask_turns else None
     for place, record in enumerate(records):
         record["utility"] = float(utility[place])
+        if corrupted is not None:
+            record[TURNS], record[MASKED] = corrupted[place]
         if verdict is not None:
             record["verdict"] = str(verdict[place])
     if config.drop_toxic and verdict is None:
@@ -165,11 +172,11 @@ def _candidates(
     anchors: pa.Table | None,
     quota: int,
     stratum: NDArray[np.int64],
+    kinds: Kinds | None,
 ) -> Candidates:
     place_of = {row: place for place, row in enumerate(scores["row"].to_pylist())}
     places = np.asarray([place_of[record["row"]] for record in records], dtype=np.int64)
     table = without_vectors(scores).take(places)
-    kinds = kinds_of(scores, anchors) if config.order == "auto" and numbers(scores, "corrupted_p") is not None else None
     quota = min(quota, len(records))
     return Candidates(
         utility=np.asarray([record["utility"] for record in records]),
@@ -178,7 +185,7 @@ def _candidates(
         room=rooms(stratum, quota, config.balance),
         corrupted_p=numbers(table, "corrupted_p"),
         late_loss=numbers(table, "late_loss"),
-        kinds=kinds.at(places) if kinds is not None else None,
+        kinds=kinds.at(places) if kinds is not None and config.order == "auto" else None,
         sketch=matrix(scores, "sketch", places),
         anchor_sketch=matrix(anchors, "sketch") if anchors is not None else None,
         diversity_threshold=config.diversity_threshold,
@@ -188,12 +195,20 @@ def _candidates(
     )
 
 
+def _kinds(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> Kinds | None:
+    """Which rows are of the anchors' kind, where the selection goes by that and something tells."""
+    asked = config.order == "auto" or config.weighted_loss
+    return kinds_of(scores, anchors) if asked and numbers(scores, "corrupted_p") is not None else None
+
+
 def _refusal(record: Record, config: SelectionConfig) -> str | None:
     """Why a scored row may not be kept, whatever its place."""
     if config.min_utility is not None and record["utility"] < config.min_utility:
         return f"utility below {config.min_utility:g}"
     if config.drop_toxic and record.get("verdict") == "toxic":
         return "toxic"
+    if record.get(MASKED) and len(record[MASKED]) == record[TURNS]:
+        return "every turn looks corrupted"
     return None
 
 
@@ -205,15 +220,34 @@ def _mark(scored: list[Record], usable: list[int], order: Order, candidates: Can
         record |= {"rank": rank, "reason": "kept" if rank <= len(order.kept) else order.left_out or after}
 
 
+def _with_weights(
+    table: pa.Table, scores: pa.Table, kinds: Kinds | None, config: SelectionConfig
+) -> tuple[pa.Table, str]:
+    """The table with weights, where they are asked for, and what an explanation is to say of them and of turns."""
+    said = masked_in_words(table) if config.mask_turns else ""
+    if config.weighted_loss:
+        weights, of_weights = weights_of(scores, table, kinds)
+        table, said = table.append_column(WEIGHT, weights), f"{said}; {of_weights}"
+    return table, said
+
+
+def _mark_refused(scored: list[Record], usable: int, config: SelectionConfig) -> None:
+    rest = [record for record in scored if "rank" not in record]
+    for rank, record in enumerate(sorted(rest, key=lambda record: -record["utility"]), start=usable + 1):
+        record |= {"rank": rank, "reason": _refusal(record, config)}
+
+
 def _table(scores: pa.Table, scored: list[Record], config: SelectionConfig, verdict: bool) -> pa.Table:
     by_row = {record["row"]: record for record in scored}
     records = []
     for record in scores.select(["example_id", "row", "status"]).to_pylist():
         found = by_row.get(record["row"], {"utility": None, "rank": None, "reason": f"not scored: {record['status']}"})
-        records.append({**record, **found, "kept": found["reason"] == "kept"})
+        is_kept = found["reason"] == "kept"
+        records.append({**record, **found, "kept": is_kept} | ({} if is_kept else {MASKED: None}))
     if not any(record["kept"] for record in records):
         best = max((record["utility"] for record in scored), default=None)
         found_best = "no row of the pool has a utility" if best is None else f"the highest utility is {best:g}"
         raise DataError(f"nothing would be kept with {config}: {found_best}")
     records.sort(key=lambda record: record["row"])
-    return pa.Table.from_pylist(records, schema=selection_schema(verdict))
+    more = [*(["verdict"] if verdict else []), *([TURNS, MASKED] if config.mask_turns else [])]
+    return pa.Table.from_pylist(records, schema=selection_schema(*more))

@@ -1,7 +1,8 @@
 """Columns that were computed for a batch of rows, and rows of a table that are filled with them.
 
 A column is an array with one entry for each row: numbers ``[B]``, vectors ``[B, k]`` (a sketch, a utility for each
-anchor), or texts. NaN stands for "no number", and becomes an empty cell.
+anchor), or texts. NaN stands for "no number", and becomes an empty cell. Vectors may be of unlike lengths (a number of
+each turn): then NaN fills up the shorter ones, and a table does not keep it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def put(columns: Columns, place: int, one: Columns) -> Columns:
 def joined(parts: Sequence[Columns]) -> Columns:
     """The columns of several batches, one after the other; where a batch lacks one, its rows have no number."""
     names = sorted({name for part in parts for name in part})
-    return {name: np.concatenate([_or_empty(part, name, parts) for part in parts]) for name in names}
+    return {name: np.concatenate(_of_one_width([_or_empty(part, name, parts) for part in parts])) for name in names}
 
 
 def _or_empty(part: Columns, name: str, parts: Sequence[Columns]) -> np.ndarray:
@@ -93,6 +94,21 @@ def _or_empty(part: Columns, name: str, parts: Sequence[Columns]) -> np.ndarray:
         return part[name]
     like = next(other[name] for other in parts if name in other)
     return np.full((len(part["utility"]), *like.shape[1:]), np.nan, dtype=like.dtype)
+
+
+def _of_one_width(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Vectors of several batches, the shorter ones filled up with NaN."""
+    width = max((each.shape[1] for each in arrays if each.ndim == 2), default=0)
+    return [
+        np.pad(each, ((0, 0), (0, width - each.shape[1])), constant_values=np.nan) if each.ndim == 2 else each
+        for each in arrays
+    ]
+
+
+def _without_fill(vector: np.ndarray) -> np.ndarray | None:
+    """A vector up to its last number; ``None`` if it has none."""
+    numbers = np.flatnonzero(~np.isnan(vector))
+    return vector[: numbers[-1] + 1] if len(numbers) else None
 
 
 class TableRows:
@@ -142,7 +158,7 @@ class TableRows:
             vectors: list[Any] = [None] * count
             for places, values in chunks:
                 for place, vector in zip(places, values, strict=True):
-                    vectors[place] = None if np.isnan(vector).all() else vector
+                    vectors[place] = _without_fill(vector)
             is_half = all(values.dtype == np.float16 for _, values in chunks)
             return pa.array([vectors[place] for place in order], pa.list_(pa.float16() if is_half else pa.float32()))
         numbers = np.full(count, np.nan)

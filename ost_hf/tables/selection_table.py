@@ -1,8 +1,13 @@
 """The selection table: for each row of the pool whether it is kept, its rank, and why not.
 
 Columns: ``example_id``, ``row``, ``utility``, ``rank`` (1 is best; null without a utility), ``kept``, ``reason``, and
-where there are p-values ``verdict`` (``toxic``, ``useful``, ``uncertain``). In a folder it is ``selection.parquet``
-with ``selection.json`` beside it: the settings that it was made with, and in words what was found and what decided.
+where there are p-values ``verdict`` (``toxic``, ``useful``, ``uncertain``). With ``selection.weighted_loss`` there is
+``ost_weight``, in [0, 1] for every row, kept or not: the factor of the row's loss in a training. With
+``selection.mask_turns`` there are ``turns``, how many a row has, and ``masked_turns``, the numbers (from 0) of those of
+a kept row that a training leaves out.
+
+In a folder it is ``selection.parquet`` with ``selection.json`` beside it: the settings that it was made with, and in
+words what was found and what decided.
 """
 
 from __future__ import annotations
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
 
 COLUMNS = ("example_id", "row", "utility", "rank", "kept", "reason")
 _TYPES = (pa.string(), pa.int64(), pa.float64(), pa.int64(), pa.bool_(), pa.string())
+WEIGHT = "ost_weight"
+# Columns that not every table has.
+TURNS, MASKED = "turns", "masked_turns"
+_OPTIONAL = {"verdict": pa.string(), WEIGHT: pa.float64(), TURNS: pa.int32(), MASKED: pa.list_(pa.int32())}
 VERDICTS = ("toxic", "useful", "uncertain")
 _NEEDED = ("example_id", "row", "kept")
 
@@ -128,10 +137,9 @@ class SelectionTable:
         return datasets.Dataset(self.table)
 
 
-def selection_schema(with_verdict: bool) -> pa.Schema:
-    """The columns of a selection table."""
-    fields = list(zip(COLUMNS, _TYPES, strict=True))
-    return pa.schema([*fields, ("verdict", pa.string())] if with_verdict else fields)
+def selection_schema(*more: str) -> pa.Schema:
+    """The columns of a selection table: those of every one, and ``more``."""
+    return pa.schema([*zip(COLUMNS, _TYPES, strict=True), *((name, _OPTIONAL[name]) for name in more)])
 
 
 def selection_file(path: str | Path) -> Path:

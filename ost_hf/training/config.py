@@ -19,7 +19,7 @@ from ost_hf.settings import Section, as_mapping
 from ost_hf.training.sampler import SAMPLING_ORDERS
 
 # Of the fields below: what goes into the section `selection`, sections as JSON, and where a choice comes from.
-_SELECTION = ("keep_ratio", "keep_count", "min_utility", "drop_toxic")
+_SELECTION = ("keep_ratio", "keep_count", "min_utility", "drop_toxic", "weighted_loss")
 _SECTIONS = ("scoring", "encoding", "duplicates")
 _SOURCES = ("proxy", "anchors", "scores", "selection")
 
@@ -37,6 +37,13 @@ class SelectionArguments:
     min_utility: float | None = field(default=None, metadata={"help": "Keep only rows of at least this utility."})
     drop_toxic: bool = field(
         default=False, metadata={"help": "Never keep a row whose verdict is toxic, even if less than asked is kept."}
+    )
+    weighted_loss: bool = field(
+        default=False,
+        metadata={
+            "help": "Weigh the loss of each row by how likely it is clean and of the anchors' kind: by the selection's "
+            "column ost_weight."
+        },
     )
     strategy: str | None = field(
         default=None, metadata={"help": "How rows are scored and chosen: `auto` (default), `one_step` or `paper`."}

@@ -13,16 +13,17 @@ import torch
 import transformers
 from torch.utils.data import DataLoader
 
-from ost_hf.selection.kept import Kept, Selection
+from ost_hf.selection.kept import Kept, Selection, check_weights
 from ost_hf.tables.score_table import ScoreTable
 from ost_hf.training.config import sampling_order
 from ost_hf.training.plan import SelectionPlan
 from ost_hf.training.sampler import OSTSampler
+from ost_hf.training.weighted import WeightedLossMixin
 
 logger = logging.getLogger(__name__)
 
 
-class SelectionMixin:
+class SelectionMixin(WeightedLossMixin):
     """Chooses rows before the first training, and trains on those.
 
     It overrides ``train`` and ``get_train_dataloader`` (which choose first), the choice of the train sampler,
@@ -62,6 +63,8 @@ class SelectionMixin:
         if self._plan is not None and self._selection is None:
             with self._aside(), preserved_random_state():
                 selection = self._plan.select()
+                if self._plan.weighted:
+                    check_weights(selection.table)
                 self._take(selection)
             self._selection = selection
         return self._selection
@@ -78,7 +81,8 @@ class SelectionMixin:
     def get_train_dataloader(self) -> DataLoader:
         """As in ``Trainer``, of the kept rows."""
         self.select()
-        return super().get_train_dataloader()  # type: ignore[misc]
+        with self._weighing_collator():
+            return super().get_train_dataloader()  # type: ignore[misc]
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

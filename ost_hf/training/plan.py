@@ -23,12 +23,12 @@ from ost_hf.parallel import free_memory, is_main, main_process_first, outside_de
 from ost_hf.scoring.job import ScoringRequest
 from ost_hf.scoring.runner import check_request, score_pool
 from ost_hf.selection.columns import more_columns
-from ost_hf.selection.kept import Selection, read_selection
+from ost_hf.selection.kept import Selection, check_weights, read_selection
 from ost_hf.settings import Section
 from ost_hf.strategy import Choice, resolve
 from ost_hf.tables.columns import SCHEMA
 from ost_hf.tables.score_table import ScoreTable
-from ost_hf.tables.selection_table import SelectionTable
+from ost_hf.tables.selection_table import WEIGHT, SelectionTable
 from ost_hf.training.config import SelectionArguments
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,7 @@ class SelectionPlan:
         scores: The scores to choose by, where they are there.
         request: What to score, where they are not.
         choice: How to choose.
+        weighted: Whether the training weighs the loss of each row by the selection's ``ost_weight``.
     """
 
     encoding: EncodingConfig
@@ -61,6 +62,7 @@ class SelectionPlan:
     scores: ScoreTable | pa.Table | None = None
     request: ScoringRequest | None = None
     choice: Choice = field(default_factory=partial(resolve))
+    weighted: bool = False
 
     def score(self) -> ScoreTable | None:
         """Scores the pool, if that is what the selection comes from; called on every process."""
@@ -129,19 +131,20 @@ def plan_selection(
     if not sources:
         if fields or getattr(args, "sampling", "shuffled") != "shuffled":
             raise ConfigError(
-                "keep_ratio, keep_count, min_utility, drop_toxic and sampling need something to choose by: give "
-                "scores, a selection, or a proxy with anchors; leave them unset for a plain Trainer"
+                "keep_ratio, keep_count, min_utility, drop_toxic, weighted_loss and sampling need something to choose "
+                "by: give scores, a selection, or a proxy with anchors; leave them unset for a plain Trainer"
             )
         return None
     if train_dataset is None:
         raise ConfigError(f"{sources[0]} was given, but no train_dataset to select from")
     if "selection" in given:
+        weighted = bool(fields.pop("weighted_loss", False))
         if fields:
             raise ConfigError(
                 f"a selection says already what is kept; leave {', '.join(fields)} unset, or give scores instead of "
                 "the selection"
             )
-        return SelectionPlan(encoding, ready=_as_selection(given["selection"], args))
+        return SelectionPlan(encoding, ready=_as_selection(given["selection"], args, weighted), weighted=weighted)
     if "scores" in given:
         return _plan_of_scores(given, fields, encoding)
     assert args is not None, "a source was given, and with it arguments"
@@ -158,7 +161,7 @@ def _plan_of_scores(given: Mapping[str, Any], fields: Section, encoding: Encodin
         choice.selection.check(scores.column_names - set(SCHEMA.names))
     else:
         choice.selection.check(more_columns(scores))
-    return SelectionPlan(encoding, scores=scores, choice=choice)
+    return SelectionPlan(encoding, scores=scores, choice=choice, weighted=choice.selection.weighted_loss)
 
 
 def _plan_of_pool(
@@ -178,14 +181,21 @@ def _plan_of_pool(
     check_request(request.scoring, anchors)
     if (columns := choice.scoring.columns) is not None:
         choice.selection.check(columns)
-    return SelectionPlan(encoding, request=request, choice=choice)
+    return SelectionPlan(encoding, request=request, choice=choice, weighted=choice.selection.weighted_loss)
 
 
-def _as_selection(given: Any, args: Any) -> Selection:
-    """A selection that was given, if it has what the order of the rows goes by."""
+def _as_selection(given: Any, args: Any, weighted: bool) -> Selection:
+    """A selection that was given, if it has what the order of the rows, and their weights, go by."""
     selection = _read(given)
     if getattr(args, "sampling", "shuffled") == "weighted" and "utility" not in selection.table.column_names:
         raise ConfigError("sampling 'weighted' needs utilities, and the selection has no column 'utility'")
+    if weighted:
+        check_weights(selection.table)
+    elif WEIGHT in selection.table.column_names and is_main():
+        logger.warning(
+            "the selection has weights (column %s), and this training does not use them: set weighted_loss to weigh "
+            "each row's loss", WEIGHT,
+        )  # fmt: skip
     return selection
 
 

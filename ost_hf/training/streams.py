@@ -14,6 +14,8 @@ from ost_hf.data.sources import ID_COLUMN
 from ost_hf.errors import DataError
 from ost_hf.parallel import state
 from ost_hf.selection.kept import kept_records
+from ost_hf.selection.marks import Marks
+from ost_hf.training.marks import marked
 
 logger = logging.getLogger(__name__)
 
@@ -21,29 +23,38 @@ logger = logging.getLogger(__name__)
 _STRANGERS = 1000
 
 
-def filter_stream(dataset: Any, selection: pa.Table) -> Any:
+def filter_stream(dataset: Any, selection: pa.Table, weighted: bool = False) -> Any:
     """The kept rows of an iterable dataset, in its own order.
+
+    Args:
+        dataset: The stream.
+        selection: A selection table.
+        weighted: Whether rows are to bring their weights.
 
     Raises:
         DataError: While iterating, if a row has no ``example_id``, or the first thousand none that it knows (where one
             reader has all rows: of several a shard may hold none).
     """
-    kept = {str(record[ID_COLUMN]) for record in kept_records(selection)}
-    is_kept = _IsKept(kept, set(map(str, selection[ID_COLUMN].to_pylist())))
+    records = {str(record[ID_COLUMN]): record for record in kept_records(selection)}
+    is_kept = _IsKept(set(records), set(map(str, selection[ID_COLUMN].to_pylist())))
+    marks = {name: Marks.of(record) for name, record in records.items()}
+    mark = _Mark(marks, weighted) if weighted or any(each.masked for each in marks.values()) else None
     if isinstance(dataset, datasets.IterableDataset):
-        return dataset.filter(is_kept)
-    return KeptStream(dataset, is_kept)
+        kept = dataset.filter(is_kept)
+        return kept if mark is None else kept.map(mark)
+    return KeptStream(dataset, is_kept, mark)
 
 
 class KeptStream(IterableDataset[Any]):
-    """An iterable dataset's rows whose ``example_id`` is kept."""
+    """An iterable dataset's rows whose ``example_id`` is kept, with what else the selection says of them."""
 
-    def __init__(self, dataset: Iterable[Any], is_kept: _IsKept):
-        self.dataset, self._is_kept = dataset, is_kept
+    def __init__(self, dataset: Iterable[Any], is_kept: _IsKept, mark: _Mark | None = None):
+        self.dataset, self._is_kept, self._mark = dataset, is_kept, mark
 
     def __iter__(self) -> Iterator[Any]:
         for row in self.dataset:
             if self._is_kept(row):
+                row = row if self._mark is None else self._mark(row)
                 # The id has done its work; a collator would not know what to do with text.
                 yield {key: value for key, value in row.items() if key != ID_COLUMN}
 
@@ -51,6 +62,16 @@ class KeptStream(IterableDataset[Any]):
         """Passes the epoch on to a dataset that shuffles by it."""
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
+
+
+class _Mark:
+    """Puts on a row of a stream what the selection says of it."""
+
+    def __init__(self, marks: dict[str, Marks], weighted: bool):
+        self.marks, self.weighted = marks, weighted
+
+    def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
+        return marked(row, self.marks[str(row[ID_COLUMN])], self.weighted)
 
 
 class _IsKept:

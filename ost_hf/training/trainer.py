@@ -20,6 +20,7 @@ from ost_hf.models import TargetConfig, load_model, load_processing_class
 from ost_hf.parallel import is_main
 from ost_hf.selection.kept import Kept, Selection, find_kept
 from ost_hf.training.config import OSTConfig, copied, refuse_unknown, sampling_order
+from ost_hf.training.marks import MarkedRows
 from ost_hf.training.mixin import SelectionMixin
 from ost_hf.training.plan import given_choices, has_source, plan_selection
 from ost_hf.training.streams import filter_stream
@@ -122,10 +123,17 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
             processing_class=processing_class,
             **kwargs,
         )
-        if self._plan is not None and not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
-            _warn_of_lost_steps(self.model)
+        self._check_made()
 
     train_dataset: Any
+
+    def _check_made(self) -> None:
+        if self._plan is None:
+            return
+        if not (self.is_deepspeed_enabled or self.is_fsdp_enabled):
+            _warn_of_lost_steps(self.model)
+        if self._plan.weighted:
+            self._weigh()
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As in ``Trainer``; scores and selects first where that was not done yet."""
@@ -137,9 +145,12 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
 
     def _take(self, selection: Selection) -> None:
         if isinstance(self.train_dataset, IterableDataset):
-            self.train_dataset = filter_stream(self.train_dataset, selection.table)
-        else:
-            self._kept = _find_usable(self.train_dataset, selection, self.args)
+            self.train_dataset = filter_stream(self.train_dataset, selection.table, self._weighs)
+            return
+        self._kept = _find_usable(self.train_dataset, selection, self.args)
+        if self._weighs or any(marks.masked for marks in self._kept.marks):
+            marks = dict(zip(self._kept.indices, self._kept.marks, strict=True))
+            self.train_dataset = MarkedRows(self.train_dataset, marks, self._weighs)
 
 
 def _processing_class(target: TargetConfig | None, given: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import logging
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import datasets
@@ -16,14 +17,25 @@ from torch.utils.data import IterableDataset
 from trl import SFTConfig, SFTTrainer
 
 from ost_hf.errors import ConfigError, DataError
+from ost_hf.functional.loss import IGNORE_INDEX
 from ost_hf.parallel import is_main
 from ost_hf.selection.kept import Selection, find_kept
+from ost_hf.selection.marks import ON_ROWS, Marks
+from ost_hf.tables.selection_table import MASKED, TURNS, WEIGHT
 from ost_hf.training.config import SelectionArguments, copied, refuse_unknown
+from ost_hf.training.marks import masked_labels
 from ost_hf.training.mixin import SelectionMixin
 from ost_hf.training.plan import KEYWORDS, given_choices, has_source, plan_selection
 from ost_hf.training.streams import filter_stream
 
 logger = logging.getLogger(__name__)
+
+# Columns that rows bring through TRL's preparation.
+_MASKED, _TURNS = ON_ROWS[MASKED], ON_ROWS[TURNS]
+_NEEDS_LABELS = (
+    "OSTSFTTrainer can leave turns out where labels tell them apart: with assistant_only_loss=True on text alone, or "
+    "rows with labels; without packing, and not of a stream"
+)
 
 
 @dataclass
@@ -62,10 +74,16 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
                 _check_rows(config, pool, named.get("formatting_func"))
         processing_class = named.get("processing_class")
         self._plan = plan_selection(config, given, pool, named.get("eval_dataset"), processing_class)
+        if self._plan is not None and self._plan.weighted:
+            _choose_loss(named["args"])
         self._pool = pool
         # How TRL would have prepared the training set; nothing where it does not.
         self._preparation: tuple[Any, ...] | None = None
         super().__init__(**named)
+        if self._plan is not None and self._plan.weighted:
+            self._weigh()
+        if self._plan is not None and self._plan.ready is not None and _masks(self._plan.ready):
+            _check_turns(self.args, pool)
 
     def _prepare_dataset(self, dataset: Any, *more: Any, **named: Any) -> Any:
         waits = self._plan is not None and self._selection is None and self._preparation is None
@@ -77,13 +95,76 @@ class OSTSFTTrainer(SelectionMixin, SFTTrainer):
     def _take(self, selection: Selection) -> None:
         pool = self._pool
         if isinstance(pool, datasets.Dataset):
-            pool = pool.select(sorted(find_kept(pool, selection.table).indices))
+            kept = find_kept(pool, selection.table)
+            marks = [marks for _, marks in sorted(zip(kept.indices, kept.marks, strict=True), key=itemgetter(0))]
+            pool = _marked(pool.select(sorted(kept.indices)), marks, self._weighs)
         else:
-            pool = filter_stream(pool, selection.table)
+            pool = filter_stream(pool, selection.table, self._weighs)
         if self._preparation is not None:
             more, named = self._preparation
             pool = super()._prepare_dataset(pool, *more, **named)
-        self.train_dataset = pool
+        self.train_dataset = _masked(pool)
+
+
+def _choose_loss(args: Any) -> None:
+    """Has TRL compute its usual loss where rows are weighed: some releases would do so in chunks, out of reach."""
+    if getattr(args, "loss_type", "nll") in (None, "chunked_nll"):
+        args.loss_type = "nll"
+        if is_main():
+            logger.warning(
+                "weighted_loss: loss_type is 'nll', not TRL's 'chunked_nll', which sums over rows before they can be "
+                "weighed. It is the same loss, and takes the memory of all logits"
+            )
+
+
+def _masks(selection: Selection) -> bool:
+    return MASKED in selection.table.column_names and any(selection.kept[MASKED].to_pylist())
+
+
+def _check_turns(args: Any, pool: Any) -> None:
+    """Raises ``ConfigError`` where masked turns could not be found in what TRL makes of rows."""
+    names = getattr(pool, "column_names", None) or []
+    is_chat = "messages" in names and not args.assistant_only_loss
+    if args.packing or is_chat or {"image", "images"} & set(names) or not isinstance(pool, datasets.Dataset):
+        raise ConfigError(f"the selection masks turns: {_NEEDS_LABELS}")
+
+
+def _marked(rows: datasets.Dataset, marks: list[Marks], weighted: bool) -> datasets.Dataset:
+    """Kept rows with columns of what the selection says of them, which TRL's preparation leaves as they are."""
+    columns: dict[str, list[Any]] = {WEIGHT: [each.weight for each in marks]} if weighted else {}
+    if any(each.masked for each in marks):
+        columns |= {_MASKED: [list(each.masked) for each in marks], _TURNS: [each.turns for each in marks]}
+    for name, values in columns.items():
+        # A pool that was curated before brings such a column, which speaks of another selection.
+        rows = rows.remove_columns(name) if name in rows.column_names else rows
+        rows = rows.add_column(name, values)
+    return rows
+
+
+def _masked(rows: Any) -> Any:
+    """Prepared rows without labels on the turns that are masked.
+
+    Raises:
+        DataError: Where labels cannot be told by turns.
+    """
+    names = (rows.column_names or []) if isinstance(rows, datasets.Dataset) else []
+    if _MASKED not in names:
+        return rows
+    # Older releases make labels of such masks when they collate.
+    column = next((name for name in ("labels", "assistant_masks") if name in names), None)
+    if column is None:
+        raise DataError(f"the selection masks turns: {_NEEDS_LABELS}")
+
+    def mask(row: dict[str, Any]) -> dict[str, Any]:
+        marks = Marks(masked=tuple(row[_MASKED]), turns=row[_TURNS])
+        if not marks.masked:
+            return {column: row[column]}
+        if column == "labels":
+            return {column: masked_labels(row[column], marks)}
+        labels = [1 if bit else IGNORE_INDEX for bit in row[column]]
+        return {column: [int(label == 1) for label in masked_labels(labels, marks)]}
+
+    return rows.map(mask, remove_columns=[_MASKED, _TURNS])
 
 
 def _named(trainer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -176,6 +176,11 @@ def test_two_processes_take_the_second_look_of_one_and_end_one_that_was_killed(
             assert np.abs(values[0] - values[1]).max() < 1e-3 * values[0].std()
 
     same_as_one()
+    counted, alone = ({name: part["row_passes"] for name, part in each.manifest()["cost"]["parts"].items()}
+                      for each in (table, one))  # fmt: skip
+    for name in ("warm_up", "anchors", "first", "second_look_training", "second_look_asking"):
+        assert counted[name] == alone[name] > 0
+    assert counted["set_up"] == 2 * alone["set_up"]  # each process makes the anchors' directions
     # Killed: of the last two rounds a part was not written yet, and none of the whole table.
     gone = [*table.folder.glob("part-*")]
     gone += [next((table.folder / "second_look" / f"round-{number}").glob("part-*")) for number in (2, 3)]
@@ -184,6 +189,11 @@ def test_two_processes_take_the_second_look_of_one_and_end_one_that_was_killed(
     launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
     assert all(part.exists() for part in gone)
     same_as_one()
+    # What was done again is counted again.
+    again = {name: part["row_passes"] for name, part in table.manifest()["cost"]["parts"].items()}
+    assert again["first"] == counted["first"]
+    assert again["second_look_asking"] > counted["second_look_asking"]
+    assert again["second_look_training"] > counted["second_look_training"]
 
 
 def test_a_run_launches_its_stages_and_evaluates_as_one_process_does(

@@ -17,10 +17,13 @@ from ost_hf.proxy.model import Proxy
 from ost_hf.scoring import clock
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringJob
+from ost_hf.strategy import STRATEGIES
 from ost_hf.tables.score_table import ScoreTable
 
 CONFIG = ScoringConfig(
-    second_stage="second_look", sections={"second_look": {"min_steps": 2, "batch_size": 5}}, batch_size=8
+    second_stage="second_look",
+    sections={"second_look": {**STRATEGIES["thorough"]["scoring"]["second_look"], "min_steps": 2, "batch_size": 5}},
+    batch_size=8,
 )
 
 
@@ -49,6 +52,11 @@ def test_doctor_says_what_it_would_take(warm_proxy: Proxy, pool: EncodedDataset,
     text = " ".join(page(diagnosis).split())
     assert "6 trainings of all weights, at most 32 steps of 5 samples" in text
     assert "4 forward passes of the pool" in text
+    assert diagnosis.cost is not None
+    # By hand, in passes of a row: 20 steps of 3 x 5; reverse 2; the anchors' gradients, then 2 + 2 x 4 of each.
+    warm_up = 2 * warm_proxy.config.warmup_batch_size * 20
+    assert diagnosis.cost["row_passes"] == warm_up + 2 * 60 + 32 * 3 * 5 + 4 * 60 + (2 + 2 + 2 * 4) * 3
+    assert f"selection will cost about {diagnosis.cost['passes']:.1f} forward passes of the proxy over the pool" in text
     assert "then second_look: about" in text
 
 

@@ -129,3 +129,20 @@ def test_more_corruption_than_could_be_unseen_is_found(rows: int, anchors: int) 
     assert 0.02 < unseen < 0.15
     assert contamination_evidence(with_share(1.1 * unseen), anchors).corrupted
     assert not contamination_evidence(with_share(0.9 * unseen), anchors).corrupted
+
+
+@pytest.mark.parametrize("mean", [0.5, 0.45, 0.3])
+def test_deviations_are_three_where_corruption_counts_as_found(mean: float) -> None:
+    """By hand: the mean p-value of V anchors and N rows has variance V (V + N + 1) / (12 N (V + 1)^2)."""
+    p = grid(1000, up_to=1.0) * mean / 0.5
+    found = contamination_evidence(p, ANCHORS)
+    deviation = np.sqrt(ANCHORS * (ANCHORS + 1001) / (12 * 1000 * (ANCHORS + 1) ** 2))
+    by_mean = ((1 + 1 / (ANCHORS + 1)) / 2 - p.mean()) / deviation
+    assert found.deviations >= max(0.0, by_mean) - 1e-9
+    assert (found.deviations > 3) == found.corrupted
+    assert replace(found, share=found.critical_share, mean=1.0).deviations == pytest.approx(3)
+    assert replace(found, share=0.0, mean=1.0).deviations == 0
+
+
+def test_where_nothing_could_be_found_a_pool_is_no_deviation_from_chance() -> None:
+    assert contamination_evidence(np.full(100, 0.5), anchors=1).deviations == 0

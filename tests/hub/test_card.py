@@ -17,6 +17,7 @@ from ost_hf.scorers.one_step.options import UTILITIES
 from ost_hf.scorers.registry import PROXY, SCORERS
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringRequest
+from ost_hf.scoring.passes import Part, cost_of_parts
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.selection.config import DEFAULT_KEEP_RATIO, SelectionConfig
@@ -38,9 +39,15 @@ def table(pool_dataset: datasets.Dataset, vlm_path: str, tmp_path_factory: pytes
     return score_pool(ScoringRequest(tmp_path_factory.mktemp("run"), pool, None, proxy, scoring))
 
 
-def card(table: ScoreTable, scoring: Record, selection: SelectionTable | None = None, source: str = "lab/pool") -> str:
-    """The card of these scores, had they been made with other settings."""
-    manifest = table.manifest()
+def card(
+    table: ScoreTable,
+    scoring: Record,
+    selection: SelectionTable | None = None,
+    source: str = "lab/pool",
+    cost: Record | None = None,
+) -> str:
+    """The card of these scores, had they been made with other settings, or cost something else."""
+    manifest = table.manifest() | ({} if cost is None else {"cost": cost})
     known = scoring["scorer"] in SCORERS
     manifest["identity"]["scoring"] = ScoringConfig.from_mapping(scoring).identity() if known else scoring
     scores = table.read()
@@ -130,6 +137,7 @@ def looked_at(scores: pa.Table) -> tuple[pa.Table, pa.Table]:
         ({"order": "top", "length_strata": 2}, ["| groups of like length | 2 |"]),
         ({"keep_count": None, "keep_ratio": 0.3}, ["| order | `auto` |", "| to keep | 30 % of the pool |"]),
         ({"keep_count": None, "min_utility": 0.25}, ["| lowest utility to keep | 0.25 |"]),
+        ({"weighted_loss": True}, ["`ost_weight` (how likely the row is clean", "the kept rows have weights from"]),
         ({"drop_toxic": True}, ["| toxic rows | dropped, at a false-discovery rate of 0.05 |"]),
     ],
 )
@@ -169,6 +177,18 @@ def test_of_a_selection_made_elsewhere_only_the_rows_are_told(table: ScoreTable)
     text = card(table, {"scorer": "one_step"}, Selection(selection.table))
     assert "in order" not in text and "| order |" not in text and "| to keep |" not in text
     assert f"{KEPT_ROWS} rows of `lab/pool`" in text
+
+
+def test_card_says_what_the_scores_cost_where_the_proxy_made_passes(table: ScoreTable) -> None:
+    cost = cost_of_parts({"warm_up": Part(6, 1.0, 1, 3), "first": Part(40, 2.0), "other": Part(0, 1.0)}, POOL_ROWS)
+    line = (
+        "| cost of the scores | 2.3 forward passes of the proxy over the pool and 4.0 s: warm-up 0.3 (3 steps), first "
+    )
+    assert f"{line}look 2 |" in card(table, {"scorer": "one_step"}, cost=cost)
+    assert "cost of the scores" not in card(table, {"scorer": "random"})
+    assert "cost of the scores" not in card(
+        table, {"scorer": "length"}, cost=cost_of_parts({"scoring": Part(None, 9.0)}, 20)
+    )
 
 
 def test_card_shows_no_local_folder(table: ScoreTable, vlm_path: str, tmp_path: Path) -> None:

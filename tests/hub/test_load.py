@@ -139,3 +139,10 @@ def test_aggregated_utilities_come_back_for_the_kept_rows() -> None:
     table = _selection_of(kept, scores).table
     assert table["utility"].to_pylist() == [0.1, None, 0.2]
     assert table["kept"].to_pylist() == [False, False, True]
+    assert "ost_weight" not in table.column_names
+    table = _selection_of(kept.add_column("ost_weight", [0.7]), scores).table
+    assert table["ost_weight"].to_pylist() == [None, None, 0.7]
+    turned = kept.add_column("ost_turns", [3]).add_column("ost_masked_turns", [[0, 2]])
+    table = _selection_of(turned, scores).table
+    assert table["turns"].to_pylist() == [None, None, 3]
+    assert table["masked_turns"].to_pylist() == [None, None, [0, 2]]

@@ -12,6 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import datasets
+import numpy as np
+import pyarrow as pa
 import pytest
 from hub_stand_in import HubStandIn
 from PIL import Image
@@ -269,6 +271,21 @@ def test_columns_of_an_earlier_selection_are_replaced(workplace: Workplace) -> N
     assert kept.to_dict() == kept_dataset(pool, selection).to_dict()
     assert kept.features["ost_rank"] == datasets.Value("int64")
     assert kept["ost_rank"][:] == selection.kept["rank"].to_pylist()
+
+
+def test_weights_are_pushed_and_those_of_an_earlier_selection_are_not(workplace: Workplace) -> None:
+    pool, selection = workplace.pool, Selection.read(workplace.run_dir)
+    weighed = Selection(selection.table.append_column("ost_weight", pa.array(np.linspace(0, 1, len(selection)))))
+    kept = kept_dataset(pool, weighed)
+    assert kept["ost_weight"][:] == weighed.kept["ost_weight"].to_pylist()
+    count = len(selection)
+    turned = selection.table.append_column("turns", pa.array([2] * count, pa.int32()))
+    turned = turned.append_column("masked_turns", pa.array([[]] * count, pa.list_(pa.int32())))
+    rows = kept_dataset(pool, Selection(turned))
+    assert rows["ost_turns"][:] == [2] * len(rows) and rows["ost_masked_turns"][:] == [[]] * len(rows)
+    assert rows.features["ost_masked_turns"] == datasets.List(datasets.Value("int32"))
+    earlier = pool.dataset.add_column("ost_weight", [0.5] * POOL_ROWS)
+    assert "ost_weight" not in kept_dataset(Rows(earlier, pool.config), selection).column_names
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 
 from ost_hf.reporting.summary import kept_in_words
+from ost_hf.scoring.passes import Part, cost_of_parts
 from ost_hf.tables.selection_table import SelectionTable
 
 
@@ -30,3 +31,9 @@ def test_what_is_kept_of_each_value_is_told_of_the_most_frequent_ones() -> None:
     (line,) = kept_in_words(selection(26), "source", [*"aa", *map(str, range(24))])[1:]
     assert line.startswith("kept by source: a 1 of 2, 23 0 of 1, 22 1 of 1, ")
     assert line.endswith(", and 15 more values")
+
+
+def test_what_the_scores_cost_is_told_last() -> None:
+    cost = cost_of_parts({"scoring": Part(10, 2.0)}, 5)
+    told = kept_in_words(selection(5), cost=cost)
+    assert told[-1] == "selection cost 2 forward passes of the proxy over the pool and 2.0 s: scoring 2"

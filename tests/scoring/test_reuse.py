@@ -32,7 +32,9 @@ from ost_hf.scoring.second_look.rounds import fold
 from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.score_table import ScoreTable
 
-LOOK = SecondLookOptions(min_steps=3, batch_size=6, epochs=0.1, learning_rate=1e-3)
+LOOK = SecondLookOptions(
+    cross_fit=True, rounds=3, max_steps=None, min_steps=3, batch_size=6, epochs=0.1, learning_rate=1e-3
+)
 CONFIG = ScoringConfig(second_stage="second_look", sections={"second_look": LOOK}, store=True, part_size=8)
 FIRST_LOOK = ("utility", "loss", "grad_norm", "sketch", "embedding", "tokens", "status", "detail")
 ADDED = ("late_loss", "corrupted_p", "p_value_anchors")

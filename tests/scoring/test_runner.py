@@ -346,7 +346,7 @@ def test_table_is_parquet_with_a_manifest_that_names_versions(vlm_path: str, poo
     config = ScoringConfig("random", part_size=25)
     table = score_pool(ScoringRequest(tmp_path, Rows(pool_dataset), None, quick_proxy(vlm_path), config))
     assert sorted(path.name for path in table.folder.iterdir()) == [
-        "manifest.json", "part-0000000000.parquet", "part-0000000025.parquet", "part-0000000050.parquet",
+        "cost", "manifest.json", "part-0000000000.parquet", "part-0000000025.parquet", "part-0000000050.parquet",
     ]  # fmt: skip
     assert pq.read_schema(table.folder / "part-0000000000.parquet").names == [
         "example_id", "row", "utility", "utility_se", "loss", "tokens", "status", "detail",

@@ -30,15 +30,20 @@ from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
-from ost_hf.scoring.second_look.cost import planned_passes, planned_trainings
+from ost_hf.scoring.second_look.cost import models_asked, planned_asking, planned_trainings
+from ost_hf.scoring.second_look.learnt_from import asked_in, best_rows, not_corrupted, with_first_p_values
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import load_mature_proxy, train_mature_proxy, training_steps
-from ost_hf.scoring.second_look.rounds import best_rows, fold, not_corrupted
+from ost_hf.scoring.second_look.rounds import fold
 from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.columns import TableRows
 from ost_hf.tables.score_table import ScoreTable
 
-OPTIONS = SecondLookOptions(min_steps=3, batch_size=6, epochs=0.1, learning_rate=1e-3)
+# The look of strategy thorough, with few steps.
+OPTIONS = SecondLookOptions(
+    cross_fit=True, learn_from="highest_utility", rounds=3, epochs=0.1, min_steps=3, max_steps=None, batch_size=6,
+    learning_rate=1e-3,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -197,43 +202,62 @@ def test_best_rows_do_not_depend_on_order() -> None:
     assert [records[row]["utility"] for row in best] == sorted((r["utility"] for r in records), reverse=True)[:12]
 
 
-def test_best_rows_can_go_by_low_loss_too() -> None:
-    rows = pa.table(
-        {
-            "row": [0, 1, 2, 3],
-            "example_id": ["a", "b", "c", "d"],
-            "utility": [0.4, 0.3, 0.2, 0.1],
-            "loss": [9.0, 1.0, 2.0, 3.0],
-        }
-    )
-    assert best_rows(rows, 0.5) == [0, 1]
-    assert best_rows(rows, 0.5, by_loss_too=True) == [1, 0]  # ranks 2 + 3, 3 + 0, 1 + 2 and 0 + 1
+def test_rows_that_the_first_look_sets_apart_from_the_anchors_are_not_learnt_from() -> None:
+    rows = pa.table({"utility": [0.4, 0.4, -0.4, -0.4], "loss": [1.0, 9.0, 1.0, 9.0]})
+    anchors = pa.table({"utility": np.linspace(0.2, 0.6, 19), "loss": np.linspace(0.5, 1.5, 19)})
+    found = with_first_p_values(rows, anchors)
+    assert found["found_corrupted"].to_pylist() == [False, True, True, True]
+    without = with_first_p_values(rows, anchors.set_column(0, "utility", pa.nulls(19, pa.float64())))
+    assert without["found_corrupted"].to_pylist() == [False, True, False, True]
 
 
 @pytest.mark.slow
 def test_one_proxy_can_be_asked_about_all_rows(
     tmp_path: Path, scored: Path, request_for, pool_dataset, anchor_dataset
 ) -> None:
-    config = scoring(cross_fit=False, rounds=1, best_by="utility_and_loss")
+    config = scoring(cross_fit=False, rounds=1, learn_from="not_corrupted")
     table = score_pool(request_for(tmp_path, config)).read()
     halved = ScoreTable(scored / "scores").read()["utility"].to_pylist()
     assert table["utility"].to_pylist() == pytest.approx(halved, abs=1e-5)
     facts = ScoreTable(tmp_path / "scores").manifest()["second_look"]
     assert [len(losses) for losses in facts["anchor_losses"]] == [len(anchor_dataset)]
-    assert facts["rounds"][0]["rows_trained_on"] == [round(OPTIONS.share * len(pool_dataset))]
     anchors = read_anchor_scores(ScoreTable(tmp_path / "scores"))
     assert anchors is not None
+    left = not_corrupted(with_first_p_values(ScoreTable(tmp_path / "scores" / "first").read(), anchors))
+    assert facts["rounds"][0]["rows_trained_on"] == [len(left)]
     of_rows, of_anchors = nonconformity(
         table["late_loss"], table["utility"], facts["anchor_losses"][0], anchors["utility"].to_numpy(), 0.25
     )
     assert table["corrupted_p"].to_pylist() == pytest.approx(conformal_p(of_rows, of_anchors).tolist())
 
 
-def test_steps_can_be_bounded_whatever_the_pool() -> None:
-    options = SecondLookOptions(rounds=1, cross_fit=False, max_steps=150)
+def test_steps_are_bounded_whatever_the_pool() -> None:
+    options = SecondLookOptions().of_pool(10_000)
     assert [training_steps(rows, options) for rows in (100, 10_000, 1_000_000)] == [150, 150, 150]
-    assert planned_trainings(1_000_000, options) == (1, 150)
-    assert planned_trainings(1_000_000, SecondLookOptions(rounds=1))[0] == 2
+    assert planned_trainings(1_000_000, SecondLookOptions()) == (2, 300)
+    # Proxies of a small pool share the steps: one would see every row of 1,000 nearly five times.
+    assert planned_trainings(1_000, SecondLookOptions()) == (4, 300)
+    assert planned_trainings(1_000, SecondLookOptions(cross_fit=False)) == (2, 300)
+
+
+def test_a_round_before_the_last_asks_no_more_rows_than_the_next_can_use() -> None:
+    options = SecondLookOptions(max_steps=10, batch_size=4).of_pool(1_000)
+    rows = pa.table({"row": list(range(100))})
+    early = asked_in(rows, 1, options, seed=0)["row"].to_pylist()
+    assert (len(early), early) == (60, sorted(set(early)))
+    assert early != asked_in(rows, 1, options, seed=1)["row"].to_pylist()
+    assert asked_in(rows, 2, options, seed=0) is rows
+    assert asked_in(rows, 1, replace(options, max_steps=None), seed=0) is rows
+    assert planned_asking(100, options) == 60 + 100
+
+
+@pytest.mark.slow
+def test_a_pool_larger_than_the_steps_is_looked_at_in_full_by_the_last_round(tmp_path: Path, request_for) -> None:
+    options = {"cross_fit": False, "rounds": 2, "max_steps": 2, "min_steps": 2, "learn_from": "not_corrupted"}
+    table = score_pool(request_for(tmp_path, scoring(**options)))
+    early = ScoreTable(table.folder / "second_look" / "round-1").rows_done()
+    assert len(early) == round(1.5 * 2 * OPTIONS.batch_size) < len(table.read())
+    assert table.read()["corrupted_p"].null_count == 0
 
 
 @pytest.mark.slow
@@ -381,7 +405,7 @@ def test_the_last_round_asks_the_proxies_of_all_rounds_but_the_first(
     monkeypatch.setattr("ost_hf.scoring.second_look.rounds.small_up_to", lambda anchors: -1.0)
     options = replace(OPTIONS, rounds=rounds, epochs=1.0)
     table = score_pool(request_for(tmp_path, scoring(rounds=rounds, epochs=1.0)))
-    assert sum(map(len, together)) == len(OPTIONS.folds) * planned_passes(options)
+    assert sum(map(len, together)) == len(OPTIONS.folds) * models_asked(options)
     learnt_from = [rows for done in table.manifest()["second_look"]["rounds"] for rows in done["rows_trained_on"]]
     trainings, steps = planned_trainings(len(pool_dataset), options)
     assert len(learnt_from) == trainings

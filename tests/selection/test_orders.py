@@ -8,7 +8,8 @@ import pytest
 
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evidence.conformal import conformal_p
-from ost_hf.selection.auto import drawn, hardness
+from ost_hf.evidence.contamination import contamination_evidence
+from ost_hf.selection.auto import drawn, hardness, log_odds
 from ost_hf.selection.config import ORDERS, SelectionConfig
 from ost_hf.selection.kept import Selection
 from ost_hf.selection.orders import ORDER_FUNCTIONS
@@ -116,6 +117,36 @@ def test_auto_finds_no_corruption_in_a_clean_pool_and_favours_hard_rows() -> Non
     likely = np.flatnonzero(p > 0.05)
     assert set(kept) <= set(likely)
     assert late[kept].mean() > late[likely].mean() + 0.02
+
+
+def a_little_harder(share: float, by: float) -> tuple[np.ndarray, dict[str, list[float]]]:
+    """Which of the rows are corrupted, and normal late losses, with those of corrupted rows higher by so much."""
+    generator = np.random.default_rng(3)
+    corrupted = np.arange(COUNT) < share * COUNT
+    anchor, late = generator.normal(size=ANCHORS), generator.normal(size=COUNT) + by * corrupted
+    p = (1 + (anchor[None] >= late[:, None]).sum(1)) / (1 + ANCHORS)
+    return corrupted, {"late_loss": np.exp(late).tolist(), "corrupted_p": p.tolist()}
+
+
+def test_a_pool_between_chance_and_found_is_drawn_by_how_clean_rows_look() -> None:
+    corrupted, columns = a_little_harder(share=0.3, by=1.0)
+    pool_p = np.asarray(columns["corrupted_p"])
+    found = contamination_evidence(pool_p, ANCHORS)
+    assert 1.5 < found.deviations < 3, "a pool of the kind that is meant"
+    table = scores(**columns)
+    selections = [select_rows(table, SelectionConfig(seed=seed)) for seed in range(20)]
+    dropped = np.mean(
+        [1 - kept_rows(one).size * corrupted[kept_rows(one)].mean() / corrupted.sum() for one in selections]
+    )
+    best = np.argsort(-pool_p, kind="stable")[COUNT // 2 :]
+    # Nearly as many as a ranking by cleanness drops, where a draw that leans to hard rows keeps them.
+    assert dropped > np.isin(np.flatnonzero(corrupted), best).mean() - 0.08 > 0.6
+    assert f"{found.deviations:.1f} standard deviations from what chance gives" in selections[0].explanation
+    assert len({tuple(kept_rows(one)) for one in selections}) == 20
+
+
+def test_log_odds_take_a_p_value_for_the_middle_of_its_step() -> None:
+    assert log_odds(np.array([0.25, 0.5, 0.75, 1.0]), 0.25) == pytest.approx(np.log([1 / 7, 3 / 5, 5 / 3, 7]))
 
 
 @pytest.mark.parametrize("count", [1, 3, 6, 20, 60])

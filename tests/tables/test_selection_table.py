@@ -22,7 +22,7 @@ RECORDS = [
      "verdict": None},
     {"example_id": "d", "row": 3, "utility": 0.1, "rank": 2, "kept": True, "reason": "kept", "verdict": "uncertain"},
 ]  # fmt: skip
-TABLE = pa.Table.from_pylist(RECORDS, schema=selection_schema(True))
+TABLE = pa.Table.from_pylist(RECORDS, schema=selection_schema("verdict"))
 
 
 @pytest.mark.parametrize("cls", [SelectionTable, Selection])

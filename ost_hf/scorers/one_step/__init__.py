@@ -18,6 +18,7 @@ from ost_hf.scorers.registry import ANCHORS, PROXY, register
         "group_by": "group:",
         "sketch_size": "sketch",
         "embedding_size": "embedding",
+        "per_turn": ("turn_losses", "turn_utilities"),
     },
 )
 def build(**what_it_may_use: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ost_hf.errors import ModelError
 from ost_hf.functional.batched import BatchedExact
-from ost_hf.functional.forward import CentralDifference, anchor_direction, choose_step, forward_mode
+from ost_hf.functional.forward import STEP_SHARES, CentralDifference, anchor_direction, choose_step, forward_mode
 from ost_hf.functional.reverse import anchor_directions, first_order_utilities
 from ost_hf.functional.sketch import Sketch
 from ost_hf.functional.step import UpdateRule
@@ -29,6 +29,8 @@ Columns = dict[str, Tensor]
 _GOOD_DIFFERENCE = 0.01
 # Above it a central difference says nothing.
 _USELESS_DIFFERENCE = 0.5
+# Anchors that the step of the central difference is chosen on.
+_STEP_ANCHORS = 16
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,27 @@ class Exact:
 ESTIMATORS: dict[str, Any] = {"reverse": Reverse, "forward": Forward, "exact": Exact}
 
 
+def passes_of(estimator: str, anchors: int) -> int:
+    """Forward passes that a candidate takes, or what costs as much.
+
+    Two by ``reverse``: forward, and backward without gradients of frozen weights. Two by ``forward``: two points, or a
+    point and its derivative. By ``exact`` the candidate's gradient, which is two, then one of each anchor. What parts
+    below the first adapter save is not taken off.
+    """
+    return 2 + (anchors if estimator == "exact" else 0)
+
+
+def setup_passes_of(estimator: str, anchors: int) -> int:
+    """The same for what an estimator does with the anchors before the first candidate.
+
+    By ``reverse`` and ``forward`` each anchor's gradient; ``forward`` then tries its steps on a few anchors. By
+    ``exact`` two passes of each anchor, which are recorded and evaluated without a candidate; copies that fill a batch
+    up are not counted.
+    """
+    tried = min(anchors, _STEP_ANCHORS) * 2 * (1 + len(STEP_SHARES)) if estimator == "forward" else 0
+    return 2 * anchors + tried
+
+
 def _over_anchors(utility_BV: Tensor, anchors: AnchorSet) -> Columns:
     """Means, group means and standard errors of per-anchor utilities."""
     utility_BV = utility_BV.cpu()
@@ -191,7 +214,7 @@ def _over_anchors(utility_BV: Tensor, anchors: AnchorSet) -> Columns:
     return columns
 
 
-def _first_samples(batches: Sequence[Batch], count: int = 16) -> list[Batch]:
+def _first_samples(batches: Sequence[Batch], count: int = _STEP_ANCHORS) -> list[Batch]:
     chosen: list[Batch] = []
     for batch in batches:
         if sum(len(taken["labels"]) for taken in chosen) >= count:

@@ -21,8 +21,9 @@ from ost_hf.functional.update_rules import UPDATE_RULES
 from ost_hf.parallel import free_memory
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.inputs import ToDevice, anchor_groups, default_batch_tokens, encode_anchors
-from ost_hf.scorers.one_step.estimators import ESTIMATORS, AnchorSet, Estimator, Forward
+from ost_hf.scorers.one_step.estimators import ESTIMATORS, AnchorSet, Estimator, Forward, passes_of, setup_passes_of
 from ost_hf.scorers.one_step.options import OneStepOptions
+from ost_hf.scorers.one_step.turns import of_turns
 from ost_hf.tables.columns import VECTORS, Columns
 
 logger = logging.getLogger(__name__)
@@ -58,6 +59,9 @@ class OneStepScorer:
         self.group_names, numbers = anchor_groups(anchors, config.group_by)
         self._shortened = Sketch(config.embedding_size, config.seed) if config.embedding_size else None
         self.anchors, self.estimator = self._build(encoded, numbers)
+        # A row of several turns takes more, the more it has.
+        self.passes = None if config.per_turn else passes_of(options.estimator, len(anchors))
+        self.setup_passes = setup_passes_of(options.estimator, len(anchors))
         self.facts = {"forward": self.estimator.facts} if isinstance(self.estimator, Forward) else {}
 
     def score(self, batch: list[Encoded]) -> Mapping[str, Tensor]:
@@ -68,12 +72,8 @@ class OneStepScorer:
         groups_BG = columns.pop("groups", None)
         columns |= {} if groups_BG is None else dict(zip(self._group_columns, groups_BG.unbind(1), strict=True))
         if self.options.utility in DIVIDED:
-            tokens = torch.tensor([row.tokens for row in batch])
-            by_B = divisor(self.options.utility, columns["loss"], tokens, columns.get("grad_norm"))
-            for name in columns:
-                if name in (*_ALIKE, *self._group_columns):
-                    columns[name] = _over(columns[name], by_B)
-        return columns
+            self._divide(columns, torch.tensor([row.tokens for row in batch]))
+        return columns | (of_turns(batch, columns, self._estimate_turns) if self.config.per_turn else {})
 
     def of_anchors(self, columns: Columns) -> Columns | None:
         """What is kept of the anchors, scored as candidates: with ``mean_cosine``, utilities against the *others*."""
@@ -86,6 +86,19 @@ class OneStepScorer:
             utility = (count * columns["utility"] - 1) / (count - 1)
         kept = {"loss": columns["loss"], "utility": utility}
         return kept | {name: columns[name] for name in VECTORS if name in columns}
+
+    def _divide(self, columns: dict[str, Tensor], tokens_B: Tensor) -> None:
+        by_B = divisor(self.options.utility, columns["loss"], tokens_B, columns.get("grad_norm"))
+        for name, values in columns.items():
+            if name in (*_ALIKE, *self._group_columns):
+                columns[name] = _over(values, by_B)
+
+    def _estimate_turns(self, rows: list[Features], tokens_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss and utility of rows with the labels of one turn."""
+        columns = self.estimator(self._inputs.features(rows))
+        if self.options.utility in DIVIDED:
+            self._divide(columns, tokens_B)
+        return columns["loss"], columns["utility"]
 
     def _estimated(self, inputs: Features) -> dict[str, Tensor]:
         """The estimator's columns, and the rows' vectors where they are asked for."""

@@ -73,7 +73,7 @@ def run_cascade(job: ScoringJob, first: ScoreTable, build: Build) -> pa.Table:
     first_order = _column(first, "utility", range(len(job.pool)))
     calibration = calibration_rows(first_order, options.calibration, job.config.seed)
     chosen = sorted(calibration | band_rows(first_order, job.candidates, options))
-    by_steps = replace(job.config, second_stage=None).with_options(estimator="exact")
+    by_steps = replace(job.config, second_stage=None, per_turn=False).with_options(estimator="exact")
     costly = scored_by(job, build, by_steps, "exact", chosen)
     exact = _column(costly, "utility", chosen)
     slope = _slope({row: first_order[row] for row in calibration}, exact)

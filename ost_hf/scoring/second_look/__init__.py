@@ -8,7 +8,12 @@ from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_stages import second_stage
 
 
-@second_stage("second_look", options=SecondLookOptions, columns=("late_loss", "corrupted_p", "p_value_anchors"))
+@second_stage(
+    "second_look",
+    options=SecondLookOptions,
+    columns=("late_loss", "corrupted_p", "p_value_anchors"),
+    turn_columns=("turn_late_losses", "turn_corrupted_p", "turn_p_value_anchors"),
+)
 class SecondLook:
     """The stage; what it does is told in :mod:`ost_hf.scoring.second_look.rounds`."""
 

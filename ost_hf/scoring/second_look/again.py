@@ -2,12 +2,14 @@
 
 What is stored of the other rows is their late loss, and it is against the anchors' late losses that it becomes a
 p-value. The proxies learnt from rows of the earlier pool, which the earlier anchors had a say in: with other rows, or
-with anchors of another kind, a run of its own would have trained others.
+with anchors of another kind, a run of its own would have trained others. There are as many of them as the earlier run
+had, whatever the new pool's size; only those are asked that its last round asked.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,14 +22,18 @@ from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import is_kept
 from ost_hf.scoring.second_look.rounds import (
     Look,
-    anchor_utility_of,
+    added_of_turns,
     as_added,
     ask,
-    asked_rows,
     halved,
     proxies_asked,
+    rows_for,
+    settled,
+    utilities_and_weight,
     with_p_values,
 )
+from ost_hf.scoring.second_look.turns import LATE_LOSSES, copy_turns
+from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.score_table import ScoreTable
 
 
@@ -41,10 +47,11 @@ def look_again(job: ScoringJob, first: ScoreTable) -> pa.Table:
     Returns:
         As :func:`run_second_look`; late losses of the other rows are the stored ones.
     """
-    options: SecondLookOptions = job.config.stage_options
+    options = _options_of_earlier(job)
+    job = settled(job, options)
     assert job.reuse is not None
     rows = halved(first, job)
-    anchor_utility, weight = anchor_utility_of(job)
+    anchor_utility, weight = utilities_and_weight(read_anchor_scores(job.table), options)
     looks = _asked_together(job.table, options)
     seen = looks[0][-1].losses
     if is_main():
@@ -54,7 +61,7 @@ def look_again(job: ScoringJob, first: ScoreTable) -> pa.Table:
     barrier()
     anchor_losses = []
     for k in options.folds:
-        missing = sorted(set(asked_rows(rows, k, options)) - seen.rows_done())
+        missing = sorted(set(rows_for(rows, k, options)) - seen.rows_done())
         has_anchors = looks[k][-1].anchors.exists()
         barrier()
         if missing or not has_anchors:
@@ -64,18 +71,26 @@ def look_again(job: ScoringJob, first: ScoreTable) -> pa.Table:
     found = with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
     if is_main():
         rounds = job.reuse.table.manifest()["second_look"]["rounds"]
-        facts = {"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds}
+        facts = {"utility_weight": weight, "proxies": len(looks), "anchor_losses": anchor_losses, "rounds": rounds}
         job.table.add_to_manifest(second_look=facts)
-    return as_added(found, min(map(len, anchor_losses)))
+    added = as_added(found, min(map(len, anchor_losses)))
+    return added_of_turns(added, rows, looks, options) if job.config.per_turn else added
 
 
 def check_kept(job: ScoringJob) -> None:
     """Raises ``RunDirectoryError`` if a proxy that will be asked is gone from the run that is reused."""
     assert job.reuse is not None
-    options: SecondLookOptions = job.config.stage_options
+    options = _options_of_earlier(job)
     for look in (each for some in _asked_together(job.reuse.table, options).values() for each in some):
         if not is_kept(look.proxy):
             raise RunDirectoryError(f"reuse: {look.proxy} is gone, which the second look asks about what is new")
+
+
+def _options_of_earlier(job: ScoringJob) -> SecondLookOptions:
+    """The options, settled as for the earlier pool: another size of pool would not bring other proxies."""
+    assert job.reuse is not None
+    options: SecondLookOptions = job.config.stage_options
+    return replace(options, cross_fit=job.reuse.table.manifest()["second_look"]["proxies"] > 1)
 
 
 def _asked_together(table: ScoreTable, options: SecondLookOptions) -> dict[int, list[Look]]:
@@ -94,6 +109,8 @@ def _take_over(looks: dict[int, list[Look]], job: ScoringJob) -> None:
                 copy_whole(source.proxy, look.proxy, linked=True)
         anchors = looks[k][-1].anchors
         if job.reuse.same_anchors and not anchors.exists():
+            if job.config.per_turn:
+                copy_turns(earlier[-1].anchors, anchors)
             write_json(anchors, json.loads(earlier[-1].anchors.read_text()))
 
 
@@ -101,9 +118,10 @@ def _fill(seen: ScoreTable, asked: list[int], job: ScoringJob) -> None:
     """Writes the stored late losses of rows that are asked about."""
     assert job.reuse is not None
     missing = sorted(set(asked) - seen.rows_done())
-    for part in job.reuse.values(job.pool.rows, missing, ["late_loss", "tokens"]):
+    of_turns = [LATE_LOSSES] if job.config.per_turn else []
+    for part in job.reuse.values(job.pool.rows, missing, ["late_loss", "tokens", *of_turns]):
         part = part.filter(pc.is_valid(part["late_loss"]))
         if len(part):
             names = {"loss": part["late_loss"], "utility": pc.negate(part["late_loss"]), "detail": [""] * len(part)}
-            kept = {name: part[name] for name in ("example_id", "row", "tokens", "status")}
+            kept = {name: part[name] for name in ("example_id", "row", "tokens", "status", *of_turns)}
             seen.write_part(pa.table({**kept, **names}))

@@ -20,8 +20,16 @@ from ost_hf.scoring.clock import first_line, now, peak_memory_gib, reset_peak_me
 from ost_hf.scoring.cost import StageCost
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import fit_memory
+from ost_hf.scoring.passes import Part
+from ost_hf.scoring.second_look.learnt_from import rows_asked
 from ost_hf.scoring.second_look.options import SecondLookOptions
-from ost_hf.scoring.second_look.proxies import MAX_GRAD_NORM, load_trainable, trained_in_bfloat16, training_steps
+from ost_hf.scoring.second_look.proxies import (
+    MAX_GRAD_NORM,
+    load_trainable,
+    passes_of_a_step,
+    trained_in_bfloat16,
+    training_steps,
+)
 from ost_hf.scoring.second_look.rounds import proxies_asked
 
 logger = logging.getLogger(__name__)
@@ -37,19 +45,20 @@ def measure_second_look(job: ScoringJob, rows: list[Encoded]) -> StageCost:
         job: The pool that the rows are of, and how the second look is taken.
         rows: At least one.
     """
-    options: SecondLookOptions = job.config.stage_options
-    trainings, steps = planned_trainings(len(job.pool), options)
-    passes = planned_passes(options)
+    options: SecondLookOptions = job.config.stage_options.of_pool(job.candidates)
+    trainings, steps = planned_trainings(job.candidates, options)
+    passes = planned_asking(job.candidates, options) / max(1, job.candidates)
+    anchors = len(job.anchors) if job.anchors is not None else 0
     what = "all weights" if options.trainable == "all" else "adapters"
     less = "scoring.second_look.trainable to adapter, or " if options.trainable == "all" else ""
     found = StageCost("second_look", trainings, steps, options.batch_size, what, passes)
-    found = replace(found, remedy=f"{less}{found.remedy} (strategy one_step)")
+    parts = planned_parts(job.candidates, anchors, options)
+    found = replace(found, remedy=f"{less}{found.remedy} (strategy one_step)", parts=parts)
     logger.info("measuring the second look")
     reset_peak_memory()
     try:
         step_seconds, rate = _measured(job, rows)
-        anchors = len(job.anchors) if job.anchors is not None else 0
-        asked = passes * (len(job.pool) + len(options.folds) * anchors)
+        asked = planned_asking(job.candidates, options) + models_asked(options) * len(options.folds) * anchors
         found = replace(
             found,
             step_seconds=step_seconds,
@@ -72,15 +81,46 @@ def planned_trainings(pool_rows: int, options: SecondLookOptions) -> tuple[int, 
         pool_rows: Rows of the pool; where it is halved, each half is taken to have as many as the other.
         options: How the second look is taken.
     """
+    options = options.of_pool(pool_rows)
     folds = len(options.folds)
-    first = training_steps(round(options.share * pool_rows / folds), options)
+    share = options.share if options.learn_from == "highest_utility" else 1.0
+    first = training_steps(round(share * pool_rows / folds), options)
     later = training_steps(round(pool_rows / folds), options)
     return folds * options.rounds, folds * (first + (options.rounds - 1) * later)
 
 
-def planned_passes(options: SecondLookOptions) -> int:
-    """How many forward passes are made of every row."""
+def planned_asking(pool_rows: int, options: SecondLookOptions) -> int:
+    """How many forward passes of a row are made of the pool.
+
+    Args:
+        pool_rows: Rows of the pool.
+        options: How the second look is taken.
+    """
+    options = options.of_pool(pool_rows)
+    rounds = range(1, options.rounds + 1)
+    return sum(proxies_asked(number) * rows_asked(pool_rows, number, options) for number in rounds)
+
+
+def models_asked(options: SecondLookOptions) -> int:
+    """How many models look at a row, or at an anchor, that is asked about in all rounds."""
     return sum(proxies_asked(number) for number in range(1, options.rounds + 1))
+
+
+def planned_parts(pool_rows: int, anchors: int, options: SecondLookOptions) -> dict[str, Part]:
+    """What a run would count, where no row is found corrupted and nothing is tried for its memory.
+
+    Args:
+        pool_rows: Rows of the pool.
+        anchors: Each is asked about as often as a row is, by the proxies of every part of the pool.
+        options: How the second look is taken.
+    """
+    options = options.of_pool(pool_rows)
+    trainings, steps = planned_trainings(pool_rows, options)
+    return {
+        "second_look_training": Part(steps * passes_of_a_step(options), trainings=trainings, steps=steps),
+        "second_look_asking": Part(planned_asking(pool_rows, options)),
+        "anchors": Part(models_asked(options) * len(options.folds) * anchors),
+    }
 
 
 def _measured(job: ScoringJob, rows: list[Encoded]) -> tuple[float, float]:

@@ -17,7 +17,9 @@ from ost_hf.parallel import barrier, free_memory, is_main, outside_deepspeed, st
 from ost_hf.proxy.model import build_proxy
 from ost_hf.proxy.training import TrainingPlan, linear_schedule, shuffled_batches, train
 from ost_hf.scoring.job import ScoringJob
+from ost_hf.scoring.passes import ADAPTER_UPDATE, FULL_UPDATE
 from ost_hf.scoring.second_look.options import SecondLookOptions
+from ost_hf.scoring.tally import count
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,8 @@ def train_mature_proxy(folder: Path, name: str, seed: int, learnt_from: list[int
         raise ModelError(f"the second look's training ended with a loss of {losses[-1]}: {LOWER}")
     logger.info("%s: %d steps on %d rows, loss %.3f -> %.3f", name, steps, len(learnt_from), losses[0], losses[-1])
     if is_main():
+        # The processes share each step's rows: one of them counts.
+        count(passes_of_a_step(options) * steps, trainings=1, steps=steps)
         # The embeddings of an adapted model are frozen; "auto" would ask the Hub whether they were resized.
         is_adapter = options.trainable == "adapter"
         model.save_pretrained(folder, **({"save_embedding_layers": False} if is_adapter else {}))
@@ -65,9 +69,14 @@ def train_mature_proxy(folder: Path, name: str, seed: int, learnt_from: list[int
 
 
 def training_steps(rows: int, options: SecondLookOptions) -> int:
-    """How many steps a proxy that learns from so many rows takes."""
+    """How many steps a proxy that learns from so many rows takes; a round's proxies share what is allowed."""
     steps = max(options.min_steps, round(options.epochs * rows / options.batch_size))
-    return steps if options.max_steps is None else min(steps, options.max_steps)
+    return steps if options.max_steps is None else min(steps, max(1, options.max_steps // len(options.folds)))
+
+
+def passes_of_a_step(options: SecondLookOptions) -> int:
+    """What a step costs, in forward passes of a row."""
+    return options.batch_size * (FULL_UPDATE if options.trainable == "all" else ADAPTER_UPDATE)
 
 
 def trained_in_bfloat16(job: ScoringJob) -> bool:

@@ -1,25 +1,27 @@
-"""A second look at every row, with proxies that have learnt from what was found before.
+"""A second look at every row, with a proxy that has learnt from what was found clean before.
 
 The one-step utility of a young proxy finds much of the noise, but not what the proxy cannot tell yet: to it, a
-wrong sum looks like a right one. So two copies of the base model are fine-tuned, each on the rows that the first
-look ranks highest in one half of the pool, and each looks at the *other* half and at the anchors:
+wrong sum looks like a right one. So a copy of the base model is fine-tuned on the rows that the first look did not set
+apart from the anchors (``learnt_from.py``), and looks at all rows and at the anchors:
 
-* ``late_loss``: how surprising the row is to the proxy that was not trained on it, in nats (``evidence/late_loss.py``);
+* ``late_loss``: how surprising the row is to that proxy, in nats (``evidence/late_loss.py``);
 * ``corrupted_p``: (1 + the number of anchors that are at least as unlike a clean row) / (1 + anchors), a conformal
   p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". How unlike a row is, its late
-  loss and its one-step utility say together (``evidence/nonconformity.py``). For a clean row of the anchors'
-  distribution it is close to uniform: neither it nor an anchor was trained on by these proxies, and an anchor's
-  utility is against the others. Not exactly: the anchors had a say in what was trained on, which can lower their
-  losses (the fewer anchors, the more), and the first look's proxy was warmed up on a few of the rows.
+  loss and its one-step utility say together (``evidence/nonconformity.py``). Rows that the proxy has learnt from look a
+  little cleaner than they are, so that their p-values are a little too large.
 
-Then further rounds: two more copies learn from the rows of their half that the round before did not find corrupted.
-They have seen more of what is clean and hard, and less of what is corrupted. Each round from the second on asks the
-mixture of its own proxy and those of the rounds between; the last round's answers are the ones that count.
-There a row has an indirect say in how it is judged: a proxy that learnt from it chose what its judge learns from. So
-a corruption that is alike in both halves can confirm itself: such rows come to look clean. Utilities do not follow.
+With ``cross_fit`` there are two copies, each of which learns from one half of the pool and looks at the *other*. For a
+clean row of the anchors' distribution the p-value is then close to uniform: neither it nor an anchor was trained on by
+the proxy that judges it, and an anchor's utility is against the others. Not exactly: the anchors had a say in what was
+trained on, which can lower their losses (the fewer anchors, the more), and the first look's proxy was warmed up on a
+few of the rows.
 
-Without ``cross_fit`` there is one copy, which looks at all rows, those that it has learnt from too. Those look a little
-cleaner than they are, so that their p-values are a little too large.
+Further rounds train further copies on the rows that the round before did not find corrupted. They have seen more of
+what is clean and hard, and less of what is corrupted. Where steps are bounded, a round before the last asks about no
+more rows than the next can use. Each round from the second on asks the mixture of its own proxy
+and those of the rounds between; the last round's answers are the ones that count. There a row has an indirect say in
+how it is judged: a proxy that learnt from it chose what its judge learns from. So a corruption that is alike in both
+halves can confirm itself: such rows come to look clean. Utilities do not follow.
 
 Tables: ``first/`` holds the one-step scores, ``second_look/round-N/`` the losses (there ``loss`` is the late loss), the
 score table both.
@@ -31,7 +33,8 @@ import hashlib
 import json
 import logging
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,25 +47,26 @@ from ost_hf.data.encoding import EncodedDataset
 from ost_hf.errors import DataError, ModelError
 from ost_hf.evidence.conformal import conformal_p, small_up_to
 from ost_hf.evidence.late_loss import late_loss
-from ost_hf.evidence.nonconformity import differ, nonconformity
-from ost_hf.evidence.rank_correlation import ranks
+from ost_hf.evidence.nonconformity import nonconformity
+from ost_hf.evidence.turn_late_loss import late_losses
 from ost_hf.files import write_json
 from ost_hf.parallel import barrier, free_memory, is_main
 from ost_hf.scorers.losses import LossScorer
+from ost_hf.scorers.protocol import Scorer
 from ost_hf.scoring.anchor_scores import score_anchors
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import run_scorer
+from ost_hf.scoring.second_look.learnt_from import anchor_utilities, asked_in, learnt_first, not_corrupted
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
+from ost_hf.scoring.second_look.turns import TurnLossScorer, with_turns, write_turns
+from ost_hf.scoring.tally import apart
 from ost_hf.tables.anchor_table import read_anchor_scores
 from ost_hf.tables.score_table import ScoreTable
 
 logger = logging.getLogger(__name__)
 
 _HALVES = 2
-# Where next to nothing looks clean (anchors that are not like the pool), this share of the rows is learnt from all the
-# same: what passed, and the next.
-_LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True)
@@ -109,35 +113,54 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
         DataError: Where a half of the pool has nothing that could be learnt from.
         ModelError: Where a training diverges, or an anchor's loss is not finite.
     """
-    options: SecondLookOptions = job.config.stage_options
+    options: SecondLookOptions = job.config.stage_options.of_pool(job.candidates)
+    job = settled(job, options)
     rows = halved(first, job)
     halves = [rows.filter(pc.equal(rows["half"], k)) for k in options.folds]
-    learnt_from = [best_rows(half, options.share, options.best_by == "utility_and_loss") for half in halves]
+    anchor_scores = read_anchor_scores(job.table)
+    learnt_from = [learnt_first(half, anchor_scores, options) for half in halves]
     if not all(learnt_from):
-        raise DataError(
-            f"{_part(options)} has no row that could be scored ({len(rows)} of {len(job.pool)} could): nothing can "
-            "be learnt from it. Look at the statuses, or set scoring.second_stage to null for so small a pool"
-        )
-    anchor_utility, weight = anchor_utility_of(job)
+        raise DataError(_nothing_to_learn(options, len(rows), len(job.pool)))
+    anchor_utility, weight = utilities_and_weight(anchor_scores, options)
     rounds: list[dict[str, Any]] = []
     looks: dict[int, list[Look]] = {k: [] for k in options.folds}
     for number in range(1, options.rounds + 1):
         seen = ScoreTable(job.table.folder / "second_look" / f"round-{number}")
-        anchor_losses = []
+        asked, anchor_losses = asked_in(rows, number, options, job.config.seed), []
         for k in options.folds:
-            others = asked_rows(rows, k, options)
+            others = rows_for(asked, k, options)
             look = Look(number, k, seen, learnt_from[k])
             looks[k] = [*looks[k], look][-proxies_asked(number) :]
             anchor_losses.append(_look(looks[k], others, job))
-        found = with_p_values(seen, rows, anchor_losses, anchor_utility, weight)
+        found = with_p_values(seen, asked, anchor_losses, anchor_utility, weight)
         corrupted = pc.mean(found["found_corrupted"]).as_py()
         rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
-        learnt_from = [not_corrupted(found.filter(pc.equal(rows["half"], k))) for k in options.folds]
+        learnt_from = [not_corrupted(found.filter(pc.equal(asked["half"], k))) for k in options.folds]
     if is_main():
-        facts = {"utility_weight": weight, "anchor_losses": anchor_losses, "rounds": rounds}
+        facts = {"utility_weight": weight, "proxies": len(halves), "anchor_losses": anchor_losses, "rounds": rounds}
         job.table.add_to_manifest(second_look=facts)
-    return as_added(found, min(map(len, anchor_losses)))
+    added = as_added(found, min(map(len, anchor_losses)))
+    return added_of_turns(added, rows, looks, options) if job.config.per_turn else added
+
+
+def settled(job: ScoringJob, options: SecondLookOptions) -> ScoringJob:
+    """The same job with how many proxies share the pool settled."""
+    return replace(job, config=job.config.with_stage_options(cross_fit=options.cross_fit))
+
+
+def utilities_and_weight(anchor_scores: pa.Table | None, options: SecondLookOptions) -> tuple[np.ndarray | None, float]:
+    """The anchors' utilities [V], and how much utilities weigh in p-values: not at all where the anchors have none."""
+    anchor_utility = anchor_utilities(anchor_scores)
+    weight = options.utility_weight if anchor_utility is not None else 0.0
+    if weight != options.utility_weight:
+        logger.info("second look: p-values go by late losses alone, for there are no utilities of anchors that differ")
+    return anchor_utility, weight
+
+
+def rows_for(rows: pa.Table, k: int, options: SecondLookOptions) -> list[int]:
+    """Those of some rows that proxies are asked about which learn from half ``k``."""
+    return rows.filter(pc.equal(rows["half"], 1 - k if options.cross_fit else k))["row"].to_pylist()
 
 
 def proxies_asked(number: int) -> int:
@@ -148,13 +171,15 @@ def proxies_asked(number: int) -> int:
     return max(1, number - 1)
 
 
+def _nothing_to_learn(options: SecondLookOptions, scored: int, of: int) -> str:
+    return (
+        f"{_part(options)} has no row that could be scored ({scored} of {of} could): nothing can be learnt from it. "
+        "Look at the statuses, or set scoring.second_stage to null for so small a pool"
+    )
+
+
 def _part(options: SecondLookOptions) -> str:
     return "a half of the pool" if options.cross_fit else "the pool"
-
-
-def asked_rows(rows: pa.Table, k: int, options: SecondLookOptions) -> list[int]:
-    """The rows that proxies which learn from half ``k`` are asked about."""
-    return rows.filter(pc.equal(rows["half"], 1 - k if options.cross_fit else k))["row"].to_pylist()
 
 
 def halved(first: ScoreTable, job: ScoringJob) -> pa.Table:
@@ -194,19 +219,6 @@ def with_p_values(
     return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
 
 
-def anchor_utility_of(job: ScoringJob) -> tuple[np.ndarray | None, float]:
-    """The anchors' one-step utilities [V], each against the others, and how much utilities weigh.
-
-    Only ``mean_cosine`` has them, and one or two anchors have none that differ: then they are ``None``, and weigh 0.
-    """
-    scores, weight = read_anchor_scores(job.table), job.config.stage_options.utility_weight
-    if scores is None or scores["utility"].null_count or not differ(scores["utility"].to_numpy()):
-        if weight:
-            logger.info("second look: p-values go by late losses alone: there are no utilities of anchors that differ")
-        return None, 0.0
-    return scores["utility"].to_numpy(), weight
-
-
 def as_added(found: pa.Table, anchors: int) -> pa.Table:
     """The last round's answers as the columns of a stage."""
     why = [
@@ -226,45 +238,24 @@ def as_added(found: pa.Table, anchors: int) -> pa.Table:
     )
 
 
+def added_of_turns(
+    added: pa.Table, rows: pa.Table, looks: Mapping[int, list[Look]], options: SecondLookOptions
+) -> pa.Table:
+    """The stage's columns with those of turns.
+
+    Args:
+        added: From :func:`as_added`.
+        rows: ``half`` of the same rows.
+        looks: The proxies of each half that the last round has asked.
+        options: Settled for a pool.
+    """
+    judge_of = 1 - rows["half"].to_numpy() if options.cross_fit else np.zeros(len(rows), dtype=int)
+    return with_turns(added, looks[0][-1].losses, judge_of, [looks[k][-1].anchors for k in options.folds])
+
+
 def fold(content_hash: str, seed: int) -> int:
     """Which half of the pool a row is in: a function of the seed and its content, so that copies share a half."""
     return hashlib.blake2b(f"second look {seed}:{content_hash}".encode(), digest_size=1).digest()[0] % _HALVES
-
-
-def best_rows(rows: pa.Table, share: float, by_loss_too: bool = False) -> list[int]:
-    """The rows to learn from, best first: those of highest one-step utility.
-
-    Low loss alone would choose what the proxy knows already, and teach it little. But the two err differently.
-
-    Args:
-        rows: ``row``, ``example_id``, ``utility``, ``loss`` of N rows.
-        share: At least one row is taken where there is one.
-        by_loss_too: Go by the sum of the ranks of utility and of low loss.
-    """
-    best = rows["utility"].to_numpy()
-    if by_loss_too and len(rows):
-        best = ranks(best) + ranks(-rows["loss"].to_numpy())
-    ordered = rows.append_column("best", pa.array(best)).sort_by([("best", "descending"), ("example_id", "ascending")])
-    return ordered["row"][: max(1, round(share * len(rows)))].to_pylist()
-
-
-def not_corrupted(rows: pa.Table) -> list[int]:
-    """The rows that a round did not find corrupted, and at least the tenth that is most like clean ones.
-
-    Args:
-        rows: ``row``, ``example_id``, ``loss``, ``p_value``, ``found_corrupted``; those without a loss are never learnt
-            from.
-
-    Returns:
-        Rows in the order of their ``example_id``: training does not depend on near ties of losses.
-    """
-    seen = rows.filter(pc.is_valid(rows["loss"]))
-    clean = seen.filter(pc.invert(seen["found_corrupted"]))
-    least = math.ceil(_LEAST_SHARE * len(seen))
-    if len(clean) < least:
-        order = [("p_value", "descending"), ("loss", "ascending"), ("example_id", "ascending")]
-        clean = seen.sort_by(order).slice(0, least)
-    return clean.sort_by("example_id")["row"].to_pylist()
 
 
 def _look(looks: list[Look], others: list[int], job: ScoringJob) -> list[float]:
@@ -285,35 +276,46 @@ def _look(looks: list[Look], others: list[int], job: ScoringJob) -> list[float]:
                 f"no row of {_part(job.config.stage_options)} had a loss in round {look.number - 1} of the second "
                 f"look: see the statuses in {look.losses.folder.parent}"
             )
-        for each in looks:
-            train_mature_proxy(each.proxy, each.name, job.proxy.seed + each.place, each.learnt_from, job)
+        with apart("second_look_training"):
+            for each in looks:
+                train_mature_proxy(each.proxy, each.name, job.proxy.seed + each.place, each.learnt_from, job)
         ask(looks, missing, job)
     barrier()
-    last = job.config.stage_options.rounds
-    is_done_with = not job.config.store if look.number == last else look.number == 1
+    is_last = look.number == job.config.stage_options.rounds
+    is_done_with = not job.config.store if is_last else look.number == 1
     if is_main() and is_done_with:
-        # No later round asks them, and copies of a large proxy would fill the disk.
+        # Nobody asks them again, and copies of a large proxy would fill the disk.
         for each in looks:
             remove_mature_proxy(each.proxy)
     return json.loads(look.anchors.read_text())
 
 
 def ask(looks: list[Look], missing: list[int], job: ScoringJob) -> None:
-    """Asks trained proxies together about rows, and about the anchors."""
+    """Asks trained proxies together about rows, and about the anchors where their losses are not there."""
     look = looks[-1]
-    models = [load_mature_proxy(each.proxy, job) for each in looks]
-    scorer = LossScorer(partial(late_loss, models), job.pool.encoder.processing_class, job.config)
-    run_scorer(scorer, job, missing, look.losses)
-    if is_main() and not look.anchors.exists():
-        _write_anchor_losses(scorer, job.anchors, look.anchors)
+    with apart("second_look_asking"):
+        models = [load_mature_proxy(each.proxy, job) for each in looks]
+        scorer = _scorer(models, job, look.number)
+        run_scorer(scorer, job, missing, look.losses)
+        if is_main() and not look.anchors.exists():
+            _write_anchor_losses(scorer, job.anchors, look.anchors)
     del scorer, models
     free_memory()
 
 
-def _write_anchor_losses(scorer: LossScorer, anchors: EncodedDataset | None, path: Path) -> None:
+def _scorer(models: list[Any], job: ScoringJob, number: int) -> Scorer:
+    processing_class = job.pool.encoder.processing_class
+    if job.config.per_turn and number == job.config.stage_options.rounds:
+        return TurnLossScorer(partial(late_losses, models), processing_class, job.config, passes=len(models))
+    return LossScorer(partial(late_loss, models), processing_class, job.config, passes=len(models))
+
+
+def _write_anchor_losses(scorer: Scorer, anchors: EncodedDataset | None, path: Path) -> None:
     assert anchors is not None, "the stage follows a scorer that asks anchors"
-    losses = score_anchors(scorer, anchors)["loss"].tolist()
+    columns = score_anchors(scorer, anchors)
+    losses = columns["loss"].tolist()
     wrong = next((row for row, loss in enumerate(losses) if not math.isfinite(loss)), None)
     if wrong is not None:
         raise ModelError(f"the second look's loss of anchor {wrong} is {losses[wrong]}: {LOWER}")
+    write_turns(columns, path)
     write_json(path, losses)
