@@ -71,7 +71,7 @@ def score(
         anchors: A few clean rows of the task, in any of these forms. Scorers that ask no anchors do without.
         proxy: A small model's name or folder, or a ``ProxyConfig``, or a mapping of its fields.
         output_dir: The run directory: scores go into ``output_dir/scores``, the proxy into ``output_dir/proxy``.
-        strategy: ``auto`` (default), ``one_step`` or ``paper``.
+        strategy: ``auto`` (default), ``thorough``, ``one_step`` or ``paper``.
         **settings: :class:`ScoreSettings`.
 
     Returns:
