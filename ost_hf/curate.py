@@ -73,7 +73,7 @@ def score(
         anchors: A few clean rows of the task, in any of these forms. Scorers that ask no anchors do without.
         proxy: A small model's name or folder, or a ``ProxyConfig``, or a mapping of its fields.
         output_dir: The run directory: scores go into ``output_dir/scores``, the proxy into ``output_dir/proxy``.
-        strategy: ``auto`` (default), ``one_step`` or ``paper``.
+        strategy: ``auto`` (default), ``thorough``, ``one_step`` or ``paper``.
         reuse: The run directory of an earlier run with the same settings and ``scoring={"store": True}``: its stored
             values are asked, and only rows that it did not score are scored. Anchors may be others.
         **settings: :class:`ScoreSettings`.

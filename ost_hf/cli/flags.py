@@ -24,9 +24,10 @@ from ost_hf.scoring.second_stages import SECOND_STAGES
 
 # The first is of the one screen that `--help` prints.
 _STRATEGY_HELP = (
-    "auto (two looks, no copies), one_step or paper [default auto]",
-    "defaults of scoring, selection and duplicates: auto (one-step utilities, a second look, copies dropped), one_step "
-    "(utility alone), paper (the paper's method to the letter) [default auto]",
+    "auto (two looks), thorough, one_step or paper [default auto]",
+    "defaults of scoring, selection and duplicates: auto (one-step utilities, a second look of few steps, copies "
+    "dropped), thorough (the same with a longer second look), one_step (utility alone), paper (the paper's method to "
+    "the letter) [default auto]",
 )
 _REUSE_HELP = (
     "score from what an earlier run has stored",

@@ -17,8 +17,8 @@ class DuplicatesConfig:
         default="report",
         metadata={
             "help": "rows that repeat another row of the pool: `report` counts and lists them in duplicates.json; "
-            "`drop` keeps of each group the row with the smallest example_id, and is what strategy auto does with the "
-            "one-step scorer unless told otherwise; `error`; `off`"
+            "`drop` keeps of each group the row with the smallest example_id, and is what strategies auto and thorough "
+            "do with the one-step scorer unless told otherwise; `error`; `off`"
         },
     )
     anchors: str | None = field(
@@ -41,7 +41,7 @@ class DuplicatesConfig:
             "common": True,
             "short": "look for near copies too (strategy auto does)",
             "help": "look for near duplicates too, for which every row's text and pictures are read once more; "
-            "strategy auto does so with the one-step scorer unless told otherwise",
+            "strategies auto and thorough do so with the one-step scorer unless told otherwise",
         },
     )
     text_similarity: float = field(

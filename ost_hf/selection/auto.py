@@ -71,6 +71,23 @@ def auto(candidates: Candidates) -> Order:
     return Order(np.concatenate([first.kept, more.kept]), others, explanation, warning=warning)
 
 
+def likeliest(candidates: Candidates) -> Order:
+    """Rows by how likely they are both clean and of the anchors' kind, without any draw.
+
+    Raises:
+        DataError: Where no row had a second look, or it is not known how many anchors p-values were made with.
+    """
+    p, late, pool_p, kinds = candidates.corrupted_p, candidates.late_loss, candidates.pool_p, candidates.kinds
+    if p is None or late is None or pool_p is None or np.isnan(p).all():
+        raise DataError("selection.order 'likeliest' goes by p-values of a second look, and there was none")
+    if (anchors := candidates.p_value_anchors) is None:
+        raise DataError(UNKNOWN_ANCHORS)
+    relevant = np.ones(len(p)) if kinds is None else np.nan_to_num(kinds.weighed, nan=0.0)
+    mixed = " and of the anchors' kind" if kinds is not None and kinds.weight else ""
+    order = _likeliest_first(p, late, relevant, pool_p, anchors)
+    return take(candidates, order, f"the rows that are likeliest clean{mixed} first")
+
+
 def as_clean_as_anchors(p: Floats, found: Evidence) -> Places:
     """The places of rows whose p-values are above what is doubtful.
 

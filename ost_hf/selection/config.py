@@ -13,7 +13,7 @@ DEFAULT_KEEP_RATIO = 0.5
 # DEITA takes rows whose similarity to the nearest chosen one is below 0.9.
 DEITA_THRESHOLD = 0.1
 
-ORDERS = ("auto", "top", "setwise", "diverse")
+ORDERS = ("auto", "likeliest", "top", "setwise", "diverse")
 AGGREGATIONS = ("mean", "min", "max", "vote", "round_robin")
 
 
@@ -39,10 +39,11 @@ class SelectionConfig:
         default="auto",
         metadata={
             "common": True,
-            "short": "auto, top (highest first), setwise, diverse",
+            "short": "auto, likeliest, top (highest first), setwise, diverse",
             "help": "`auto`: after a second look, rows as clean as the anchors first, and of too many of those a "
             "draw, hard rows more often unless corruption is hardly told apart (the log says what was chosen and why); "
-            "without one, as `top`; `top`: highest "
+            "without one, as `top`; `likeliest`: after a second look, by how likely a row is clean and of the "
+            "anchors' kind, without a draw: easy rows come first; `top`: highest "
             "utility first (the paper's); `setwise`: each row by what it adds to those chosen already (needs sketches: "
             "scoring.sketch_size); `diverse`: highest utility first, leaving out what is near a row taken already "
             "(DEITA's filter, on its embeddings or on sketches)",

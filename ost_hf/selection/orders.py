@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ost_hf.errors import DataError
-from ost_hf.selection.auto import auto
+from ost_hf.selection.auto import auto, likeliest
 from ost_hf.selection.candidates import Candidates, Order, best_first, take
 from ost_hf.selection.diversity import diverse_order
 from ost_hf.selection.setwise import greedy
@@ -78,6 +78,7 @@ def diverse(candidates: Candidates) -> Order:
 
 ORDER_FUNCTIONS: dict[str, Callable[[Candidates], Order]] = {
     "auto": auto,
+    "likeliest": likeliest,
     "top": top,
     "setwise": setwise,
     "diverse": diverse,

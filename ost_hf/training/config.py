@@ -46,7 +46,11 @@ class SelectionArguments:
         },
     )
     strategy: str | None = field(
-        default=None, metadata={"help": "How rows are scored and chosen: `auto` (default), `one_step` or `paper`."}
+        default=None,
+        metadata={
+            "help": "How rows are scored and chosen: `auto` (default), `thorough` (the same with a longer second "
+            "look), `one_step` or `paper`."
+        },
     )
     proxy: dict | str | None = field(
         default=None,

@@ -55,7 +55,7 @@ class OSTTrainer(SelectionMixin, transformers.Trainer):
         proxy: A small model's name, its folder or its ``ProxyConfig``: score first, into ``output_dir/ost``.
         anchors: The anchor set, for ``proxy``: a name, a file, a ``datasets.Dataset``, a list of rows, ``Rows`` or
             ``AnchorConfig``.
-        strategy: How a pool is scored and chosen from: ``auto`` (default), ``one_step`` or ``paper``.
+        strategy: How a pool is scored and chosen from: ``auto`` (default), ``thorough``, ``one_step`` or ``paper``.
         scoring: Fields of ``ScoringConfig`` that are to differ from the strategy's, as a ``dict`` or a
             ``ScoringConfig``, of which the fields count that it was made with.
         encoding: How rows become tokens, for proxy and target.

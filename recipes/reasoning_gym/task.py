@@ -281,5 +281,5 @@ def pool_rows(
 
 def as_dataset(rows: list[Row]) -> datasets.Dataset:
     """The rows in the question/answer layout."""
-    columns = {key: datasets.Value("int32" if key == "is_clean" else "string") for key in rows[0]}
+    columns = {key: datasets.Value("int32" if key in ("is_clean", "is_fit") else "string") for key in rows[0]}
     return datasets.Dataset.from_list(rows, features=datasets.Features(columns))

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -118,6 +119,79 @@ def test_tables_are_those_of_the_results(root: Path, monkeypatch: pytest.MonkeyP
     script, *words = found[1].split()
     monkeypatch.chdir(root)
     assert bars == run_script(root / script, *words)
+
+
+def made_up(
+    scores: dict[str, tuple[float, float]], seeds: tuple[int, ...] = (1, 2, 3), **fields: Any
+) -> dict[str, Any]:
+    """A study of two settings, with these scores of each method in each; they differ between seeds."""
+    arm = {"protocol": "B", "commit": "abc", "version": "0", "rows_kept": 10, "clean_share": 0.9, **fields}
+    rows = [
+        {**arm, "setting": setting, "method": method, "seed": seed, "score": of[place] + 0.01 * seed}
+        for method, of in scores.items()
+        for place, setting in enumerate(("first", "second"))
+        for seed in seeds
+    ]
+    return {
+        "settings": ["first", "second", "not_run"], "truth": {"column": "is_fit", "clean": 1}, "results": rows,
+        "everything": "everything", "oracle": "oracle", "reference": "auto", "methods": list(scores),
+    }  # fmt: skip
+
+
+def bars_of(root: Path, folder: Path, **studies: dict[str, Any]) -> dict[str, list[str]]:
+    """What bars.py says of studies: measured and verdict by bar."""
+    for name, study in studies.items():
+        (folder / name).mkdir()
+        (folder / name / "results.json").write_text(json.dumps(study))
+    printed = run_script(root / "recipes" / "handwritten_arithmetic" / "bars.py", folder)
+    lines = [line.strip("|").split("|") for line in printed.splitlines() if line.startswith("|")]
+    return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
+
+
+def test_bars_of_the_study_that_aims(root: Path, tmp_path: Path) -> None:
+    scores = {"everything": (0.4, 0.5), "random": (0.3, 0.4), "auto": (0.6, 0.52), "rds": (0.55, 0.6)}
+    study = made_up({**scores, "oracle": (0.7, 0.6), "untrained": (0.9, 0.9)})
+    for row in study["results"]:
+        row |= {"protocol": None} if row["method"] == "untrained" else {}
+        row |= {"rows_kept": 8, "clean_share": 1.0} if row["method"] == "oracle" and row["setting"] == "first" else {}
+        row |= {"rows_kept": 12, "clean_share": 1.0} if row["method"] == "oracle" and row["setting"] == "second" else {}
+        row |= {"clean_share": 0.6} if row["method"] == "auto" and row["setting"] == "first" else {}
+    found = bars_of(root, tmp_path, aim=study)
+    above, kept = "no other method above it by more than 2 (upper end)", "keeps 85 % of what the oracle would"
+    assert found[f"aim, first, `auto`, 3 seeds: {above}"] == ["rds -5.0 [-5.0, -5.0]", "met"]
+    assert found[f"aim, second, `auto`, 3 seeds: {above}"] == ["rds +8.0 [+8.0, +8.0]", "**missed**"]
+    # Six of the eight rows that are right; and nine of the ten that there is room for.
+    assert found[f"aim, first, `auto`, 3 seeds: {kept}"] == ["75.0% [75.0, 75.0]", "**missed**"]
+    assert found[f"aim, second, `auto`, 3 seeds: {kept}"] == ["90.0% [90.0, 90.0]", "met"]
+    mean = "aim, mean of 2 settings, `auto`"
+    # Three quarters of the way in one setting, three fifths in the other.
+    assert found[f"{mean}: 60 % of the way from random to the oracle"] == ["67.5% [67.5, 67.5]", "met"]
+    assert found[f"{mean}: over everything by 3 points"] == ["+11.0 [+11.0, +11.0]", "met"]
+    assert found["gate"] == ["has not run", ""]
+    assert not [bar for bar in found if "thorough" in bar]
+
+
+def test_bars_are_of_both_strategies_where_both_ran(root: Path, tmp_path: Path) -> None:
+    scores = {"everything": (0.4, 0.5), "random": (0.3, 0.4), "low_loss": (0.5, 0.55), "oracle": (0.7, 0.8)}
+    scores |= {"thorough": (0.65, 0.75), "auto": (0.62, 0.77)}
+    counts = {"1": {"toxic": 1, "none": 9}, "0": {"toxic": 9}}
+    found = bars_of(root, tmp_path, gate=made_up(scores, verdicts=counts))
+    assert found["gate, first, `thorough`, 3 seeds: over random by 10 points"] == ["+35.0 [+35.0, +35.0]", "met"]
+    assert found["gate, first, `auto`, 3 seeds: over random by 10 points"] == ["+32.0 [+32.0, +32.0]", "met"]
+    assert found["gate, second, `auto`: called corrupted wrongly at most 7 %"] == ["10.0% [10.0, 10.0]", "**missed**"]
+    loss = "gate, mean: thorough - auto at most 1 point, upper bound at most 1.5"
+    assert found[loss] == ["+0.5 [+0.5, +0.5], 3 seeds", "met"]
+
+
+def test_a_strategy_that_ran_in_some_settings_has_no_bars_yet(root: Path, tmp_path: Path) -> None:
+    scores = {"random": (0.3, 0.4), "thorough": (0.65, 0.75), "auto": (0.62, 0.76)}
+    study = made_up(scores, extra_copies_kept=0.2)
+    study["results"] = [row for row in study["results"] if (row["method"], row["setting"]) != ("auto", "second")]
+    found = bars_of(root, tmp_path, copies=study)
+    assert found["copies, `auto`"] == ["has not run in second", ""]
+    kept = "at most one in ten extra copies kept"
+    assert found[f"copies, second, `thorough`: {kept}"] == ["20.0% [20.0, 20.0]", "**missed**"]
+    assert not [bar for bar in found if bar.startswith("copies, first, `auto`")]
 
 
 @pytest.mark.slow

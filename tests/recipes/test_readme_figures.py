@@ -20,8 +20,8 @@ ROWS = {
     "the half of lowest loss": "low_loss",
     "the paper's half (`strategy: paper`, first order)": "paper",
     "the half of highest utility (`strategy: one_step`)": "one_step",
-    "the OST half (`strategy: auto`, the default)": "auto",
-    "`auto`": "auto",
+    "the OST half (`strategy: thorough`)": "thorough",
+    "`thorough`": "thorough",
     "all clean rows and no others": "oracle",
 }
 README_ROWS = {
@@ -29,7 +29,7 @@ README_ROWS = {
     "a random half": "random",
     "the half of lowest loss": "low_loss",
     "the paper's half, first order": "paper",
-    "the `auto` half": "auto",
+    "the `thorough` half": "thorough",
 }
 SECONDS = {
     "random half": "random",
@@ -37,7 +37,7 @@ SECONDS = {
     "`one_step`": "one_step",
     "`paper`, first order": "paper",
     "`less`": "less",
-    "`auto`": "auto",
+    "`thorough`": "thorough",
 }
 CORRUPTIONS = {
     "junk": "junk",
@@ -48,7 +48,7 @@ CORRUPTIONS = {
     "misread digits": "wrong_perception",
 }
 FIXED_CHOICES = {
-    "`auto`": ["auto"],
+    "`thorough`": ["thorough"],
     "`relative`": ["relative"],
     "set-wise, of `mean_cosine`": ["setwise"],
     "worst group of anchors; round-robin over groups": ["worst_group", "round_robin"],
@@ -142,11 +142,13 @@ def test_tables_of_the_four_bases(root: Path, study: str, header: tuple[str, ...
 
 
 def test_table_of_single_corruptions(root: Path) -> None:
-    table = table_of(root / "docs" / "results.md", "corruption", "everything", "low loss", "`auto`", "all clean rows")
+    table = table_of(
+        root / "docs" / "results.md", "corruption", "everything", "low loss", "`thorough`", "all clean rows"
+    )
     assert list(table) == list(CORRUPTIONS)
     for label, setting in CORRUPTIONS.items():
         found = means(root, "conditions", setting)
-        assert table[label] == [found[method] for method in ("everything", "low_loss", "auto", "oracle")], label
+        assert table[label] == [found[method] for method in ("everything", "low_loss", "thorough", "oracle")], label
 
 
 def test_table_of_fixed_choices(root: Path) -> None:

@@ -106,9 +106,16 @@ def test_study_data_and_a_base_are_written(tmp_path: Path) -> None:
     for name, count in (("pool", 60), ("anchors", 8), ("test", 20)):
         made = datasets.Dataset.from_parquet(str(tmp_path / f"{name}.parquet"), cache_dir=str(tmp_path / "cache"))
         assert made.num_rows == count
-        assert made.column_names == ["question", "answer", "solution", "task", "kind", "is_clean"]
+        fit = ["is_fit"] if name == "pool" else []
+        assert made.column_names == ["question", "answer", "solution", "task", "kind", "is_clean", *fit]
         assert made.features["is_clean"].dtype == "int32"
         assert (set(made["kind"]) == {"clean"}) == (name != "pool")
+    run(RECIPE / "study_data.py", "--output", tmp_path / "aimed", "--seed", "3", "--target", "chain_sum", *sizes)
+    pool, anchors = (
+        datasets.Dataset.from_parquet(str(tmp_path / "aimed" / f"{name}.parquet")) for name in ("pool", "anchors")
+    )
+    assert set(anchors["task"]) == {"chain_sum"} != set(pool["task"])
+    assert pool["is_fit"] == [int(row["is_clean"] and row["task"] == "chain_sum") for row in pool]
     run(RECIPE / "make_tiny_qwen3.py", "--output", tmp_path / "base", "--steps", "1", "--rows", "40")
     assert (tmp_path / "base" / "model.safetensors").stat().st_size < 3_000_000
 

@@ -205,9 +205,9 @@ def test_best_rows_do_not_depend_on_order() -> None:
 def test_rows_that_the_first_look_sets_apart_from_the_anchors_are_not_learnt_from() -> None:
     rows = pa.table({"utility": [0.4, 0.4, -0.4, -0.4], "loss": [1.0, 9.0, 1.0, 9.0]})
     anchors = pa.table({"utility": np.linspace(0.2, 0.6, 19), "loss": np.linspace(0.5, 1.5, 19)})
-    found = with_first_p_values(rows, anchors)
+    found = with_first_p_values(rows, anchors, 0.5)
     assert found["found_corrupted"].to_pylist() == [False, True, True, True]
-    without = with_first_p_values(rows, anchors.set_column(0, "utility", pa.nulls(19, pa.float64())))
+    without = with_first_p_values(rows, anchors.set_column(0, "utility", pa.nulls(19, pa.float64())), 0.5)
     assert without["found_corrupted"].to_pylist() == [False, True, False, True]
 
 
@@ -223,7 +223,7 @@ def test_one_proxy_can_be_asked_about_all_rows(
     assert [len(losses) for losses in facts["anchor_losses"]] == [len(anchor_dataset)]
     anchors = read_anchor_scores(ScoreTable(tmp_path / "scores"))
     assert anchors is not None
-    left = not_corrupted(with_first_p_values(ScoreTable(tmp_path / "scores" / "first").read(), anchors))
+    left = not_corrupted(with_first_p_values(ScoreTable(tmp_path / "scores" / "first").read(), anchors, 0.5))
     assert facts["rounds"][0]["rows_trained_on"] == [len(left)]
     of_rows, of_anchors = nonconformity(
         table["late_loss"], table["utility"], facts["anchor_losses"][0], anchors["utility"].to_numpy(), 0.25

@@ -145,6 +145,17 @@ def test_a_pool_between_chance_and_found_is_drawn_by_how_clean_rows_look() -> No
     assert len({tuple(kept_rows(one)) for one in selections}) == 20
 
 
+def test_likeliest_ranks_by_cleanness_without_a_draw() -> None:
+    _, columns = a_little_harder(share=0.3, by=1.0)
+    table = scores(**columns)
+    one, other = (select_rows(table, SelectionConfig(order="likeliest", seed=seed)) for seed in (0, 1))
+    assert one.table == other.table
+    p = np.asarray(columns["corrupted_p"])
+    assert p[kept_rows(one)].min() >= np.delete(p, kept_rows(one)).max()
+    with pytest.raises(DataError, match="goes by p-values of a second look"):
+        select_rows(scores(), SelectionConfig(order="likeliest"))
+
+
 def test_log_odds_take_a_p_value_for_the_middle_of_its_step() -> None:
     assert log_odds(np.array([0.25, 0.5, 0.75, 1.0]), 0.25) == pytest.approx(np.log([1 / 7, 3 / 5, 5 / 3, 7]))
 
@@ -473,7 +484,7 @@ def test_equal_lengths_are_never_parted() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"order": "best"}, "selection.order must be one of 'auto', 'top', 'setwise', 'diverse'"),
+        ({"order": "best"}, "selection.order must be one of 'auto', 'likeliest', 'top', 'setwise', 'diverse'"),
         ({"aggregate": "median"}, "selection.aggregate must be one of 'mean'"),
         ({"aggregate_over": "anchors"}, "needs selection.aggregate"),
         ({"length_strata": 2, "balance_by": "source"}, "length_strata or selection.balance_by, not both"),

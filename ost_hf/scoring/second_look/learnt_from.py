@@ -18,9 +18,6 @@ logger = logging.getLogger(__name__)
 # Where next to nothing looks clean (anchors that are not like the pool), this share of the rows is learnt from all the
 # same: what passed, and the next.
 _LEAST_SHARE = 0.1
-# Of the first look's utility beside its loss, in what a proxy of the first round learns from. Chosen on development
-# seeds.
-_FIRST_WEIGHT = 0.5
 # A round before the last asks about this many times the rows that the next round can take steps on: half of a pool may
 # be corrupted.
 _CHOICE = 1.5
@@ -43,11 +40,11 @@ def learnt_first(rows: pa.Table, anchor_scores: pa.Table | None, options: Second
     if anchor_scores is None:
         logger.info("second look: the first look has no scores of the anchors: learning from rows of high utility")
         return best_rows(rows, options.share)
-    return not_corrupted(with_first_p_values(rows, anchor_scores)) if len(rows) else []
+    return not_corrupted(with_first_p_values(rows, anchor_scores, options.first_utility_weight)) if len(rows) else []
 
 
-def with_first_p_values(rows: pa.Table, anchor_scores: pa.Table) -> pa.Table:
-    """Adds ``p_value`` and ``found_corrupted`` by the first look's loss and utility, half and half.
+def with_first_p_values(rows: pa.Table, anchor_scores: pa.Table, weight: float) -> pa.Table:
+    """Adds ``p_value`` and ``found_corrupted`` by the first look's loss and utility.
 
     The two err differently: a low loss alone would choose what the proxy knows already, and corruption in its own
     words; on development seeds the utility found those, and the loss found the others.
@@ -55,9 +52,10 @@ def with_first_p_values(rows: pa.Table, anchor_scores: pa.Table) -> pa.Table:
     Args:
         rows: ``utility`` and ``loss``.
         anchor_scores: The anchors' own; where they have no utilities, p-values go by losses alone.
+        weight: Of the utility.
     """
     utility = anchor_utilities(anchor_scores)
-    weight = 0.0 if utility is None else _FIRST_WEIGHT
+    weight = 0.0 if utility is None else weight
     of_rows, of_anchors = nonconformity(rows["loss"], rows["utility"], anchor_scores["loss"], utility, weight)
     p_values = conformal_p(of_rows, of_anchors)
     found = pa.array(p_values <= small_up_to(len(anchor_scores)))

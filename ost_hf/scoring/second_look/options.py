@@ -37,7 +37,7 @@ class SecondLookOptions:
         default=None,
         metadata={
             "common": True,
-            "short": "two proxies, none asked about its own rows; by default for a small pool",
+            "short": "two proxies, none judges its own rows (small pools)",
             "help": "true: train two proxies, each on one half of the pool, and ask each about the other half; false: "
             "train one proxy and ask it about all rows: those that it has learnt from look cleaner than they are, the "
             "more the more often it saw them; null: two where max_steps let one proxy see every row more than twice",
@@ -49,6 +49,13 @@ class SecondLookOptions:
             "help": "what a proxy of the first round is trained on: rows that the first look's utility and loss do not "
             "set apart from the anchors (`not_corrupted`; where anchors have no utilities of their own, its loss "
             "alone), or the `share` of its rows with the `highest_utility`"
+        },
+    )
+    first_utility_weight: float = field(
+        default=0.5,
+        metadata={
+            "help": "with learn_from not_corrupted: how much the one-step utility weighs beside the first look's loss, "
+            "as utility_weight does beside the late loss"
         },
     )
     share: float = field(default=0.65, metadata={"help": "with learn_from highest_utility: of how many of its rows"})
@@ -95,6 +102,7 @@ class SecondLookOptions:
         section = "scoring.second_look"
         require_choice(f"{section}.trainable", self.trainable, ["all", "adapter"])
         require_choice(f"{section}.learn_from", self.learn_from, ["not_corrupted", "highest_utility"])
+        require_range(f"{section}.first_utility_weight", self.first_utility_weight, at_least=0, at_most=1)
         require_range(f"{section}.share", self.share, above=0, at_most=1)
         require_integer(f"{section}.rounds", self.rounds, at_least=1)
         require_range(f"{section}.utility_weight", self.utility_weight, at_least=0, at_most=1)
