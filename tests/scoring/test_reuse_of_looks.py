@@ -114,6 +114,7 @@ def test_a_pool_that_has_grown_is_judged_by_as_many_proxies_and_by_the_last_roun
     assert asked == {}
 
 
+@pytest.mark.slow
 def test_a_pool_that_has_shrunk_is_judged_by_the_one_proxy_that_there_is(tmp_path: Path, request_for) -> None:
     score_pool(request_for(tmp_path / "stored", LARGER))
     again = score_pool(request_for(tmp_path / "again", STORED, reuse=tmp_path / "stored"))
@@ -151,6 +152,7 @@ def test_turns_are_refused_for_new_anchors(stored_turns: Path, tmp_path: Path, r
     assert not (tmp_path / "again").exists()
 
 
+@pytest.mark.slow
 def test_a_run_counts_what_it_does_itself(
     stored: Path, tmp_path: Path, request_for, caplog: pytest.LogCaptureFixture
 ) -> None:
