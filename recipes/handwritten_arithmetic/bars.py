@@ -4,8 +4,9 @@
 
 Reads `gate`, `confirmation` (the gate on seeds that nothing was chosen by), `robustness`, `imbalance`, `copies`,
 `transfer`, `aim`, `aim_5`, `aim_text`, `aim_text_5`, `subtle` and `calibration.json` in the folder; of one that is not
-there it says so. Each of the strategies `thorough` and `auto` is held against the bars of every study that it ran in. A bar is met by its mean; but what is said
-of other methods above a strategy, and of a loss without noise, by the upper end of the 95 % interval over seeds.
+there it says so. Each of the strategies `thorough` and `auto` is held against the bars of every study that it ran in. A
+bar is met by its mean; but what is said of other methods above a strategy, and of a loss without noise, by the upper
+end of the 95 % interval over seeds.
 """
 
 from __future__ import annotations
