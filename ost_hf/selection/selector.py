@@ -24,7 +24,7 @@ from ost_hf.selection.turns import corrupted_turns, masked_in_words
 from ost_hf.selection.verdicts import check_toxicity, verdicts_of
 from ost_hf.selection.weights import weights_of
 from ost_hf.settings import as_mapping
-from ost_hf.tables.score_table import p_value_anchors
+from ost_hf.tables.score_table import HELD_OUT, p_value_anchors
 from ost_hf.tables.selection_table import MASKED, TURNS, WEIGHT, SelectionMetadata, selection_schema
 from ost_hf.tables.statuses import COPY_STATUSES
 
@@ -189,10 +189,18 @@ def _candidates(
         sketch=matrix(scores, "sketch", places),
         anchor_sketch=matrix(anchors, "sketch") if anchors is not None else None,
         diversity_threshold=config.diversity_threshold,
-        pool_p=numbers(scores, "corrupted_p"),
+        pool_p=_evidence_of(scores),
         p_value_anchors=p_value_anchors(scores),
         seed=config.seed,
     )
+
+
+def _evidence_of(scores: pa.Table) -> NDArray[np.float64] | None:
+    """The p-values that say what the pool is like: those of rows held out from the judges, where a table names them."""
+    p, held_out = numbers(scores, "corrupted_p"), numbers(scores, HELD_OUT)
+    if p is None or held_out is None or not (held_out == 1).any():
+        return p
+    return p[held_out == 1]
 
 
 def _kinds(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> Kinds | None:

@@ -6,7 +6,8 @@ scorer and a second stage give (``grad_norm``, ``group:NAME``, ``late_loss``, ``
 ``sketch``). Every row of the pool appears exactly once; one without a utility has a status that says why.
 
 What a reader needs beside the numbers stands in columns too, so that it survives every format: a table with
-``corrupted_p`` has ``p_value_anchors``, the number of anchors that those p-values were made with.
+``corrupted_p`` has ``p_value_anchors``, the number of anchors that those p-values were made with, and ``held_out``,
+whether the row's judge could not learn from it.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 # How many anchors stand behind `corrupted_p`.
 P_VALUE_ANCHORS = "p_value_anchors"
+HELD_OUT = "held_out"
 
 _KEY = b"ost_hf.scores"
 

@@ -171,6 +171,27 @@ def test_bars_of_the_study_that_aims(root: Path, tmp_path: Path) -> None:
     assert not [bar for bar in found if "thorough" in bar]
 
 
+def test_bars_of_few_rows_ask_for_less(root: Path, tmp_path: Path) -> None:
+    study = made_up(
+        {"everything": (0.4, 0.5), "random": (0.3, 0.4), "auto": (0.6, 0.5), "rds": (0.5, 0.5), "oracle": (0.7, 0.6)}
+    )
+    found = [bar for bar in bars_of(root, tmp_path, aim_5=study) if bar.startswith("aim_5")]
+    assert [bar.split(": ")[1].split(" ")[0] for bar in found] == ["no", "no", "60"]
+
+
+def test_bars_of_what_is_hard_to_see(root: Path, tmp_path: Path) -> None:
+    study = made_up({"auto": (0.0, 0.0), "one_step": (0.0, 0.0), "low_loss": (0.0, 0.0)})
+    kept = {"auto": (0.2, 0.3), "one_step": (0.18, 0.2), "low_loss": (0.3, 0.5)}
+    for row in study["results"]:
+        share = kept[row["method"]][row["setting"] == "second"]
+        row["kept_by"] = {"clean": 0.6, "wrong_arithmetic": share + 0.1, "wrong_operation": share - 0.1}
+    found = bars_of(root, tmp_path, subtle=study)
+    bar = "wrong rows dropped, at most 3 points fewer"
+    first = ["80.0% [80.0, 80.0], against one_step -2.0 [-2.0, -2.0]", "met"]
+    assert found[f"subtle, first, `auto`, 3 seeds: {bar}"] == first
+    assert found[f"subtle, second, `auto`, 3 seeds: {bar}"][1] == "**missed**"
+
+
 def test_bars_are_of_both_strategies_where_both_ran(root: Path, tmp_path: Path) -> None:
     scores = {"everything": (0.4, 0.5), "random": (0.3, 0.4), "low_loss": (0.5, 0.55), "oracle": (0.7, 0.8)}
     scores |= {"thorough": (0.65, 0.75), "auto": (0.62, 0.77)}

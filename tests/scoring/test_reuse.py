@@ -37,7 +37,7 @@ LOOK = SecondLookOptions(
 )
 CONFIG = ScoringConfig(second_stage="second_look", sections={"second_look": LOOK}, store=True, part_size=8)
 FIRST_LOOK = ("utility", "loss", "grad_norm", "sketch", "embedding", "tokens", "status", "detail")
-ADDED = ("late_loss", "corrupted_p", "p_value_anchors")
+ADDED = ("late_loss", "corrupted_p", "p_value_anchors", "held_out")
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ def request_for(text_path: str):
     proxy = ProxyConfig(text_path, lora_r=2, warmup_min_steps=2, warmup_batch_size=4)
 
     def make(folder: Path, rows: int = STORED, config: ScoringConfig = CONFIG, **changes: Any) -> ScoringRequest:
-        anchors = changes.pop("anchors", range(100, 100 + ANCHORS))
+        anchors = changes.pop("anchors", range(300, 300 + ANCHORS))
         request = ScoringRequest(folder, Rows(chats(range(rows))), Rows(chats(anchors)), proxy, config)
         return replace(request, **changes)
 
@@ -115,11 +115,22 @@ def test_a_pool_that_has_grown_is_judged_by_as_many_proxies_and_by_the_last_roun
 
 
 @pytest.mark.slow
-def test_a_pool_that_has_shrunk_is_judged_by_the_one_proxy_that_there_is(tmp_path: Path, request_for) -> None:
-    score_pool(request_for(tmp_path / "stored", LARGER))
-    again = score_pool(request_for(tmp_path / "again", STORED, reuse=tmp_path / "stored"))
-    assert again.manifest()["second_look"]["proxies"] == 1
-    assert again.read()["corrupted_p"].null_count == 0
+def test_one_proxy_judges_fewer_rows_and_more_with_a_like_share_held_out(tmp_path: Path, request_for) -> None:
+    before = score_pool(request_for(tmp_path / "stored", LARGER))
+    fewer, more = (
+        score_pool(request_for(tmp_path / str(rows), rows, reuse=tmp_path / "stored")) for rows in (STORED, 200)
+    )
+    held_out = [table.read()["held_out"].to_pylist() for table in (before, fewer, more)]
+    assert held_out[1] == held_out[0][:STORED]
+    assert held_out[2][:LARGER] == held_out[0]
+    assert sum(held_out[0]) == 10
+    assert 0.1 < np.mean(held_out[2][LARGER:]) < 0.5
+    for table in (fewer, more):
+        assert table.manifest()["second_look"]["proxies"] == 1
+        assert table.read()["corrupted_p"].null_count == 0
+    # The same rows again, and so on.
+    third = score_pool(request_for(tmp_path / "third", 200, reuse=tmp_path / str(STORED)))
+    assert third.read()["held_out"].to_pylist() == held_out[2]
 
 
 def test_added_rows_have_what_is_said_of_turns(
@@ -138,7 +149,7 @@ def test_added_rows_have_what_is_said_of_turns(
         pytest.approx([row["loss"]], rel=1e-6),
         pytest.approx([row["late_loss"]], rel=1e-6),
     )
-    turns = sum(1 + number % 3 for number in range(100, 100 + ANCHORS))
+    turns = sum(1 + number % 3 for number in range(300, 300 + ANCHORS))
     assert set(table["turn_p_value_anchors"].to_pylist()) == {turns}
     smallest = conformal_p([9e9], np.zeros(turns))[0]
     p_values = np.concatenate(table["turn_corrupted_p"].to_pylist()) / smallest
@@ -148,7 +159,7 @@ def test_added_rows_have_what_is_said_of_turns(
 def test_turns_are_refused_for_new_anchors(stored_turns: Path, tmp_path: Path, request_for) -> None:
     config = replace(CONFIG, per_turn=True)
     with pytest.raises(ConfigError, match=r"reuse: scoring\.per_turn cannot be had against new anchors"):
-        score_pool(request_for(tmp_path / "again", config=config, anchors=range(200, 208), reuse=stored_turns))
+        score_pool(request_for(tmp_path / "again", config=config, anchors=range(400, 408), reuse=stored_turns))
     assert not (tmp_path / "again").exists()
 
 
@@ -163,8 +174,8 @@ def test_a_run_counts_what_it_does_itself(
             for name, rows, changes in (
                 ("same", STORED, {}),
                 ("larger", LARGER, {}),
-                ("other", STORED, {"anchors": range(200, 208)}),
-                ("both", LARGER, {"anchors": range(200, 208)}),
+                ("other", STORED, {"anchors": range(400, 408)}),
+                ("both", LARGER, {"anchors": range(400, 408)}),
             )
         )
     added = LARGER - STORED

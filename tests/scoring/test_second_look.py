@@ -31,7 +31,13 @@ from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.loop import run_scorer
 from ost_hf.scoring.runner import score_pool
 from ost_hf.scoring.second_look.cost import models_asked, planned_asking, planned_trainings
-from ost_hf.scoring.second_look.learnt_from import asked_in, best_rows, not_corrupted, with_first_p_values
+from ost_hf.scoring.second_look.learnt_from import (
+    asked_in,
+    best_rows,
+    count_held_out,
+    not_corrupted,
+    with_first_p_values,
+)
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import load_mature_proxy, train_mature_proxy, training_steps
 from ost_hf.scoring.second_look.rounds import fold
@@ -223,7 +229,10 @@ def test_one_proxy_can_be_asked_about_all_rows(
     assert [len(losses) for losses in facts["anchor_losses"]] == [len(anchor_dataset)]
     anchors = read_anchor_scores(ScoreTable(tmp_path / "scores"))
     assert anchors is not None
-    left = not_corrupted(with_first_p_values(ScoreTable(tmp_path / "scores" / "first").read(), anchors, 0.5))
+    first = ScoreTable(tmp_path / "scores" / "first").read()
+    learnable = [not each for each in table["held_out"].to_pylist()]
+    assert sum(learnable) == len(learnable) - count_held_out(len(learnable), SecondLookOptions(cross_fit=False)) == 22
+    left = not_corrupted(with_first_p_values(first.filter(pa.array(learnable)), anchors, 0.5))
     assert facts["rounds"][0]["rows_trained_on"] == [len(left)]
     of_rows, of_anchors = nonconformity(
         table["late_loss"], table["utility"], facts["anchor_losses"][0], anchors["utility"].to_numpy(), 0.25
@@ -242,12 +251,13 @@ def test_steps_are_bounded_whatever_the_pool() -> None:
 
 def test_a_round_before_the_last_asks_no_more_rows_than_the_next_can_use() -> None:
     options = SecondLookOptions(max_steps=10, batch_size=4).of_pool(1_000)
-    rows = pa.table({"row": list(range(100))})
+    rows = pa.table({"row": list(range(100)), "learnable": [row >= 25 for row in range(100)]})
     early = asked_in(rows, 1, options, seed=0)["row"].to_pylist()
+    assert min(early) >= 25
     assert (len(early), early) == (60, sorted(set(early)))
     assert early != asked_in(rows, 1, options, seed=1)["row"].to_pylist()
     assert asked_in(rows, 2, options, seed=0) is rows
-    assert asked_in(rows, 1, replace(options, max_steps=None), seed=0) is rows
+    assert len(asked_in(rows, 1, replace(options, max_steps=None), seed=0)) == 75
     assert planned_asking(100, options) == 60 + 100
 
 

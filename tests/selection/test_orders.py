@@ -512,3 +512,16 @@ def test_the_selection_says_what_it_was_made_with() -> None:
 
 def test_the_configuration_knows_all_orders() -> None:
     assert set(ORDER_FUNCTIONS) == set(ORDERS)
+
+
+def test_whether_a_pool_is_corrupted_is_judged_by_rows_that_were_held_out() -> None:
+    """P-values of rows that a judge has learnt from are too large: they hide what the others show."""
+    corrupted, columns = a_little_harder(share=0.5, by=1.5)
+    held_out = np.arange(COUNT) % 2 == 0
+    columns["corrupted_p"] = np.where(held_out, columns["corrupted_p"], np.ones(COUNT)).tolist()
+    assert "no corruption was found" in select_rows(scores(**columns)).explanation
+    told = select_rows(scores(**columns, held_out=held_out.tolist()))
+    assert "part of it looks corrupted" in told.explanation
+    assert corrupted[held_out].mean() == 0.5
+    nobody = select_rows(scores(**columns, held_out=[None] * COUNT))
+    assert "no corruption was found" in nobody.explanation

@@ -11,7 +11,7 @@ from ost_hf.scoring.second_stages import second_stage
 @second_stage(
     "second_look",
     options=SecondLookOptions,
-    columns=("late_loss", "corrupted_p", "p_value_anchors"),
+    columns=("late_loss", "corrupted_p", "p_value_anchors", "held_out"),
     turn_columns=("turn_late_losses", "turn_corrupted_p", "turn_p_value_anchors"),
 )
 class SecondLook:

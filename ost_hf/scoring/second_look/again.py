@@ -18,6 +18,7 @@ from ost_hf.errors import RunDirectoryError
 from ost_hf.files import copy_whole, write_json
 from ost_hf.parallel import barrier, is_main
 from ost_hf.scoring.job import ScoringJob
+from ost_hf.scoring.second_look.learnt_from import held_out_digest, utilities_and_weight
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import is_kept
 from ost_hf.scoring.second_look.rounds import (
@@ -29,7 +30,6 @@ from ost_hf.scoring.second_look.rounds import (
     proxies_asked,
     rows_for,
     settled,
-    utilities_and_weight,
     with_p_values,
 )
 from ost_hf.scoring.second_look.turns import LATE_LOSSES, copy_turns
@@ -72,8 +72,8 @@ def look_again(job: ScoringJob, first: ScoreTable) -> pa.Table:
     if is_main():
         rounds = job.reuse.table.manifest()["second_look"]["rounds"]
         facts = {"utility_weight": weight, "proxies": len(looks), "anchor_losses": anchor_losses, "rounds": rounds}
-        job.table.add_to_manifest(second_look=facts)
-    added = as_added(found, min(map(len, anchor_losses)))
+        job.table.add_to_manifest(second_look={**facts, "held_out_up_to": _held_out_up_to(job)})
+    added = as_added(found, min(map(len, anchor_losses)), _held_out(rows["row"].to_pylist(), job))
     return added_of_turns(added, rows, looks, options) if job.config.per_turn else added
 
 
@@ -91,6 +91,35 @@ def _options_of_earlier(job: ScoringJob) -> SecondLookOptions:
     assert job.reuse is not None
     options: SecondLookOptions = job.config.stage_options
     return replace(options, cross_fit=job.reuse.table.manifest()["second_look"]["proxies"] > 1)
+
+
+def _held_out_up_to(job: ScoringJob) -> str | None:
+    assert job.reuse is not None
+    limit: str | None = job.reuse.table.manifest()["second_look"]["held_out_up_to"]
+    return limit
+
+
+def _held_out(numbers: list[int], job: ScoringJob) -> pa.Array:
+    """Which of some rows are held out: stored values, and as many of the other rows as there were of the earlier pool.
+
+    No judge has learnt from any row that is new. But the rows that are held out speak for the pool: all the new rows
+    among them would speak too loud.
+    """
+    assert job.reuse is not None
+    if job.config.stage_options.cross_fit:
+        return pa.array([True] * len(numbers))
+    known: dict[int, bool | None] = {}
+    for part in job.reuse.values(job.pool.rows, numbers, ["held_out"]):
+        known |= dict(zip(part["row"].to_pylist(), part["held_out"].to_pylist(), strict=True))
+    limit, hashes = _held_out_up_to(job) or "", job.pool.rows.content_hashes
+    found = [known.get(row) for row in numbers]
+    return pa.array(
+        [
+            held_out_digest(hashes[row], job.config.seed) <= limit if value is None else value
+            for row, value in zip(numbers, found, strict=True)
+        ],
+        pa.bool_(),
+    )
 
 
 def _asked_together(table: ScoreTable, options: SecondLookOptions) -> dict[int, list[Look]]:

@@ -21,7 +21,7 @@ from ost_hf.scoring.cost import StageCost
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import fit_memory
 from ost_hf.scoring.passes import Part
-from ost_hf.scoring.second_look.learnt_from import rows_asked
+from ost_hf.scoring.second_look.learnt_from import count_held_out, most_asked, rows_asked
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import (
     MAX_GRAD_NORM,
@@ -84,8 +84,9 @@ def planned_trainings(pool_rows: int, options: SecondLookOptions) -> tuple[int, 
     options = options.of_pool(pool_rows)
     folds = len(options.folds)
     share = options.share if options.learn_from == "highest_utility" else 1.0
-    first = training_steps(round(share * pool_rows / folds), options)
-    later = training_steps(round(pool_rows / folds), options)
+    learnable = pool_rows - count_held_out(pool_rows, options)
+    first = training_steps(round(share * learnable / folds), options)
+    later = training_steps(round(most_asked(learnable, options) / folds), options)
     return folds * options.rounds, folds * (first + (options.rounds - 1) * later)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,11 @@ _LEAST_SHARE = 0.1
 # A round before the last asks about this many times the rows that the next round can take steps on: half of a pool may
 # be corrupted.
 _CHOICE = 1.5
+# A tenth of a pool, or so many rows where that is more, up to a quarter: with a hundred anchors, three hundred rows say
+# nearly as much of a pool as thousands, since there are fewer anchors.
+_HELD_OUT = 0.1
+_ENOUGH_HELD_OUT = 300
+_MOST_HELD_OUT = 0.25
 
 
 def anchor_utilities(scores: pa.Table | None) -> np.ndarray | None:
@@ -31,6 +38,15 @@ def anchor_utilities(scores: pa.Table | None) -> np.ndarray | None:
     if scores is None or scores["utility"].null_count or not differ(scores["utility"].to_numpy()):
         return None
     return scores["utility"].to_numpy()
+
+
+def utilities_and_weight(anchor_scores: pa.Table | None, options: SecondLookOptions) -> tuple[np.ndarray | None, float]:
+    """The anchors' utilities [V], and how much utilities weigh in p-values: not at all where the anchors have none."""
+    anchor_utility = anchor_utilities(anchor_scores)
+    weight = options.utility_weight if anchor_utility is not None else 0.0
+    if weight != options.utility_weight:
+        logger.info("second look: p-values go by late losses alone, for there are no utilities of anchors that differ")
+    return anchor_utility, weight
 
 
 def learnt_first(rows: pa.Table, anchor_scores: pa.Table | None, options: SecondLookOptions) -> list[int]:
@@ -96,7 +112,7 @@ def asked_in(rows: pa.Table, number: int, options: SecondLookOptions, seed: int)
     """The rows that a round asks about: all in the last, before it so many that the next has enough to learn from.
 
     Args:
-        rows: Of the whole pool.
+        rows: ``learnable`` of the whole pool.
         number: Of the round, from 1.
         options: Settled for a pool.
         seed: Of the random part.
@@ -104,14 +120,49 @@ def asked_in(rows: pa.Table, number: int, options: SecondLookOptions, seed: int)
     Returns:
         Those rows, in their order.
     """
-    count = rows_asked(len(rows), number, options)
-    if count == len(rows):
+    if number == options.rounds:
         return rows
+    rows = rows.filter(rows["learnable"])
+    count = most_asked(len(rows), options)
     return rows.take(np.sort(np.random.default_rng(seed).permutation(len(rows))[:count]))
 
 
 def rows_asked(rows: int, number: int, options: SecondLookOptions) -> int:
     """How many :func:`asked_in` gives of so many."""
-    if number == options.rounds or options.max_steps is None:
-        return rows
-    return min(rows, round(_CHOICE * options.max_steps * options.batch_size))
+    return rows if number == options.rounds else most_asked(rows - count_held_out(rows, options), options)
+
+
+def most_asked(learnable: int, options: SecondLookOptions) -> int:
+    """About how many of the rows that can be learnt from a round before the last asks."""
+    if options.max_steps is None:
+        return learnable
+    return min(learnable, round(_CHOICE * options.max_steps * options.batch_size))
+
+
+def count_held_out(rows: int, options: SecondLookOptions) -> int:
+    """How many rows of a pool no judge may learn from: none where no judge is asked about what it has learnt."""
+    if options.cross_fit:
+        return 0
+    return round(min(_MOST_HELD_OUT * rows, max(_HELD_OUT * rows, _ENOUGH_HELD_OUT)))
+
+
+def held_out(content_hashes: Sequence[str], seed: int, count: int) -> np.ndarray:
+    """Which rows are held out: a choice at random that goes by the rows' contents, not by their order.
+
+    Args:
+        content_hashes: Of N rows.
+        seed: Of the choice.
+        count: How many.
+
+    Returns:
+        ``[N]`` of ``bool``.
+    """
+    digests = [held_out_digest(each, seed) for each in content_hashes]
+    chosen = np.zeros(len(digests), dtype=bool)
+    chosen[sorted(range(len(digests)), key=digests.__getitem__)[:count]] = True
+    return chosen
+
+
+def held_out_digest(content_hash: str, seed: int) -> str:
+    """By what rows are held out: those of the lowest."""
+    return hashlib.blake2b(f"held out {seed}:{content_hash}".encode(), digest_size=8).hexdigest()

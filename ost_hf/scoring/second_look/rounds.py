@@ -8,7 +8,9 @@ apart from the anchors (``learnt_from.py``), and looks at all rows and at the an
 * ``corrupted_p``: (1 + the number of anchors that are at least as unlike a clean row) / (1 + anchors), a conformal
   p-value (Vovk et al. 2005; Bates et al. 2023) of "this row is as clean as an anchor". How unlike a row is, its late
   loss and its one-step utility say together (``evidence/nonconformity.py``). Rows that the proxy has learnt from look a
-  little cleaner than they are, so that their p-values are a little too large.
+  little cleaner than they are, so that their p-values are a little too large;
+* ``held_out``: whether no proxy could learn from the row. A random part of the pool is held out, so that p-values of
+  rows that are like all others are known which are not too large: by them it is judged whether the pool is corrupted.
 
 With ``cross_fit`` there are two copies, each of which learns from one half of the pool and looks at the *other*. For a
 clean row of the anchors' distribution the p-value is then close to uniform: neither it nor an anchor was trained on by
@@ -56,7 +58,15 @@ from ost_hf.scorers.protocol import Scorer
 from ost_hf.scoring.anchor_scores import score_anchors
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.loop import run_scorer
-from ost_hf.scoring.second_look.learnt_from import anchor_utilities, asked_in, learnt_first, not_corrupted
+from ost_hf.scoring.second_look.learnt_from import (
+    asked_in,
+    count_held_out,
+    held_out,
+    held_out_digest,
+    learnt_first,
+    not_corrupted,
+    utilities_and_weight,
+)
 from ost_hf.scoring.second_look.options import SecondLookOptions
 from ost_hf.scoring.second_look.proxies import LOWER, load_mature_proxy, remove_mature_proxy, train_mature_proxy
 from ost_hf.scoring.second_look.turns import TurnLossScorer, with_turns, write_turns
@@ -107,7 +117,8 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
         first: The one-step utilities.
 
     Returns:
-        ``row``, ``late_loss``, ``corrupted_p``, ``p_value_anchors`` and ``detail`` of each row that was looked at.
+        ``row``, ``late_loss``, ``corrupted_p``, ``p_value_anchors``, ``held_out`` and ``detail`` of each row that was
+        looked at.
 
     Raises:
         DataError: Where a half of the pool has nothing that could be learnt from.
@@ -118,7 +129,7 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
     rows = halved(first, job)
     halves = [rows.filter(pc.equal(rows["half"], k)) for k in options.folds]
     anchor_scores = read_anchor_scores(job.table)
-    learnt_from = [learnt_first(half, anchor_scores, options) for half in halves]
+    learnt_from = [learnt_first(half.filter(half["learnable"]), anchor_scores, options) for half in halves]
     if not all(learnt_from):
         raise DataError(_nothing_to_learn(options, len(rows), len(job.pool)))
     anchor_utility, weight = utilities_and_weight(anchor_scores, options)
@@ -136,26 +147,23 @@ def run_second_look(job: ScoringJob, first: ScoreTable) -> pa.Table:
         corrupted = pc.mean(found["found_corrupted"]).as_py()
         rounds.append({"rows_trained_on": [len(learnt) for learnt in learnt_from], "found_corrupted": corrupted})
         logger.info("second look, round %d: %.0f%% of the rows look corrupted", number, 100 * corrupted)
-        learnt_from = [not_corrupted(found.filter(pc.equal(asked["half"], k))) for k in options.folds]
+        usable = [pc.and_(asked["learnable"], pc.equal(asked["half"], k)) for k in options.folds]
+        learnt_from = [not_corrupted(found.filter(each)) for each in usable]
     if is_main():
         facts = {"utility_weight": weight, "proxies": len(halves), "anchor_losses": anchor_losses, "rounds": rounds}
-        job.table.add_to_manifest(second_look=facts)
-    added = as_added(found, min(map(len, anchor_losses)))
+        kept_out = rows.filter(pc.invert(rows["learnable"]))["row"].to_pylist()
+        limit = max(
+            (held_out_digest(job.pool.rows.content_hashes[row], job.config.seed) for row in kept_out), default=None
+        )
+        job.table.add_to_manifest(second_look={**facts, "held_out_up_to": limit})
+    unseen = pa.array([True] * len(rows)) if options.cross_fit else pc.invert(rows["learnable"])
+    added = as_added(found, min(map(len, anchor_losses)), unseen)
     return added_of_turns(added, rows, looks, options) if job.config.per_turn else added
 
 
 def settled(job: ScoringJob, options: SecondLookOptions) -> ScoringJob:
     """The same job with how many proxies share the pool settled."""
     return replace(job, config=job.config.with_stage_options(cross_fit=options.cross_fit))
-
-
-def utilities_and_weight(anchor_scores: pa.Table | None, options: SecondLookOptions) -> tuple[np.ndarray | None, float]:
-    """The anchors' utilities [V], and how much utilities weigh in p-values: not at all where the anchors have none."""
-    anchor_utility = anchor_utilities(anchor_scores)
-    weight = options.utility_weight if anchor_utility is not None else 0.0
-    if weight != options.utility_weight:
-        logger.info("second look: p-values go by late losses alone, for there are no utilities of anchors that differ")
-    return anchor_utility, weight
 
 
 def rows_for(rows: pa.Table, k: int, options: SecondLookOptions) -> list[int]:
@@ -183,16 +191,20 @@ def _part(options: SecondLookOptions) -> str:
 
 
 def halved(first: ScoreTable, job: ScoringJob) -> pa.Table:
-    """``row``, ``example_id``, ``utility``, ``loss`` and ``half`` of the rows that the first look could score, by row.
+    """What the rounds go by, of the rows that the first look could score: its columns, ``half`` and ``learnable``.
 
     Every process holds this of the whole pool: its columns stay arrays, and sketches are not read.
     """
     rows = first.read(columns=["row", "example_id", "utility", "loss"])
     rows = rows.filter(pc.is_valid(rows["utility"]))
     hashes = job.pool.rows.content_hashes
-    is_halved = job.config.stage_options.cross_fit
-    halves = [fold(hashes[row], job.config.seed) if is_halved else 0 for row in rows["row"].to_pylist()]
-    return rows.append_column("half", pa.array(halves, pa.int8()))
+    options: SecondLookOptions = job.config.stage_options
+    numbers = rows["row"].to_pylist()
+    halves = [fold(hashes[row], job.config.seed) if options.cross_fit else 0 for row in numbers]
+    # A judge alone judges what it has learnt from, but for these: they say what p-values of rows like them are worth.
+    kept_out = held_out([hashes[row] for row in numbers], job.config.seed, count_held_out(len(rows), options))
+    rows = rows.append_column("half", pa.array(halves, pa.int8()))
+    return rows.append_column("learnable", pa.array(~kept_out))
 
 
 def with_p_values(
@@ -219,8 +231,14 @@ def with_p_values(
     return found.append_column("found_corrupted", pa.array(p_values <= small_up_to(len(anchor_losses[0]))))
 
 
-def as_added(found: pa.Table, anchors: int) -> pa.Table:
-    """The last round's answers as the columns of a stage."""
+def as_added(found: pa.Table, anchors: int, unseen: pa.Array) -> pa.Table:
+    """The last round's answers as the columns of a stage.
+
+    Args:
+        found: From :func:`with_p_values`.
+        anchors: How many stand behind a p-value.
+        unseen: Which rows are ``held_out``.
+    """
     why = [
         f"second look: {status}, {detail}" if loss is None else None
         for loss, status, detail in zip(
@@ -234,6 +252,7 @@ def as_added(found: pa.Table, anchors: int) -> pa.Table:
             "late_loss": found["loss"],
             "corrupted_p": found["p_value"],
             "p_value_anchors": pa.array([anchors] * len(found), pa.int32()),
+            "held_out": unseen,
         }
     )
 
