@@ -150,7 +150,7 @@ def test_card_says_how_the_selection_was_made(table: ScoreTable, settings: Recor
     assert all(words in text for words in present), text
     assert f"in order `{config.order}`: {selection.explanation}." in text
     assert "Then every row had a second look" in text
-    assert "| second look | rounds: 3, trained: all weights |" in text
+    assert "| second look | rounds: 2, trained: all weights |" in text
     assert ("| to keep |" in text) == (config.min_utility is None)
     assert "second look" not in card(table, {"scorer": "one_step"}, select_rows(scores, SelectionConfig(order="top")))
 

@@ -82,8 +82,6 @@ class SecondLookOptions:
     max_steps: int | None = field(
         default=150,
         metadata={
-            "common": True,
-            "short": "steps of a round at most, whatever the size of the pool",
             "help": "the trainings of a round take never more steps than that together, on a random part of those "
             "rows, so that their price does not grow with the pool; null: as many as epochs and min_steps say",
         },
