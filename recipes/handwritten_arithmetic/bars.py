@@ -2,11 +2,11 @@
 
     python recipes/handwritten_arithmetic/bars.py docs/results > docs/results/bars.md
 
-Reads `gate`, `confirmation` (the gate on seeds that nothing was chosen by), `robustness`, `imbalance`, `copies`,
-`transfer`, `aim`, `aim_5`, `aim_text`, `aim_text_5`, `subtle` and `calibration.json` in the folder; of one that is not
-there it says so. Each of the strategies `thorough` and `auto` is held against the bars of every study that it ran in. A
-bar is met by its mean; but what is said of other methods above a strategy, and of a loss without noise, by the upper
-end of the 95 % interval over seeds.
+Reads `gate`, `confirmation` and `gate_auto` (the gate on seeds that nothing was chosen by), `robustness`, `imbalance`,
+`copies`, `transfer`, `aim`, `aim_5`, `aim_text`, `aim_text_5`, `subtle` and `calibration.json` in the folder; of one
+that is not there it says so. Each of the strategies `thorough` and `auto` is held against the bars of every study that
+it ran in. A bar is met by its mean; but what is said of other methods above a strategy, and of a loss without noise, by
+the upper end of the 95 % interval over seeds.
 """
 
 from __future__ import annotations
@@ -248,6 +248,7 @@ def calibration(report: Study) -> Iterator[Bar]:
 BARS: dict[str, Callable[[Study, str, str], Iterator[Bar]]] = {
     "gate": gate,
     "confirmation": gate,
+    "gate_auto": gate,
     "robustness": robustness,
     "imbalance": imbalance,
     "copies": copies,
