@@ -1,7 +1,7 @@
 """What selection costs: passes of the proxy, trainings, steps, seconds and memory, at several sizes of a pool.
 
     OMP_NUM_THREADS=1 python scripts/measure_cost.py --base runs/bases/middling --rows 3000 12000 48000
-    python scripts/measure_cost.py --rows 3000 12000 --name dearer --scoring.second_look.rounds 2
+    python scripts/measure_cost.py --rows 3000 12000 --name thorough --strategy thorough
 
 Pools are handwritten arithmetic, half of it corrupted. Each is scored by `ost-hf score` in a process of its own, with
 the settings of the recipe and whatever flags of that command are given here. A size that the output holds already is

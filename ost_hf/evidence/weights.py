@@ -18,7 +18,7 @@ from ost_hf.evidence.two_groups import probability_that_it_holds
 Floats = NDArray[np.float64]
 
 
-def row_weights(p: Floats, anchors: int, of_kind: Floats | None = None) -> Floats:
+def row_weights(p: Floats, anchors: int, of_kind: Floats | None = None, pool_p: Floats | None = None) -> Floats:
     """The weight of each row of a pool.
 
     Args:
@@ -26,6 +26,7 @@ def row_weights(p: Floats, anchors: int, of_kind: Floats | None = None) -> Float
         anchors: V, how many anchors the p-values were made with.
         of_kind: ``[N]``, probabilities of being of the anchors' kind; NaN for a row of which nothing tells. All 1 by
             default.
+        pool_p: P-values that say what the pool is like: those of rows held out from the judges. By default all.
 
     Returns:
         ``[N]`` in [0, 1]. A row without one of the two numbers has weight 0: nothing says that it is clean, or of the
@@ -38,5 +39,6 @@ def row_weights(p: Floats, anchors: int, of_kind: Floats | None = None) -> Float
     if not seen.any():
         raise ValueError("no row has a p-value, and weights are made of p-values")
     weight = np.zeros(len(p))
-    weight[seen] = probability_that_it_holds(p[seen], p[seen], anchors)
+    known = p if pool_p is None else pool_p
+    weight[seen] = probability_that_it_holds(p[seen], known[~np.isnan(known)], anchors)
     return weight if of_kind is None else weight * np.nan_to_num(of_kind, nan=0.0)

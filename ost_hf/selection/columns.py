@@ -8,11 +8,20 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from ost_hf.tables.columns import SCHEMA, VECTORS
+from ost_hf.tables.score_table import HELD_OUT
 
 
 def numbers(table: pa.Table, column: str) -> NDArray[np.float64] | None:
     """A column as ``[rows]``, NaN where it is empty; ``None`` if there is none."""
     return table[column].to_numpy().astype(np.float64) if column in table.column_names else None
+
+
+def pool_p_of(scores: pa.Table) -> NDArray[np.float64] | None:
+    """The p-values that say what the pool is like: those of rows held out from the judges, where a table names them."""
+    p, held_out = numbers(scores, "corrupted_p"), numbers(scores, HELD_OUT)
+    if p is None or held_out is None or not (held_out == 1).any():
+        return p
+    return p[held_out == 1]
 
 
 def matrix(table: pa.Table, column: str, places: NDArray[np.int64] | None = None) -> NDArray[np.float32] | None:

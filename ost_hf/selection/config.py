@@ -14,6 +14,8 @@ DEFAULT_KEEP_RATIO = 0.5
 DEITA_THRESHOLD = 0.1
 
 ORDERS = ("auto", "likeliest", "top", "setwise", "diverse")
+# Those that ask which rows are of the anchors' kind.
+BY_KIND = ("auto", "likeliest")
 AGGREGATIONS = ("mean", "min", "max", "vote", "round_robin")
 
 
@@ -147,6 +149,7 @@ class SelectionConfig:
         of_anchors = bool({"anchor_utilities", "anchor_similarities"} & columns)
         p_values = bool({"corrupted_p", "anchor_utilities"} & columns)
         for setting, is_asked, is_there, remedy in (
+            ("order 'likeliest'", self.order == "likeliest", "corrupted_p" in columns, "a second look"),
             ("order 'setwise'", self.order == "setwise", "sketch" in columns, "scoring.sketch_size (512, say)"),
             (
                 "order 'diverse'",
@@ -172,7 +175,7 @@ class SelectionConfig:
                     f"{has}): score with {remedy}, or select otherwise"
                 )
         if self.aggregate is not None and (
-            self.order == "setwise" or (self.order == "auto" and "corrupted_p" in columns)
+            self.order == "setwise" or (self.order in BY_KIND and "corrupted_p" in columns)
         ):
             raise ConfigError(
                 f"selection.aggregate makes one utility of many, but selection.order {self.order!r} goes by "

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ost_hf.errors import DataError
 from ost_hf.selection.aggregation import aggregate
 from ost_hf.selection.candidates import Candidates, Order
-from ost_hf.selection.columns import matrix, more_columns, numbers, without_vectors
-from ost_hf.selection.config import SelectionConfig
+from ost_hf.selection.columns import matrix, more_columns, numbers, pool_p_of, without_vectors
+from ost_hf.selection.config import BY_KIND, SelectionConfig
 from ost_hf.selection.kept import Selection
 from ost_hf.selection.kinds import Kinds, kinds_of
 from ost_hf.selection.orders import ORDER_FUNCTIONS
@@ -24,7 +24,7 @@ from ost_hf.selection.turns import corrupted_turns, masked_in_words
 from ost_hf.selection.verdicts import check_toxicity, verdicts_of
 from ost_hf.selection.weights import weights_of
 from ost_hf.settings import as_mapping
-from ost_hf.tables.score_table import HELD_OUT, p_value_anchors
+from ost_hf.tables.score_table import p_value_anchors
 from ost_hf.tables.selection_table import MASKED, TURNS, WEIGHT, SelectionMetadata, selection_schema
 from ost_hf.tables.statuses import COPY_STATUSES
 
@@ -88,7 +88,7 @@ def _warn(order: Order, scores: pa.Table, config: SelectionConfig, anchors: pa.T
     """Says what should be known before the choice is trusted."""
     if order.warning is not None:
         logger.warning("selection: %s", order.warning)
-    if config.order == "auto" and anchors is None and "embedding" in scores.column_names:
+    if config.order in BY_KIND and anchors is None and "embedding" in scores.column_names:
         logger.warning(
             "selection: the table has vectors, but the anchors' are not here: rows of the anchors' kind cannot be "
             "told. Select from the run directory, where anchors.parquet lies beside the scores"
@@ -185,27 +185,19 @@ def _candidates(
         room=rooms(stratum, quota, config.balance),
         corrupted_p=numbers(table, "corrupted_p"),
         late_loss=numbers(table, "late_loss"),
-        kinds=kinds.at(places) if kinds is not None and config.order == "auto" else None,
+        kinds=kinds.at(places) if kinds is not None and config.order in BY_KIND else None,
         sketch=matrix(scores, "sketch", places),
         anchor_sketch=matrix(anchors, "sketch") if anchors is not None else None,
         diversity_threshold=config.diversity_threshold,
-        pool_p=_evidence_of(scores),
+        pool_p=pool_p_of(scores),
         p_value_anchors=p_value_anchors(scores),
         seed=config.seed,
     )
 
 
-def _evidence_of(scores: pa.Table) -> NDArray[np.float64] | None:
-    """The p-values that say what the pool is like: those of rows held out from the judges, where a table names them."""
-    p, held_out = numbers(scores, "corrupted_p"), numbers(scores, HELD_OUT)
-    if p is None or held_out is None or not (held_out == 1).any():
-        return p
-    return p[held_out == 1]
-
-
 def _kinds(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> Kinds | None:
     """Which rows are of the anchors' kind, where the selection goes by that and something tells."""
-    asked = config.order == "auto" or config.weighted_loss
+    asked = config.order in BY_KIND or config.weighted_loss
     return kinds_of(scores, anchors) if asked and numbers(scores, "corrupted_p") is not None else None
 
 

@@ -8,7 +8,7 @@ import pyarrow as pa
 from ost_hf.errors import DataError
 from ost_hf.evidence.weights import row_weights
 from ost_hf.selection.auto import UNKNOWN_ANCHORS
-from ost_hf.selection.columns import numbers
+from ost_hf.selection.columns import numbers, pool_p_of
 from ost_hf.selection.kinds import Kinds
 from ost_hf.tables.score_table import p_value_anchors
 
@@ -36,7 +36,7 @@ def weights_of(scores: pa.Table, selection: pa.Table, kinds: Kinds | None) -> tu
         )
     if (anchors := p_value_anchors(scores)) is None:
         raise DataError(UNKNOWN_ANCHORS)
-    weights = row_weights(p, anchors, None if kinds is None else kinds.weighed)
+    weights = row_weights(p, anchors, None if kinds is None else kinds.weighed, pool_p_of(scores))
     of_row = dict(zip(scores["row"].to_pylist(), weights.tolist(), strict=True))
     ordered = np.asarray([of_row[row] for row in selection["row"].to_pylist()])
     kept = selection["kept"].to_numpy()

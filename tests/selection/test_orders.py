@@ -152,8 +152,12 @@ def test_likeliest_ranks_by_cleanness_without_a_draw() -> None:
     assert one.table == other.table
     p = np.asarray(columns["corrupted_p"])
     assert p[kept_rows(one)].min() >= np.delete(p, kept_rows(one)).max()
+    # The first row alone had a second look, and it has no utility to be kept by.
+    nobody = scores(late_loss=[1.0, *[None] * (COUNT - 1)], corrupted_p=[0.5, *[None] * (COUNT - 1)])
+    utility = pa.array([None, *nobody["utility"].to_pylist()[1:]], pa.float64())
+    nobody = nobody.set_column(nobody.column_names.index("utility"), "utility", utility)
     with pytest.raises(DataError, match="goes by p-values of a second look"):
-        select_rows(scores(), SelectionConfig(order="likeliest"))
+        select_rows(nobody, SelectionConfig(order="likeliest"))
 
 
 def test_log_odds_take_a_p_value_for_the_middle_of_its_step() -> None:
@@ -525,3 +529,22 @@ def test_whether_a_pool_is_corrupted_is_judged_by_rows_that_were_held_out() -> N
     assert corrupted[held_out].mean() == 0.5
     nobody = select_rows(scores(**columns, held_out=[None] * COUNT))
     assert "no corruption was found" in nobody.explanation
+
+
+def test_likeliest_asks_which_rows_are_of_the_anchors_kind() -> None:
+    generator = np.random.default_rng(5)
+    of_kind = np.arange(COUNT) % 4 == 0
+    centre = generator.normal(size=(2, 16)) * 2
+    vectors = centre[of_kind.astype(int)] + generator.normal(size=(COUNT, 16))
+    _, columns = a_little_harder(share=0.0, by=0.0)
+    table = scores(embedding=vectors.astype(np.float32).tolist(), **columns)
+    of_anchors = (centre[1] + generator.normal(size=(ANCHORS, 16))).astype(np.float32)
+    anchors = pa.table({"row": list(range(ANCHORS)), "embedding": of_anchors.tolist()})
+    config = SelectionConfig(order="likeliest", keep_ratio=0.2)
+    aimed, blind = (select_rows(table, config, each) for each in (anchors, None))
+    assert of_kind[kept_rows(aimed)].mean() > 0.95 > 0.5 > of_kind[kept_rows(blind)].mean()
+    assert "and of the anchors' kind" in aimed.explanation
+    with pytest.raises(ConfigError, match="makes one utility of many, but selection"):
+        SelectionConfig(order="likeliest", aggregate="min").check({"corrupted_p", "group:a"})
+    with pytest.raises(ConfigError, match="likeliest' goes by columns that the scores lack"):
+        SelectionConfig(order="likeliest").check({"utility"})
