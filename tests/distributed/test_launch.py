@@ -148,7 +148,7 @@ def test_two_processes_give_the_table_of_one(
 def test_two_processes_take_the_second_look_of_one_and_end_one_that_was_killed(
     folder: Path, vlm_path: str, pool_dataset, anchor_dataset, launch
 ) -> None:
-    look = {"min_steps": 4, "batch_size": 6}
+    look = {"min_steps": 4, "batch_size": 6, "rounds": 3, "cross_fit": True, "max_steps": 400}
     settings = {"sketch_size": 16, "part_size": 16}
     arguments = {
         "pool.path": folder / "pool.parquet",

@@ -26,6 +26,11 @@ from ost_hf.training.trainer import OSTTrainer
 POOL_ROWS, KEPT_ROWS, BROKEN_ROW = 24, 9, 7
 
 
+def without_added(kept: datasets.Dataset) -> datasets.Dataset:
+    """The rows as the pool has them."""
+    return kept.remove_columns([name for name in ADDED if name in kept.column_names])
+
+
 @pytest.fixture(scope="module")
 def pushed(
     tmp_path_factory: pytest.TempPathFactory,
@@ -69,7 +74,7 @@ def test_kept_rows_and_scores_come_back_as_they_were(pushed: Workplace, curated:
     assert curated.scores.to_list() == scores.to_pylist()
     assert curated.kept["example_id"][:] == selection.kept["example_id"].to_pylist()
     wanted = selection.rows(pushed.pool)
-    assert curated.kept.remove_columns(list(ADDED)).to_list() == wanted.to_list()
+    assert without_added(curated.kept).to_list() == wanted.to_list()
 
 
 @pytest.mark.slow
@@ -114,7 +119,7 @@ def test_what_comes_back_is_trained_on(
         **given,
     )
     assert trainer.train().metrics["train_rows_kept"] == KEPT_ROWS
-    assert trainer.selection.rows(pushed.pool).to_list() == curated.kept.remove_columns(list(ADDED)).to_list()
+    assert trainer.selection.rows(pushed.pool).to_list() == without_added(curated.kept).to_list()
 
 
 @pytest.mark.slow
