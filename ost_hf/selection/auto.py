@@ -47,7 +47,7 @@ def auto(candidates: Candidates) -> Order:
         raise DataError(UNKNOWN_ANCHORS)
     found = contamination_evidence(pool_p, anchors)
     kinds = candidates.kinds
-    relevant = np.ones(len(p)) if kinds is None else np.nan_to_num(kinds.weighed, nan=0.0)
+    relevant = _relevant(candidates)
     fit = as_clean_as_anchors(p, found)
     fit = fit[relevant[fit] > _OF_THE_KIND]
     first = _among(candidates, fit, relevant, found)
@@ -82,10 +82,15 @@ def likeliest(candidates: Candidates) -> Order:
         raise DataError("selection.order 'likeliest' goes by p-values of a second look, and there was none")
     if (anchors := candidates.p_value_anchors) is None:
         raise DataError(UNKNOWN_ANCHORS)
-    relevant = np.ones(len(p)) if kinds is None else np.nan_to_num(kinds.weighed, nan=0.0)
     mixed = " and of the anchors' kind" if kinds is not None and kinds.weight else ""
-    order = _likeliest_first(p, late, relevant, pool_p, anchors)
+    order = _likeliest_first(p, late, _relevant(candidates), pool_p, anchors)
     return take(candidates, order, f"the rows that are likeliest clean{mixed} first")
+
+
+def _relevant(candidates: Candidates) -> Floats:
+    """How likely each row is of the anchors' kind, as far as that is to count; 0 where nothing tells of a row."""
+    kinds = candidates.kinds
+    return np.ones(len(candidates.utility)) if kinds is None else np.nan_to_num(kinds.weighed, nan=0.0)
 
 
 def as_clean_as_anchors(p: Floats, found: Evidence) -> Places:

@@ -23,8 +23,9 @@ class Candidates:
 
     ``room`` is how many rows each stratum may still give. ``corrupted_p`` and ``late_loss`` are NaN for a row without a
     second look. ``kinds`` says which rows are of the anchors' kind, and is ``None`` where nothing tells. ``pool_p`` are
-    the p-values of the whole pool, refused rows included, and ``p_value_anchors`` is the number of anchors that they
-    were made with, where that is known. ``seed`` is of draws.
+    the p-values that say what the pool is like, refused rows included: those of held-out rows, if it has such.
+    ``p_value_anchors`` is the number of anchors that p-values were made with, where that is known. ``seed`` is of
+    draws.
     """
 
     utility: Floats

@@ -19,9 +19,11 @@ def numbers(table: pa.Table, column: str) -> NDArray[np.float64] | None:
 def pool_p_of(scores: pa.Table) -> NDArray[np.float64] | None:
     """The p-values that say what the pool is like: those of rows held out from the judges, where a table names them."""
     p, held_out = numbers(scores, "corrupted_p"), numbers(scores, HELD_OUT)
-    if p is None or held_out is None or not (held_out == 1).any():
+    if p is None or held_out is None:
         return p
-    return p[held_out == 1]
+    # Of a part of a table, held-out rows may all be gone.
+    told = (held_out == 1) & ~np.isnan(p)
+    return p[told] if told.any() else p
 
 
 def matrix(table: pa.Table, column: str, places: NDArray[np.int64] | None = None) -> NDArray[np.float32] | None:

@@ -529,6 +529,9 @@ def test_whether_a_pool_is_corrupted_is_judged_by_rows_that_were_held_out() -> N
     assert corrupted[held_out].mean() == 0.5
     nobody = select_rows(scores(**columns, held_out=[None] * COUNT))
     assert "no corruption was found" in nobody.explanation
+    columns["corrupted_p"] = [None if out else p for out, p in zip(held_out, columns["corrupted_p"], strict=True)]
+    unseen = select_rows(scores(**columns, held_out=held_out.tolist()))
+    assert "no corruption was found" in unseen.explanation, "held-out rows that have no p-value say nothing"
 
 
 def test_likeliest_asks_which_rows_are_of_the_anchors_kind() -> None:

@@ -9,8 +9,8 @@ from ost_hf.errors import ConfigError, require_choice, require_integer, require_
 from ost_hf.scoring.config import DEFAULT_SCORER, ScoringConfig
 from ost_hf.settings import Section, remembers_given
 
-# Rows that a proxy has seen so often look cleaner than anchors: on development seeds a clean pool's mean p-value lay
-# five standard deviations above its expectation after twelve times, and less than three after two.
+# Rows that a proxy has seen more often than this on average look so much cleaner than anchors that p-values hide
+# corruption. Chosen on development seeds.
 _OFTEN = 2
 
 
