@@ -53,11 +53,13 @@ class Relevance:
     p: Floats
 
 
-def relevance(rows_ND: NDArray[np.floating], anchors_VD: Floats, typical: NDArray[np.bool_] | None = None) -> Relevance:
+def relevance(
+    rows_ND: NDArray[np.floating], anchors_VD: NDArray[np.floating], typical: NDArray[np.bool_] | None = None
+) -> Relevance:
     """How much each row is like the anchors, and p-values of "it is of their kind".
 
     Args:
-        rows_ND: The pool's vectors, without NaN; float32 will do.
+        rows_ND: The pool's vectors, without NaN; half precision will do.
         anchors_VD: The anchors' vectors.
         typical: ``[N]``, which rows are the pool that anchors are told from: those that look clean, say, so that
             corruption does not count as another kind. All by default; at least two.

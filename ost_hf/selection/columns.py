@@ -26,29 +26,6 @@ def pool_p_of(scores: pa.Table) -> NDArray[np.float64] | None:
     return p[told] if told.any() else p
 
 
-def matrix(table: pa.Table, column: str, places: NDArray[np.int64] | None = None) -> NDArray[np.float32] | None:
-    """A list column as ``[rows, numbers]``, or the rows at ``places``; ``None`` if there is none, or one lacks it."""
-    if column not in table.column_names or not len(table):
-        return None
-    if places is None:
-        places = np.arange(len(table))
-    valid = table[column].is_valid().to_numpy()
-    if not len(places) or not valid[places].all():
-        return None
-    size = len(table[column][int(places[0])].values)
-    result = np.empty((len(places), size), dtype=np.float32)
-    target = np.full(len(table), -1, dtype=np.int64)
-    target[places] = np.arange(len(places))
-    start = 0
-    # Chunk by chunk, and from a chunk's own memory: a column of sketches should be in memory twice, not five times.
-    for chunk in table[column].chunks:
-        wanted = target[start : start + len(chunk)][valid[start : start + len(chunk)]]
-        numbers = chunk.flatten().to_numpy(zero_copy_only=False).reshape(len(wanted), size)
-        result[wanted[wanted >= 0]] = numbers[wanted >= 0]
-        start += len(chunk)
-    return result
-
-
 def without_vectors(table: pa.Table) -> pa.Table:
     """The table without its bulk: what sorts or filters it need not copy that."""
     return table.drop_columns([name for name in VECTORS if name in table.column_names])

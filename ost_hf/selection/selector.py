@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ost_hf.errors import DataError
 from ost_hf.selection.aggregation import aggregate
 from ost_hf.selection.candidates import Candidates, Order
-from ost_hf.selection.columns import matrix, more_columns, numbers, pool_p_of, without_vectors
+from ost_hf.selection.columns import more_columns, numbers, pool_p_of, without_vectors
 from ost_hf.selection.config import BY_KIND, SelectionConfig
 from ost_hf.selection.kept import Selection
 from ost_hf.selection.kinds import Kinds, kinds_of
@@ -27,6 +27,7 @@ from ost_hf.settings import as_mapping
 from ost_hf.tables.score_table import p_value_anchors
 from ost_hf.tables.selection_table import MASKED, TURNS, WEIGHT, SelectionMetadata, selection_schema
 from ost_hf.tables.statuses import COPY_STATUSES
+from ost_hf.tables.vectors import matrix
 
 logger = logging.getLogger(__name__)
 
@@ -46,8 +47,7 @@ def select_rows(
         config: How much to keep, and in which order. A share counts all rows of the pool but dropped copies,
             unscored ones included.
         anchors: The anchors' own scores (``anchors.parquet``), beside the score table in a run directory: set-wise
-            selection reads their sketches, and ``auto`` their vectors. Without these, ``auto`` does not ask which rows
-            are of the anchors' kind.
+            selection reads their sketches.
         balance: The value of ``config.balance_by`` for each row of the table.
 
     Returns:
@@ -65,7 +65,7 @@ def select_rows(
     usable = [place for place, record in enumerate(scored) if _refusal(record, config) is None]
     dropped = pc.sum(pc.is_in(scores["status"], pa.array(COPY_STATUSES))).as_py() or 0
     quota = config.quota(len(scores) - dropped)
-    kinds = _kinds(scores, config, anchors)
+    kinds = kinds_of(scores) if config.order in BY_KIND or config.weighted_loss else None
     explanation = "no row can be kept"
     if usable:
         records = [scored[place] for place in usable]
@@ -73,7 +73,7 @@ def select_rows(
         candidates = _candidates(records, scores, config, anchors, quota, stratum, kinds)
         order = ORDER_FUNCTIONS[config.order](candidates)
         explanation = order.explanation
-        _warn(order, scores, config, anchors)
+        _warn(order)
         _mark(scored, usable, order, candidates)
     _mark_refused(scored, len(usable), config)
     table = _table(scores, scored, config, verdict)
@@ -84,15 +84,10 @@ def select_rows(
     return Selection(table, SelectionMetadata(as_mapping(config), explanation))
 
 
-def _warn(order: Order, scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> None:
+def _warn(order: Order) -> None:
     """Says what should be known before the choice is trusted."""
     if order.warning is not None:
         logger.warning("selection: %s", order.warning)
-    if config.order in BY_KIND and anchors is None and "embedding" in scores.column_names:
-        logger.warning(
-            "selection: the table has vectors, but the anchors' are not here: rows of the anchors' kind cannot be "
-            "told. Select from the run directory, where anchors.parquet lies beside the scores"
-        )
 
 
 def _warn_of_less(table: pa.Table, quota: int, config: SelectionConfig) -> None:
@@ -193,12 +188,6 @@ def _candidates(
         p_value_anchors=p_value_anchors(scores),
         seed=config.seed,
     )
-
-
-def _kinds(scores: pa.Table, config: SelectionConfig, anchors: pa.Table | None) -> Kinds | None:
-    """Which rows are of the anchors' kind, where the selection goes by that and something tells."""
-    asked = config.order in BY_KIND or config.weighted_loss
-    return kinds_of(scores, anchors) if asked and numbers(scores, "corrupted_p") is not None else None
 
 
 def _refusal(record: Record, config: SelectionConfig) -> str | None:

@@ -12,9 +12,10 @@ from ost_hf.errors import DataError
 from ost_hf.evidence.conformal import least_p
 from ost_hf.evidence.verdicts import hurts_p, least_hurts_p, verdicts
 from ost_hf.selection.auto import UNKNOWN_ANCHORS
-from ost_hf.selection.columns import anchors_of_utilities, matrix, numbers
+from ost_hf.selection.columns import anchors_of_utilities, numbers
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.tables.score_table import p_value_anchors
+from ost_hf.tables.vectors import matrix
 
 
 def check_toxicity(scores: pa.Table, config: SelectionConfig) -> None:

@@ -7,7 +7,7 @@ scorer and a second stage give (``grad_norm``, ``group:NAME``, ``late_loss``, ``
 
 What a reader needs beside the numbers stands in columns too, so that it survives every format: a table with
 ``corrupted_p`` has ``p_value_anchors``, the number of anchors that those p-values were made with, and ``held_out``,
-whether the row's judge could not learn from it.
+whether the row's judge could not learn from it. ``other_kind_p`` is made with the same anchors.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # How many anchors stand behind `corrupted_p`.
 P_VALUE_ANCHORS = "p_value_anchors"
 HELD_OUT = "held_out"
+# The p-value of "this row is of the anchors' kind".
+OTHER_KIND_P = "other_kind_p"
 
 _KEY = b"ost_hf.scores"
 

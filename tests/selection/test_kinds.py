@@ -1,4 +1,4 @@
-"""Rows of the anchors' kind, told by vectors, through ``select_rows``."""
+"""Rows of the anchors' kind, told by their vectors after a second look and chosen by ``select_rows``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from ost_hf.scoring.second_look.kinds import with_other_kind_p
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.kinds import kinds_of
 from ost_hf.selection.selector import select_rows
@@ -42,8 +43,13 @@ def tables(of_kind: np.ndarray, clean: np.ndarray, anchors: int = ANCHORS) -> tu
     return scores, pa.table({"embedding": pa.array(list(of_anchors), pa.list_(pa.float32()))})
 
 
+def told(scores: pa.Table, anchors: pa.Table | None) -> pa.Table:
+    """The scores as the second look leaves them."""
+    return with_other_kind_p(scores, scores.select(["row", "embedding"]), anchors)
+
+
 def kept(scores: pa.Table, anchors: pa.Table | None, ratio: float) -> tuple[np.ndarray, str]:
-    selection = select_rows(scores, SelectionConfig(keep_ratio=ratio), anchors)
+    selection = select_rows(told(scores, anchors), SelectionConfig(keep_ratio=ratio))
     return np.flatnonzero(selection.table["kept"].to_numpy()), selection.explanation
 
 
@@ -65,7 +71,7 @@ def test_rows_of_the_anchors_kind_and_clean_come_first(corrupted: float) -> None
 
 def test_the_share_of_the_pool_that_is_of_the_kind_is_said() -> None:
     of_kind = np.arange(ROWS) < 300
-    found = kinds_of(*tables(of_kind, np.ones(ROWS, dtype=bool)))
+    found = kinds_of(told(*tables(of_kind, np.ones(ROWS, dtype=bool))))
     assert found is not None
     assert found.share == pytest.approx(0.3, abs=0.08)
     assert found.weight > 0.6
@@ -84,7 +90,7 @@ def test_corrupted_rows_are_no_other_kind() -> None:
     """Half of the pool is junk, which is unlike the anchors; the clean half is of their kind."""
     clean = np.arange(ROWS) % 2 == 0
     scores, anchors = tables(clean, clean)
-    found = kinds_of(scores, anchors)
+    found = kinds_of(told(scores, anchors))
     assert found is not None
     assert found.weight == 0
     assert kept(scores, anchors, 0.4)[0].tolist() == kept(scores, None, 0.4)[0].tolist()
@@ -92,7 +98,7 @@ def test_corrupted_rows_are_no_other_kind() -> None:
 
 def test_one_anchor_tells_nothing_of_kinds() -> None:
     scores, anchors = tables(np.arange(ROWS) < 300, np.ones(ROWS, dtype=bool), anchors=1)
-    assert kinds_of(scores, anchors) is None
+    assert kinds_of(told(scores, anchors)) is None
 
 
 def test_a_row_without_a_vector_comes_after_those_that_have_one() -> None:
@@ -106,10 +112,26 @@ def test_a_row_without_a_vector_comes_after_those_that_have_one() -> None:
     assert of_kind[rows].mean() > 0.95
 
 
-def test_vectors_without_the_anchors_are_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_table_in_half_precision_tells_the_same_kinds() -> None:
     scores, anchors = tables(np.arange(ROWS) < 300, np.ones(ROWS, dtype=bool))
-    kept(scores, None, 0.1)
+    halves = pa.array(
+        [np.asarray(each, np.float16) for each in scores["embedding"].to_pylist()], pa.list_(pa.float16())
+    )
+    short = scores.set_column(scores.column_names.index("embedding"), "embedding", halves)
+    of_short, of_long = (told(each, anchors)["other_kind_p"].to_numpy() for each in (short, scores))
+    assert np.abs(of_short - of_long).max() < 0.05
+
+
+def test_rows_stand_in_another_order_than_the_first_looks() -> None:
+    scores, anchors = tables(np.arange(ROWS) < 300, np.ones(ROWS, dtype=bool))
+    order = np.random.default_rng(0).permutation(ROWS)
+    mixed = with_other_kind_p(scores, scores.select(["row", "embedding"]).take(order), anchors)
+    assert mixed["other_kind_p"].to_pylist() == told(scores, anchors)["other_kind_p"].to_pylist()
+
+
+def test_an_anchor_whose_vector_is_not_finite_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    scores, anchors = tables(np.arange(ROWS) < 300, np.ones(ROWS, dtype=bool))
+    broken = [np.full(DIMENSIONS, np.nan), *anchors["embedding"].to_pylist()[1:]]
+    anchors = pa.table({"embedding": pa.array(list(broken), pa.list_(pa.float32()))})
+    assert "other_kind_p" not in told(scores, anchors).column_names
     assert "rows of the anchors' kind cannot be told" in caplog.text
-    caplog.clear()
-    kept(scores, anchors, 0.1)
-    assert "cannot be told" not in caplog.text

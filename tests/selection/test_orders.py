@@ -9,6 +9,7 @@ import pytest
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evidence.conformal import conformal_p
 from ost_hf.evidence.contamination import contamination_evidence
+from ost_hf.scoring.second_look.kinds import with_other_kind_p
 from ost_hf.selection.auto import drawn, hardness, log_odds
 from ost_hf.selection.config import ORDERS, SelectionConfig
 from ost_hf.selection.kept import Selection
@@ -544,7 +545,8 @@ def test_likeliest_asks_which_rows_are_of_the_anchors_kind() -> None:
     of_anchors = (centre[1] + generator.normal(size=(ANCHORS, 16))).astype(np.float32)
     anchors = pa.table({"row": list(range(ANCHORS)), "embedding": of_anchors.tolist()})
     config = SelectionConfig(order="likeliest", keep_ratio=0.2)
-    aimed, blind = (select_rows(table, config, each) for each in (anchors, None))
+    told = with_other_kind_p(table, table.select(["row", "embedding"]), anchors)
+    aimed, blind = (select_rows(each, config) for each in (told, table))
     assert of_kind[kept_rows(aimed)].mean() > 0.95 > 0.5 > of_kind[kept_rows(blind)].mean()
     assert "and of the anchors' kind" in aimed.explanation
     with pytest.raises(ConfigError, match="makes one utility of many, but selection"):

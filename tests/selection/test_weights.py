@@ -15,6 +15,7 @@ from test_orders import COUNT, scores, second_look
 
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evidence.weights import row_weights
+from ost_hf.scoring.second_look.kinds import with_other_kind_p
 from ost_hf.selection.config import SelectionConfig
 from ost_hf.selection.selector import select_rows
 
@@ -49,9 +50,10 @@ def test_rows_of_another_kind_weigh_less() -> None:
     kind = pa.list_(pa.float32())
     table = scores(**second_look(np.zeros(COUNT, bool))).append_column("embedding", pa.array([*vectors], kind))
     config = SelectionConfig(weighted_loss=True)
-    weights = (
-        select_rows(table, config, pa.table({"embedding": pa.array([*anchors], kind)})).table["ost_weight"].to_numpy()
+    told = with_other_kind_p(
+        table, table.select(["row", "embedding"]), pa.table({"embedding": pa.array([*anchors], kind)})
     )
+    weights = select_rows(told, config).table["ost_weight"].to_numpy()
     assert weights[other].mean() < 0.3 < 0.6 < weights[~other].mean()
 
 

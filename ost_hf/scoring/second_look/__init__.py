@@ -11,7 +11,7 @@ from ost_hf.scoring.second_stages import second_stage
 @second_stage(
     "second_look",
     options=SecondLookOptions,
-    columns=("late_loss", "corrupted_p", "p_value_anchors", "held_out"),
+    columns=("late_loss", "corrupted_p", "p_value_anchors", "held_out", "other_kind_p"),
     turn_columns=("turn_late_losses", "turn_corrupted_p", "turn_p_value_anchors"),
 )
 class SecondLook:
@@ -30,15 +30,17 @@ class SecondLook:
 
     def run(self, job: Any, first: Any, build: Any) -> Any:
         """Late losses and p-values of every row."""
+        from ost_hf.scoring.second_look.kinds import with_kinds
         from ost_hf.scoring.second_look.rounds import run_second_look
 
-        return run_second_look(job, first)
+        return with_kinds(run_second_look(job, first), first, job)
 
     def again(self, job: Any, first: Any) -> Any:
         """The same of a job that reuses an earlier run, by that run's proxies."""
         from ost_hf.scoring.second_look.again import look_again
+        from ost_hf.scoring.second_look.kinds import with_kinds
 
-        return look_again(job, first)
+        return with_kinds(look_again(job, first), first, job)
 
     def cost(self, job: Any, rows: Any) -> Any:
         """What it would take, measured on a few rows."""
