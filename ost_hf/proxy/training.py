@@ -71,7 +71,7 @@ def train(
     """
     for parameter in (parameters := list(parameters)):
         parameter.requires_grad_(True)
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0)
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=0.0, fused=True)
     collate = Collator.of(rows.encoder.processing_class)
     tokens = plan.micro_batch_tokens or (2048 if state().device.type == "cpu" else 16384)
     losses, schedule = [], list(zip(plan.batches, plan.learning_rates, strict=True))

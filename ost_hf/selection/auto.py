@@ -20,6 +20,9 @@ AS_CLEAN = 0.2
 # count, to twice the power of what is beyond. Chosen on development seeds.
 _CHANCE = 0.5
 _STEEPNESS = 2.0
+# By how much a high late loss counts where part of the pool is corrupted and a judge may have learnt from the rows that
+# it judges: less, for it tells hard rows from corrupted ones less well. Chosen on development seeds.
+_OF_ONE_JUDGE = 0.5
 # As likely of the anchors' kind as not.
 _OF_THE_KIND = 0.5
 # A draw goes by this power of that probability.
@@ -174,7 +177,7 @@ def _among(candidates: Candidates, places: Places, relevant: Floats, found: Evid
             "hardest rows that look clean may be the rest of it"
         )
     elif found.corrupted:
-        weight += hardness(candidates.late_loss[places])
+        weight += (_OF_ONE_JUDGE if candidates.one_judge else 1.0) * hardness(candidates.late_loss[places])
         explanation = "drawn from these, the likelier the higher a row's late loss"
     else:
         hard = max(0.0, 1 - found.deviations)

@@ -24,8 +24,8 @@ class Candidates:
     ``room`` is how many rows each stratum may still give. ``corrupted_p`` and ``late_loss`` are NaN for a row without a
     second look. ``kinds`` says which rows are of the anchors' kind, and is ``None`` where nothing tells. ``pool_p`` are
     the p-values that say what the pool is like, refused rows included: those of held-out rows, if it has such.
-    ``p_value_anchors`` is the number of anchors that p-values were made with, where that is known. ``seed`` is of
-    draws.
+    ``p_value_anchors`` is the number of anchors that p-values were made with, where that is known. ``one_judge``
+    says whether rows were judged that the judge may have learnt from. ``seed`` is of draws.
     """
 
     utility: Floats
@@ -40,6 +40,7 @@ class Candidates:
     diversity_threshold: float = DEITA_THRESHOLD
     pool_p: Floats | None = None
     p_value_anchors: int | None = None
+    one_judge: bool = False
     seed: int = 0
 
 

@@ -26,6 +26,12 @@ def pool_p_of(scores: pa.Table) -> NDArray[np.float64] | None:
     return p[told] if told.any() else p
 
 
+def one_judge(scores: pa.Table) -> bool:
+    """Whether rows were judged that their judge may have learnt from."""
+    held_out = numbers(scores, HELD_OUT)
+    return held_out is not None and bool((held_out == 0).any())
+
+
 def without_vectors(table: pa.Table) -> pa.Table:
     """The table without its bulk: what sorts or filters it need not copy that."""
     return table.drop_columns([name for name in VECTORS if name in table.column_names])

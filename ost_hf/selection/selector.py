@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from ost_hf.errors import DataError
 from ost_hf.selection.aggregation import aggregate
 from ost_hf.selection.candidates import Candidates, Order
-from ost_hf.selection.columns import more_columns, numbers, pool_p_of, without_vectors
+from ost_hf.selection.columns import more_columns, numbers, one_judge, pool_p_of, without_vectors
 from ost_hf.selection.config import BY_KIND, SelectionConfig
 from ost_hf.selection.kept import Selection
 from ost_hf.selection.kinds import Kinds, kinds_of
@@ -186,6 +186,7 @@ def _candidates(
         diversity_threshold=config.diversity_threshold,
         pool_p=pool_p_of(scores),
         p_value_anchors=p_value_anchors(scores),
+        one_judge=one_judge(scores),
         seed=config.seed,
     )
 

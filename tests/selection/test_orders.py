@@ -120,6 +120,19 @@ def test_auto_finds_no_corruption_in_a_clean_pool_and_favours_hard_rows() -> Non
     assert late[kept].mean() > late[likely].mean() + 0.02
 
 
+def test_a_draw_leans_less_to_hard_rows_where_a_judge_may_have_learnt_from_them() -> None:
+    columns = second_look(np.arange(COUNT) < COUNT // 5)
+    late = np.asarray(columns["late_loss"])
+    means = []
+    for held_out in (np.ones(COUNT, dtype=bool), np.arange(COUNT) % 3 == 0):
+        table = scores(**columns, held_out=held_out.tolist())
+        selections = [select_rows(table, SelectionConfig(keep_ratio=0.3, seed=seed)) for seed in range(20)]
+        assert all("the likelier the higher a row's late loss" in one.explanation for one in selections)
+        means.append(np.mean([late[kept_rows(one)].mean() for one in selections]))
+    everything = late[np.asarray(columns["corrupted_p"]) > 0.2].mean()
+    assert means[0] - everything > 1.5 * (means[1] - everything) > 0
+
+
 def a_little_harder(share: float, by: float) -> tuple[np.ndarray, dict[str, list[float]]]:
     """Which of the rows are corrupted, and normal late losses, with those of corrupted rows higher by so much."""
     generator = np.random.default_rng(3)
