@@ -9,7 +9,7 @@ import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.encoded_dataset import EncodedDataset
 from ost_hf.functional.loss import per_sample_loss
 
 

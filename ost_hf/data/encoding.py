@@ -3,61 +3,22 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import torch
-from torch.utils.data import Dataset, get_worker_info
 
 from ost_hf.data.chat import find_answer_spans
 from ost_hf.data.config import EncodingConfig
-from ost_hf.data.encoding_cache import EncodingCache, shared_cache
+from ost_hf.data.encoded import IGNORE_INDEX, Encoded, Features
+from ost_hf.data.example import Example, Message, RowError
 from ost_hf.data.images import open_image
-from ost_hf.data.rows import Example, Message, RowError, Rows
-from ost_hf.errors import DataError, ModelError
+from ost_hf.data.marks import spread_marks
+from ost_hf.data.rows import Rows
+from ost_hf.errors import ModelError
 from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW, NO_LABELS, OK, TOO_LONG, TRUNCATED
-
-IGNORE_INDEX = -100
-
-Features = dict[str, torch.Tensor]
-
-
-@dataclass
-class Encoded:
-    """One encoded row, or the reason why there is none.
-
-    ``features`` holds 1-D ``input_ids``, ``attention_mask``, ``labels`` (and other per-token rows) of
-    length T, and the processor's image tensors as it returned them.
-    """
-
-    example_id: str
-    row: int
-    status: str = OK
-    detail: str = ""
-    features: Features | None = None
-
-    @property
-    def tokens(self) -> int:
-        """Supervised tokens: those the loss is a mean over. The first token is never predicted."""
-        return 0 if self.features is None else int((self.features["labels"][1:] != IGNORE_INDEX).sum())
-
-    @property
-    def length(self) -> int:
-        """Length in tokens, image tokens included."""
-        return 0 if self.features is None else len(self.features["input_ids"])
-
-    def inputs(self) -> Features:
-        """``features`` in a dictionary of its own, for a collator may take fields out; ``DataError`` without any."""
-        if self.features is None:
-            raise DataError(
-                f"row {self.row} ({self.example_id}) cannot be used: {self.status}, {self.detail}; "
-                "score or check the rows first, so that it is left out"
-            )
-        return dict(self.features)
 
 
 class Encoder:
@@ -239,111 +200,5 @@ class Encoder:
         return TRUNCATED
 
 
-def spread_marks(plain_ids: list[int], marks: list[bool], full_ids: list[int], placeholder: int | None) -> list[bool]:
-    """Carries marks on tokens over to the sequence in which image placeholders were expanded.
-
-    The text between two placeholders is the same in both sequences: the first piece opens the full
-    sequence, the last closes it, those between follow each other in order.
-
-    Args:
-        plain_ids: Tokens of the text, one placeholder per image.
-        marks: One per token of ``plain_ids``.
-        full_ids: What the processor made of it.
-        placeholder: The image token, or ``None`` if the model has none.
-
-    Returns:
-        One mark per token of ``full_ids``; image tokens are never marked.
-
-    Raises:
-        ModelError: If the pieces are not found: the processor changes the text in another way.
-    """
-    if plain_ids == full_ids:
-        return marks
-    cuts = [-1, *(i for i, token in enumerate(plain_ids) if token == placeholder), len(plain_ids)]
-    pieces = [(a + 1, b) for a, b in pairwise(cuts)]
-    spread = [False] * len(full_ids)
-    position = 0
-    for number, (first, last) in enumerate(pieces):
-        piece = plain_ids[first:last]
-        if number == len(pieces) - 1:
-            position = max(position, len(full_ids) - len(piece))
-        while (
-            number > 0 and position + len(piece) < len(full_ids) and full_ids[position : position + len(piece)] != piece
-        ):
-            position += 1
-        if full_ids[position : position + len(piece)] != piece:
-            raise ModelError("the processor rewrites the text around images; its answer tokens cannot be located")
-        spread[position : position + len(piece)] = marks[first:last]
-        position += len(piece)
-    return spread
-
-
 def _plain_text(messages: list[Message]) -> str:
     return "".join(part.get("text", "") for message in messages for part in message["content"])
-
-
-def check_tokenizer(rows: Rows, encoder: Encoder) -> None:
-    """Refuses a tokenised pool made with another tokenizer than the encoder's.
-
-    Raises:
-        ModelError: If the pool does not say its tokenizer, or the vocabularies differ.
-    """
-    if rows.layout != "tokenized":
-        return
-    name = rows.config.tokenizer
-    if name is None:
-        raise ModelError(
-            "the rows are input_ids/labels; name the tokenizer they were made with (`tokenizer`), "
-            "so that a model with another one is not trained on the wrong tokens"
-        )
-    from transformers import AutoTokenizer
-
-    if AutoTokenizer.from_pretrained(name).get_vocab() != encoder.tokenizer.get_vocab():
-        raise ModelError(
-            f"the rows were tokenised with {name}, whose vocabulary differs from {encoder.tokenizer.name_or_path}'s; "
-            "give the rows as text (messages, prompt/completion or question/answer)"
-        )
-
-
-class EncodedDataset(Dataset[Features]):
-    """Rows encoded on access, for a ``Trainer`` or a ``DataLoader``, and kept as ``encoding.cache_mib`` allows.
-
-    Args:
-        rows: The rows.
-        encoder: The model's encoder.
-
-    Raises:
-        ModelError: If the rows are tokenised for another model.
-    """
-
-    def __init__(self, rows: Rows, encoder: Encoder):
-        check_tokenizer(rows, encoder)
-        self.rows = rows
-        self.encoder = encoder
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    @cached_property
-    def _cache(self) -> EncodingCache:
-        key = (self.rows.fingerprint, repr(self.rows.config), self.encoder.fingerprint)
-        return shared_cache(key, self.encoder.config.cache_mib * 2**20)
-
-    def encode(self, row: int) -> Encoded:
-        """The encoded row with its status."""
-        # A loader's worker sends rows through shared memory, one open file for each tensor as long as it is kept.
-        if not self.encoder.config.cache_mib or get_worker_info() is not None:
-            return self.encoder.encode(self.rows, row)
-        encoded = self._cache.get(row)
-        if encoded is None:
-            encoded = self.encoder.encode(self.rows, row)
-            self._cache.put(row, encoded)
-        return encoded
-
-    def keep(self, row: int) -> bool:
-        """Encodes a row for later; false once the cache takes no more."""
-        self.encode(row)
-        return self.encoder.config.cache_mib > 0 and self._cache.get(row) is not None
-
-    def __getitem__(self, row: int) -> Features:
-        return self.encode(row).inputs()

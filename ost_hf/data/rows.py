@@ -13,10 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,15 +22,12 @@ from typing import Any
 import datasets
 
 from ost_hf.data.config import DatasetConfig
+from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import image_key
 from ost_hf.data.loading import load_dataset, without_decoding
+from ost_hf.data.parsing import MASK, as_list, as_messages, as_text, place_images, text_part, tokens_of
 from ost_hf.errors import DataError
 from ost_hf.parallel import gather_objects, share, state
-from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW
-
-Message = dict[str, Any]
-
-_MASK = "attention_mask"
 
 # The options that name a layout's columns, and their defaults.
 _LAYOUTS = {
@@ -41,33 +36,6 @@ _LAYOUTS = {
     "question_answer": ("question_column", "answer_column"),
 }
 _NAMES = {option: getattr(DatasetConfig, option) for options in _LAYOUTS.values() for option in options}
-
-
-class RowError(Exception):
-    """One row that cannot be used; carries the status it gets in the tables."""
-
-    def __init__(self, status: str, detail: str):
-        super().__init__(detail)
-        self.status = status
-        self.detail = detail
-
-
-@dataclass
-class Example:
-    """One row in the common shape.
-
-    ``messages`` holds content as a list of typed parts; an image part is a bare ``{"type": "image"}`` and
-    its image stands at the same place in ``images``, not yet decoded. A tokenised row has ``tokens``
-    instead. ``templated`` is false for plain prompt/completion text, which a tokenizer without a chat
-    template may simply concatenate.
-    """
-
-    example_id: str
-    row: int
-    messages: list[Message] = field(default_factory=list)
-    images: list[Any] = field(default_factory=list)
-    tokens: dict[str, list[int]] | None = None
-    templated: bool = True
 
 
 class Rows:
@@ -91,7 +59,7 @@ class Rows:
         self.dataset = dataset
         content = list(_content_columns(self.layout, self.config))
         if self.layout == "tokenized":
-            content += [_MASK] if _MASK in dataset.column_names else []
+            content += [MASK] if MASK in dataset.column_names else []
         elif self.images_column:
             content.append(self.images_column)
         self._content = without_decoding(dataset.with_format(None).select_columns(content), content)
@@ -113,7 +81,7 @@ class Rows:
         example = self.stored(row)
         system = self.config.system_prompt
         if system and example.tokens is None and example.messages[0]["role"] != "system":
-            example.messages = [{"role": "system", "content": [_text_part(system)]}, *example.messages]
+            example.messages = [{"role": "system", "content": [text_part(system)]}, *example.messages]
             example.templated = True
         return example
 
@@ -204,28 +172,18 @@ class Rows:
     def _parse(self, record: dict[str, Any], row: int, example_id: str) -> Example:
         config = self.config
         if self.layout == "tokenized":
-            return Example(example_id, row, tokens=_tokens_of(record))
+            return Example(example_id, row, tokens=tokens_of(record))
 
         templated = True
         if self.layout == "messages":
-            messages = _as_messages(record[config.messages_column], "user")
+            messages = as_messages(record[config.messages_column], "user")
         else:
             first, second = (as_text(record[name]) for name in _content_columns(self.layout, config))
             templated = not (isinstance(first, str) and isinstance(second, str))
-            messages = _as_messages(first, "user") + _as_messages(second, "assistant")
-        images = _as_list(record.get(self.images_column)) if self.images_column else []
-        images = _place_images(messages, images)
+            messages = as_messages(first, "user") + as_messages(second, "assistant")
+        images = as_list(record.get(self.images_column)) if self.images_column else []
+        images = place_images(messages, images)
         return Example(example_id, row, messages, images, templated=templated)
-
-
-def _tokens_of(record: dict[str, Any]) -> dict[str, list[int]]:
-    """``input_ids`` and ``labels`` without the padding of a batch that the row was once in."""
-    ids, labels = list(record["input_ids"] or []), list(record["labels"] or [])
-    mask = list(record.get(_MASK) or [1] * len(ids))
-    if len(labels) != len(ids) or len(mask) != len(ids) or not any(mask):
-        raise RowError(BAD_ROW, "input_ids, labels and attention_mask must be of the same length and not empty")
-    real = [place for place, value in enumerate(mask) if value]
-    return {"input_ids": [ids[place] for place in real], "labels": [labels[place] for place in real]}
 
 
 def _find_layout(columns: list[str], config: DatasetConfig) -> str:
@@ -262,83 +220,3 @@ def _require_columns(needed: list[str], columns: list[str], option: str) -> None
     missing = [name for name in needed if name not in columns]
     if missing:
         raise DataError(f"{option}: there is no column {missing[0]!r}; there are: {', '.join(columns)}")
-
-
-def _as_list(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def as_text(value: Any) -> Any:
-    """A number as its text: readers of CSV and JSON make numbers of bare answers.
-
-    One empty cell turns a CSV's whole numbers into floats: 2.0 was written 2.
-    """
-    if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value.is_integer() else repr(value)
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def _text_part(text: str) -> dict[str, Any]:
-    return {"type": "text", "text": text}
-
-
-def _as_messages(value: Any, role: str) -> list[Message]:
-    """A string becomes one message of ``role``; a list of messages gets its content typed."""
-    if isinstance(value, str):
-        return [{"role": role, "content": [_text_part(value)]}]
-    if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
-        raise RowError(BAD_ROW, f"expected text or a list of messages, got {type(value).__name__}")
-    messages = []
-    for message in value:
-        if not isinstance(message.get("role"), str):
-            sharegpt = "from" in message and "value" in message
-            hint = ": rename ShareGPT's from and value to role and content, human to user, gpt to assistant"
-            raise RowError(BAD_ROW, "a message has no role" + (hint if sharegpt else ""))
-        content = message.get("content")
-        if isinstance(content, str):
-            parts = [_text_part(content)]
-        elif content is None or (isinstance(content, list) and all(isinstance(part, dict) for part in content)):
-            # Arrow gives every struct all keys; the ones a part does not use are None.
-            parts = [{k: v for k, v in part.items() if v is not None} for part in content or []]
-        else:
-            raise RowError(BAD_ROW, "the content of a message must be text or a list of typed parts")
-        strange = [str(part.get("type")) for part in parts if part.get("type") not in ("text", "image")]
-        if strange:
-            raise RowError(BAD_ROW, f"content parts may be text or image, not {strange[0]}")
-        extra = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
-        messages.append({"role": message["role"], "content": parts, **extra})
-    return messages
-
-
-def _place_images(messages: list[Message], column_images: list[Any]) -> list[Any]:
-    """Matches image parts with images; without parts, the images open the first user message.
-
-    Returns:
-        The images in the order of the image parts, which are left bare.
-    """
-    parts = [part for message in messages for part in message["content"] if part.get("type") == "image"]
-    inline = [_inline_image(part) for part in parts]
-    if parts and all(image is not None for image in inline):
-        images = inline
-    elif parts:
-        if len(parts) != len(column_images):
-            raise RowError(BAD_IMAGE, f"{len(parts)} image placeholders but {len(column_images)} images")
-        images = column_images
-    else:
-        images = column_images
-        if images:
-            user = next((message for message in messages if message["role"] == "user"), None)
-            if user is None:
-                raise RowError(BAD_ROW, "images but no user message to show them in")
-            user["content"] = [*({"type": "image"} for _ in images), *user["content"]]
-    for message in messages:
-        message["content"] = [{"type": "image"} if p.get("type") == "image" else p for p in message["content"]]
-    if any(image is None for image in images):
-        raise RowError(BAD_IMAGE, "the image is missing")
-    return images
-
-
-def _inline_image(part: dict[str, Any]) -> Any | None:
-    return next((part[key] for key in ("image", "path", "url") if part.get(key) is not None), None)

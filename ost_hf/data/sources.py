@@ -11,7 +11,7 @@ import datasets
 
 from ost_hf.data.anchors import load_anchors
 from ost_hf.data.config import AnchorConfig, DatasetConfig
-from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.encoded_dataset import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.settings import build

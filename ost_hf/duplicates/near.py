@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from ost_hf.data.example import RowError
 from ost_hf.data.images import open_image
-from ost_hf.data.rows import RowError, Rows
+from ost_hf.data.rows import Rows
 from ost_hf.duplicates import near_images, near_text
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.near_images import Look

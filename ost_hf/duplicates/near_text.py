@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from ost_hf.data.encoding import IGNORE_INDEX
-from ost_hf.data.rows import Example, Message
+from ost_hf.data.encoded import IGNORE_INDEX
+from ost_hf.data.example import Example, Message
 
 RUN_LENGTH = 3
 # One changed word breaks three runs: below this, no threshold worth setting would let a single change through,

@@ -12,7 +12,9 @@ from tqdm.auto import tqdm
 
 from ost_hf.data.collator import Collator
 from ost_hf.data.encoding import Encoder
-from ost_hf.data.rows import RowError, Rows, as_text
+from ost_hf.data.example import RowError
+from ost_hf.data.parsing import as_text
+from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.evaluation.answers import extract_answer
 from ost_hf.evaluation.config import EvaluationConfig

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import jinja2
 
-from ost_hf.data.encoding import EncodedDataset
-from ost_hf.data.rows import Example, Message
+from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.example import Example, Message
 from ost_hf.errors import DataError
 from ost_hf.models import ModelConfig
 

@@ -16,7 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from ost_hf.data.batching import cut_batches
-from ost_hf.data.encoding import Encoded, EncodedDataset
+from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoded_dataset import EncodedDataset
 from ost_hf.parallel import barrier, free_memory, is_main, share, state
 from ost_hf.scorers.protocol import NO_LIMIT, Scorer, columns_of
 from ost_hf.scoring.job import ScoringJob

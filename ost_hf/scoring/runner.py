@@ -11,7 +11,8 @@ from functools import partial
 from importlib.metadata import version
 from typing import Any
 
-from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates.policy import Excluded, exclude_rows, write_report
 from ost_hf.errors import DataError

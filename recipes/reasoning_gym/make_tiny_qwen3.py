@@ -20,7 +20,8 @@ import transformers
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from tiny_models import make_tokenizer, teach
 
-from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.rows import Rows
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

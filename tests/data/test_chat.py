@@ -9,7 +9,7 @@ import jinja2
 import pytest
 
 from ost_hf.data.chat import Render, find_answer_spans
-from ost_hf.data.encoding import spread_marks
+from ost_hf.data.marks import spread_marks
 from ost_hf.errors import ModelError
 
 Message = dict[str, Any]

@@ -9,7 +9,8 @@ import torch
 import transformers
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.encoding import IGNORE_INDEX, EncodedDataset, Features
+from ost_hf.data.encoded import IGNORE_INDEX, Features
+from ost_hf.data.encoded_dataset import EncodedDataset
 from ost_hf.errors import DataError
 
 PAD = 99

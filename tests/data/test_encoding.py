@@ -15,8 +15,11 @@ import transformers
 from PIL import Image
 
 from ost_hf.data.config import DatasetConfig, EncodingConfig
-from ost_hf.data.encoding import IGNORE_INDEX, Encoded, EncodedDataset, Encoder
-from ost_hf.data.rows import RowError, Rows
+from ost_hf.data.encoded import IGNORE_INDEX, Encoded
+from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding import Encoder
+from ost_hf.data.example import RowError
+from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError, ModelError
 
 Record = dict[str, Any]

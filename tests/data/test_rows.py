@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.data.rows import RowError, Rows
+from ost_hf.data.example import RowError
+from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 
 Record = dict[str, Any]

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ost_hf.data.collator import Collator
-from ost_hf.data.encoding import EncodedDataset, Encoder
+from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.functional.exact import sample_gradient

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chat_server import Answer, Call, ChatServer, asks, judged
 from scored import build_scorer
 
-from ost_hf.data.encoding import EncodedDataset
+from ost_hf.data.encoded_dataset import EncodedDataset
 from ost_hf.data.images import image_file, open_image
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError, RunDirectoryError

@@ -1,0 +1,35 @@
+"""One row in the common shape, and what says that a row cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, Any]
+
+
+class RowError(Exception):
+    """One row that cannot be used; carries the status it gets in the tables."""
+
+    def __init__(self, status: str, detail: str):
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+@dataclass
+class Example:
+    """One row in the common shape.
+
+    ``messages`` holds content as a list of typed parts; an image part is a bare ``{"type": "image"}`` and
+    its image stands at the same place in ``images``, not yet decoded. A tokenised row has ``tokens``
+    instead. ``templated`` is false for plain prompt/completion text, which a tokenizer without a chat
+    template may simply concatenate.
+    """
+
+    example_id: str
+    row: int
+    messages: list[Message] = field(default_factory=list)
+    images: list[Any] = field(default_factory=list)
+    tokens: dict[str, list[int]] | None = None
+    templated: bool = True
