@@ -244,10 +244,10 @@ def test_one_proxy_can_be_asked_about_all_rows(
 
 def test_steps_are_bounded_whatever_the_pool() -> None:
     options = SecondLookOptions().of_pool(10_000)
-    assert [training_steps(rows, options) for rows in (100, 10_000, 1_000_000)] == [150, 150, 150]
-    assert planned_trainings(1_000_000, SecondLookOptions()) == (2, 300)
+    assert [training_steps(rows, options) for rows in (100, 10_000, 1_000_000)] == [130, 130, 130]
+    assert planned_trainings(1_000_000, SecondLookOptions()) == (2, 260)
     # Proxies of a small pool share the steps: one would see every row of 1,000 nearly five times.
-    assert planned_trainings(1_000, SecondLookOptions()) == (4, 300)
+    assert planned_trainings(1_000, SecondLookOptions()) == (4, 260)
     assert planned_trainings(1_000, SecondLookOptions(cross_fit=False)) == (2, 300)
 
 

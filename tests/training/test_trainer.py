@@ -281,7 +281,7 @@ def test_proxy_and_anchors_score_first(
 def test_copies_are_dropped_where_that_is_asked_for_and_by_default(
     settings: dict, left: int, text_path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The default's six trainings of 150 steps have nothing to do with copies.
+    # The default's four trainings have nothing to do with copies.
     options = {"rounds": 1, "epochs": 0.1, "min_steps": 1, "batch_size": 4}
     short = {"second_stage": "second_look", "second_look": options}
     monkeypatch.setitem(STRATEGIES["auto"], "scoring", short)

@@ -80,7 +80,7 @@ class SecondLookOptions:
         default=150, metadata={"help": "repeat those rows until so many steps are done: a small pool has few"}
     )
     max_steps: int | None = field(
-        default=150,
+        default=130,
         metadata={
             "help": "the trainings of a round take never more steps than that together, on a random part of those "
             "rows, so that their price does not grow with the pool; null: as many as epochs and min_steps say",
