@@ -1,0 +1,1 @@
+"""Rows and files as people really have them, broken in every way that was met, made from a seed."""
