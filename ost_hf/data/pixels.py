@@ -10,6 +10,10 @@ from __future__ import annotations
 import functools
 import io
 import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,6 +65,11 @@ def decode(data: bytes, mode: str | None = None) -> Picture:
     Raises:
         RowError: If it is damaged, too large, or of none of ``FORMATS`` (``bad_image``).
     """
+    with _quiet():
+        return _decoded(data, mode)
+
+
+def _decoded(data: bytes, mode: str | None) -> Picture:
     image = _opened(data)
     try:
         image.load()
@@ -146,6 +155,20 @@ def reason_of(error: BaseException) -> str:
     """An error's kind and words, short and without the addresses of objects."""
     words = re.sub(r" (object )?at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     return f"{type(error).__name__}: {words[:150]}" if words else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Pillow's warnings of metadata and sizes: pictures are read in spite of them, or refused by status.
+
+    Filters belong to the whole process, so threads beside the main one leave them alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _opened(data: bytes) -> Any:
