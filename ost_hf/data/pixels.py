@@ -28,6 +28,8 @@ FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000
 MOST_PIXELS = 89_478_485
 # Scans of a progressive JPEG; each is a pass over the whole picture, and takes only a few bytes. Cameras write 10.
 _MOST_SCANS = 100
+# Of a JPEG's segments; 00 and D0 to D7 stand inside of scans.
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd8\xff]")
 # What servers of vision-language models accept.
 _COMMON_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
 # Frames that belong together in time or as pages; a phone's MPO holds the same view again, to brighten its screen.
@@ -190,9 +192,21 @@ def _opened(data: bytes) -> Any:
         tags: Any = getattr(image, "tag_v2", {})
         sides = [tags.get(tag, 1) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
         check_size(*(side if isinstance(side, int) else 1 for side in sides))
-    if image.format in ("JPEG", "MPO") and data.count(b"\xff\xda") > _MOST_SCANS:
+    if image.format in ("JPEG", "MPO") and _scans_of(data) > _MOST_SCANS:
         raise bad_image(f"the JPEG has more than {_MOST_SCANS} scans: save it again")
     return image
+
+
+def _scans_of(data: bytes) -> int:
+    """The scans of a JPEG, or one more than are decoded; without thumbnails, and what stands behind the picture."""
+    place, scans = 2, 0
+    while scans <= _MOST_SCANS:
+        found = _MARKER.search(data, place)
+        if found is None or found[0] == b"\xff\xd9":
+            break
+        scans += found[0] == b"\xff\xda"
+        place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return scans
 
 
 @functools.cache

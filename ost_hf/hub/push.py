@@ -175,12 +175,13 @@ def _file(cell: Any, places: Places, column: str) -> dict[str, Any] | None:
             "the column"
         ) from error
     path = cell.get("path") if isinstance(cell, dict) else None
-    return {"bytes": data, "path": None if path is None else Path(path).name}
+    more = cell if isinstance(cell, TypedCell) else {}
+    return {**more, "bytes": data, "path": None if path is None else Path(path).name}
 
 
 def _names_files(value: Any) -> bool:
     """Whether a cell, or one within it, has a path and no bytes."""
-    if isinstance(value, dict) and set(value) == {"bytes", "path"}:
+    if isinstance(value, dict) and set(value) >= {"bytes", "path"}:
         return value["bytes"] is None and value["path"] is not None
     within = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return any(_names_files(each) for each in within)

@@ -236,6 +236,15 @@ def test_pictures_that_a_parquet_file_names_are_a_strangers_words(folder: Path) 
     assert "outside the folder" in refusal(Rows.load(DatasetConfig(str(folder / "pool.parquet"))))
 
 
+def test_a_hub_pool_may_name_what_was_downloaded_only(folder: Path) -> None:
+    (folder / "images").mkdir()
+    (folder / "images" / "a.png").write_bytes(png())
+    dataset = datasets.load_dataset(str(folder / "images"), split="train")
+    dataset = dataset.add_column("question", ["q"]).add_column("answer", ["a"])
+    assert opened(Rows(dataset)).size == (32, 32)
+    assert "from the Hub have no folder" in refusal(Rows(dataset, DatasetConfig("org/images")))
+
+
 def test_an_image_folder_is_read(folder: Path) -> None:
     images = folder / "images" / "train"
     images.mkdir(parents=True)

@@ -250,6 +250,14 @@ def test_the_second_picture_of_a_phones_file_is_no_frame() -> None:
     assert read_picture(cell(data), None).note == ""
 
 
+def test_what_stands_behind_a_picture_is_no_part_of_it() -> None:
+    """Phones put a film there."""
+    image = saved(sample("RGB"), "JPEG", progressive=True)
+    film = np.random.default_rng(0).bytes(20 * 2**20)
+    assert film.count(b"\xff\xda") > 200
+    assert open_image(cell(image + film), None).tobytes() == open_image(cell(image), None).tobytes()
+
+
 @pytest.mark.parametrize("kind", ["EPS", "PDF", "TGA", "ICO", "DDS", "XBM", "SVG"])
 def test_formats_outside_the_list_are_a_status_that_names_it(kind: str) -> None:
     data = b"<svg/>" if kind == "SVG" else saved(sample("1" if kind == "XBM" else "RGB"), kind)
