@@ -34,6 +34,13 @@ class DatasetConfig:
     images_column: str | None = field(
         default=None, metadata={"help": "column of one image or a list of images; by default `images` or `image`"}
     )
+    allow_paths: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "folders beside the rows' own whose pictures the rows may name, such as [/data/images]; by default "
+            "a path that leaves the rows' folder is a bad image"
+        },
+    )
     prompt_column: str = field(default="prompt", metadata={"help": "prompt of the prompt/completion shape"})
     completion_column: str = field(default="completion", metadata={"help": "completion of the same"})
     question_column: str = field(default="question", metadata={"help": "question of the question/answer shape"})
@@ -52,6 +59,8 @@ class DatasetConfig:
         if not self.path:
             raise ConfigError("a dataset needs a path: a Hub name, a file or a folder")
         require_integer("limit", self.limit, at_least=1, optional=True)
+        if isinstance(self.allow_paths, str) or not all(isinstance(each, (str, Path)) for each in self.allow_paths):
+            raise ConfigError(f"allow_paths must be a list of folders, got {self.allow_paths!r}")
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -14,8 +13,10 @@ from ost_hf.data.chat import find_answer_spans
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoded import IGNORE_INDEX, Encoded, Features
 from ost_hf.data.example import Example, Message, RowError
-from ost_hf.data.images import open_image
+from ost_hf.data.images import read_picture
 from ost_hf.data.marks import spread_marks
+from ost_hf.data.picture_files import Places
+from ost_hf.data.pixels import Picture
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ModelError
 from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW, NO_LABELS, OK, TOO_LONG, TRUNCATED
@@ -59,11 +60,13 @@ class Encoder:
         """Encodes one row; what is wrong with it becomes its status, nothing is raised for it."""
         example_id = rows.example_ids[row]
         try:
-            features = self._features(rows[row], rows.folder)
+            example = rows[row]
+            pictures = self._read_pictures(example, rows.places)
+            features = self._features(example, [picture.image for picture in pictures])
             status = self._fit(features)
         except RowError as error:
             return Encoded(example_id, row, error.status, error.detail)
-        encoded = Encoded(example_id, row, status, features=features)
+        encoded = Encoded(example_id, row, status, _notes(pictures), features)
         if encoded.tokens == 0:
             return Encoded(example_id, row, NO_LABELS, "no answer tokens to supervise")
         return encoded
@@ -80,7 +83,7 @@ class Encoder:
         if not example.messages or example.messages[-1]["role"] != "assistant":
             raise RowError(NO_LABELS, "the row does not end with an assistant message to compare with")
         reference = "".join(part.get("text", "") for part in example.messages[-1]["content"])
-        images = self._open_images(example, rows.folder)
+        images = [picture.image for picture in self._read_pictures(example, rows.places)]
         if self.chat_template is None and not example.templated:
             text = _plain_text(example.messages[:-1])
             return self._tokenize(text, images, special_tokens=True)[0], reference
@@ -120,7 +123,7 @@ class Encoder:
             token_id = self.tokenizer.convert_tokens_to_ids(str(self.processing_class.image_token))
         return token_id
 
-    def _features(self, example: Example, folder: Path | None) -> Features:
+    def _features(self, example: Example, images: list[Any]) -> Features:
         if example.tokens is not None:
             ids = torch.tensor(example.tokens["input_ids"])
             return {
@@ -128,7 +131,6 @@ class Encoder:
                 "attention_mask": torch.ones_like(ids),
                 "labels": torch.tensor(example.tokens["labels"]),
             }
-        images = self._open_images(example, folder)
         if self.chat_template is None and not example.templated:
             return self._plain_features(example, images)
         text, spans = find_answer_spans(self.render, example.messages, self._closing_tokens)
@@ -146,13 +148,10 @@ class Encoder:
         marks = [says_something and end > len(prompt) for _, end in unexpanded["offset_mapping"]]
         return self._with_labels(features, unexpanded["input_ids"], marks)
 
-    def _open_images(self, example: Example, folder: Path | None) -> list[Any]:
+    def _read_pictures(self, example: Example, places: Places) -> list[Picture]:
         if example.images and not self.is_processor:
             raise ModelError(f"{self.tokenizer.name_or_path} reads text only, but the rows hold images")
-        try:
-            return [open_image(image, folder) for image in example.images]
-        except (OSError, ValueError) as error:
-            raise RowError(BAD_IMAGE, str(error)) from error
+        return [read_picture(image, places) for image in example.images]
 
     def _tokenize(self, text: str, images: list[Any], special_tokens: bool = False) -> tuple[Features, dict[str, Any]]:
         """The model's inputs, and the same text's tokens before image placeholders are expanded."""
@@ -198,6 +197,11 @@ class Encoder:
             if value.dim() == 1 and len(value) == length:
                 features[key] = value[:limit]
         return TRUNCATED
+
+
+def _notes(pictures: list[Picture]) -> str:
+    """What of a row's images is not shown."""
+    return "; ".join(f"image {number} {each.note}" for number, each in enumerate(pictures, 1) if each.note)[:300]
 
 
 def _plain_text(messages: list[Message]) -> str:

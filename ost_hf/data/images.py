@@ -1,93 +1,113 @@
-"""Images as they lie in rows: encoded bytes, a path, or a picture in memory."""
+"""Images as they lie in rows: encoded bytes, a path, numbers, or a picture in memory. All are opened here."""
 
 from __future__ import annotations
 
 import hashlib
 import io
-from pathlib import Path
 from typing import Any
 
-# What servers of vision-language models accept.
-_COMMON_TYPES = ("image/png", "image/jpeg", "image/webp", "image/gif")
+import numpy as np
+
+from ost_hf.data.example import RowError
+from ost_hf.data.picture_files import Places, TypedCell, picture_bytes
+from ost_hf.data.pixels import Picture, as_rgb, bad_image, check_size, decode, of_numbers, turn_of
 
 
-def image_key(image: Any, folder: Path | None) -> str:
+def image_key(image: Any, places: Places | None) -> str:
     """A hash that is equal for equal images: of the encoded bytes where there are any, else of the pixels.
 
     An image file that cannot be read is named by its path, so that the row still gets its id.
     """
-    data = _bytes_of(image, folder)
-    if data is None and hasattr(image, "tobytes"):
-        data = f"{image.mode}{image.size}".encode() + image.tobytes()
-    if data is None:
-        data = str(image).encode()
+    try:
+        data = picture_bytes(image, places)
+        data = _pixels_of(image) if data is None else data
+    except RowError:
+        data = str(image).encode("utf-8", "surrogatepass")
+    if _mode_of(image) is not None:
+        data += f"as {_mode_of(image)}".encode()
     return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
-def open_image(image: Any, folder: Path | None) -> Any:
+def read_picture(image: Any, places: Places | None) -> Picture:
     """Decodes an image completely, so that a damaged file fails here and not inside a model.
 
     Args:
-        image: ``{"bytes", "path"}`` as ``datasets`` stores it, a path, or a ``PIL.Image``.
-        folder: Where relative paths start.
+        image: ``{"bytes", "path"}`` as ``datasets`` stores it, a path, a URI, base64, bytes, an array or lists of
+            pixels, or a ``PIL.Image``.
+        places: Where files may be read from; ``None``: nowhere.
 
     Returns:
-        A ``PIL.Image`` in RGB.
+        A picture whose ``image`` is a ``PIL.Image`` in RGB.
 
     Raises:
-        OSError, ValueError: If it cannot be read; ``PIL`` says why.
+        RowError: If it cannot be read, with the reason (``bad_image``).
     """
-    from PIL import Image
-
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    data = _bytes_of(image, folder)
-    if data is None:
-        raise ValueError(f"no image file at {image.get('path') if isinstance(image, dict) else image!r}")
-    try:
-        return Image.open(io.BytesIO(data)).convert("RGB")
-    # PIL's SyntaxError: some damaged PNG files; RuntimeError: AVIF, DDS.
-    except (Image.DecompressionBombError, SyntaxError, RuntimeError) as error:
-        raise ValueError(str(error)) from error
+    data = picture_bytes(image, places)
+    if data is not None:
+        return decode(data, _mode_of(image))
+    if _is_pil(image):
+        return Picture(as_rgb(image))
+    if isinstance(image, (list, tuple, np.ndarray)):
+        return Picture(as_rgb(of_numbers(image)))
+    raise bad_image(f"an image cell may be bytes, a path, numbers or a picture, not {type(image).__name__}")
 
 
-def image_file(image: Any, folder: Path | None) -> tuple[bytes, str]:
-    """An image as a file that any server reads: its own bytes where the format is a common one, else a PNG.
+def open_image(image: Any, places: Places | None) -> Any:
+    """The ``PIL.Image`` of :func:`read_picture`."""
+    return read_picture(image, places).image
+
+
+def image_file(image: Any, places: Places | None) -> tuple[bytes, str]:
+    """An image as a file in which any server sees what the proxy sees.
+
+    Its own bytes, where the format is a common one and nothing of it depends on the reader (an orientation in EXIF,
+    transparency, several frames); else a PNG.
 
     Args:
-        image: As for :func:`open_image`.
-        folder: Where relative paths start.
+        image: As for :func:`read_picture`.
+        places: As above.
 
     Returns:
         The bytes and their media type.
 
     Raises:
-        OSError, ValueError: As :func:`open_image`.
+        RowError: As :func:`read_picture`.
     """
-    from PIL import Image
-
-    decoded = open_image(image, folder)
-    data = None if isinstance(image, Image.Image) else _bytes_of(image, folder)
-    if data is not None:
-        media_type = Image.open(io.BytesIO(data)).get_format_mimetype()
-        if media_type in _COMMON_TYPES:
-            return data, media_type
+    picture = read_picture(image, places)
+    if picture.media_type is not None:
+        data = picture_bytes(image, places)
+        assert data is not None
+        return data, picture.media_type
     buffer = io.BytesIO()
-    decoded.save(buffer, format="PNG")
+    picture.image.save(buffer, format="PNG")
     return buffer.getvalue(), "image/png"
 
 
-def _bytes_of(image: Any, folder: Path | None) -> bytes | None:
-    if isinstance(image, dict):
-        if image.get("bytes") is not None:
-            return image["bytes"]
-        image = image.get("path")
-    if not isinstance(image, (str, Path)):
-        return None
-    path = Path(image).expanduser()
-    if not path.is_absolute() and folder is not None:
-        path = folder / path
+def _mode_of(image: Any) -> str | None:
+    return image.mode if isinstance(image, TypedCell) else None
+
+
+def _is_pil(image: Any) -> bool:
+    from PIL import Image
+
+    return isinstance(image, Image.Image)
+
+
+def _pixels_of(image: Any) -> bytes:
+    """What decides how a picture in memory looks."""
+    if not _is_pil(image):
+        try:
+            numbers = np.asarray(image)
+        except ValueError:  # lists of different lengths
+            return str(image).encode()
+        return f"{numbers.dtype}{numbers.shape}".encode() + numbers.tobytes()
+    head = f"{image.mode}{image.size}".encode()
     try:
-        return path.read_bytes()
-    except OSError:
-        return None
+        check_size(*image.size)
+        data = head + image.tobytes()
+        if image.mode in ("P", "PA"):
+            data += bytes(image.getpalette("RGBA") or ())
+        told = (image.info.get("transparency"), turn_of(image))
+        return data if told == (None, None) else data + repr(told).encode()
+    except Exception:  # a damaged file, opened by the user and decoded here
+        return head + str(getattr(image, "filename", "")).encode()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import datasets
 
 from ost_hf.data.config import DatasetConfig
+from ost_hf.data.picture_files import TypedCell
 from ost_hf.errors import DataError
 
 _FILE_LOADERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
@@ -76,9 +78,9 @@ def without_decoding(dataset: datasets.Dataset, columns: list[str]) -> datasets.
 
 
 def _undecoded(feature: Any) -> Any | None:
-    """The same feature with ``decode=False``, or ``None`` where there is no image to decode."""
-    if isinstance(feature, datasets.Image):
-        return datasets.Image(mode=feature.mode, decode=False)
+    """The same feature with ``decode=False``, or ``None`` where there is nothing to decode."""
+    if hasattr(feature, "embed_storage"):  # Image, Audio, Video and the like
+        return replace(feature, decode=False)
     if isinstance(feature, datasets.List):
         inner = _undecoded(feature.feature)
         return None if inner is None else datasets.List(inner, length=feature.length)
@@ -89,3 +91,24 @@ def _undecoded(feature: Any) -> Any | None:
         inner = {name: _undecoded(value) for name, value in feature.items()}
         return {name: inner[name] or feature[name] for name in feature} if any(inner.values()) else None
     return None
+
+
+def typed_cells(value: Any, feature: Any) -> Any:
+    """The same cell, in which each cell of a type whose cells are files is a ``TypedCell``.
+
+    Args:
+        value: As ``datasets`` gives it undecoded.
+        feature: Its type.
+    """
+    if hasattr(feature, "embed_storage") and isinstance(value, dict):
+        return TypedCell.of(value, getattr(feature, "mode", None))
+    if isinstance(feature, dict) and isinstance(value, dict):
+        return {name: typed_cells(each, feature.get(name)) for name, each in value.items()}
+    if isinstance(feature, (datasets.List, datasets.LargeList)) and isinstance(value, list):
+        return [typed_cells(each, feature.feature) for each in value]
+    return value
+
+
+def file_columns(features: datasets.Features) -> dict[str, Any]:
+    """The columns whose cells are files or name them, or hold such cells within."""
+    return {name: feature for name, feature in features.items() if _undecoded(feature) is not None}

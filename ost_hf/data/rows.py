@@ -24,8 +24,9 @@ import datasets
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import image_key
-from ost_hf.data.loading import load_dataset, without_decoding
-from ost_hf.data.parsing import MASK, as_list, as_messages, as_text, place_images, text_part, tokens_of
+from ost_hf.data.loading import file_columns, load_dataset, typed_cells, without_decoding
+from ost_hf.data.parsing import MASK, as_messages, as_text, place_images, text_part, tokens_of
+from ost_hf.data.picture_files import Places, cells_in, places_of
 from ost_hf.errors import DataError
 from ost_hf.parallel import gather_objects, share, state
 
@@ -157,7 +158,7 @@ class Rows:
             if example.tokens is not None:
                 said: Any = [example.tokens["input_ids"], example.tokens["labels"]]
             else:
-                said = [example.messages, [image_key(image, self.folder) for image in example.images]]
+                said = [example.messages, [image_key(image, self.places) for image in example.images]]
         except RowError:
             said = ["malformed", {name: str(value) for name, value in record.items()}]
         text = json.dumps(said, sort_keys=True, default=str, ensure_ascii=False)
@@ -169,8 +170,19 @@ class Rows:
         path = Path(self.config.path).expanduser()
         return path.parent if path.is_file() else (path if path.is_dir() else None)
 
+    @cached_property
+    def places(self) -> Places:
+        """Where the files of its images may lie."""
+        return places_of(self.config, self.folder, self.dataset.info)
+
+    @cached_property
+    def _file_columns(self) -> dict[str, Any]:
+        return file_columns(self.dataset.features)
+
     def _parse(self, record: dict[str, Any], row: int, example_id: str) -> Example:
         config = self.config
+        typed = {name: each for name, each in self._file_columns.items() if name in record}
+        record = {**record, **{name: typed_cells(record[name], each) for name, each in typed.items()}}
         if self.layout == "tokenized":
             return Example(example_id, row, tokens=tokens_of(record))
 
@@ -181,7 +193,7 @@ class Rows:
             first, second = (as_text(record[name]) for name in _content_columns(self.layout, config))
             templated = not (isinstance(first, str) and isinstance(second, str))
             messages = as_messages(first, "user") + as_messages(second, "assistant")
-        images = as_list(record.get(self.images_column)) if self.images_column else []
+        images = cells_in(record.get(self.images_column)) if self.images_column else []
         images = place_images(messages, images)
         return Example(example_id, row, messages, images, templated=templated)
 

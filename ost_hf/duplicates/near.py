@@ -172,8 +172,8 @@ class NearFinder:
         rows = self._sets[number]
         try:
             example = rows.stored(row)
-            looks = [near_images.look_at(open_image(image, rows.folder)) for image in example.images]
-        except (RowError, OSError, ValueError):
+            looks = [near_images.look_at(open_image(image, rows.places)) for image in example.images]
+        except RowError:
             return None
         return near_text.read_row(example, self._config.same_numbers), looks
 

@@ -10,6 +10,10 @@ import pyarrow as pa
 from huggingface_hub import DatasetCard, HfApi, hf_hub_download
 from huggingface_hub.utils import validate_repo_id
 
+from ost_hf.data.example import RowError
+from ost_hf.data.images import image_file
+from ost_hf.data.loading import file_columns, typed_cells, without_decoding
+from ost_hf.data.picture_files import Places, TypedCell, cells_in, picture_bytes
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.hub.card import render_card
@@ -90,7 +94,7 @@ def kept_dataset(pool: Rows, selection: SelectionTable) -> datasets.Dataset:
     """Kept rows in the pool's order, with ``example_id``, ``ost_utility``, ``ost_rank``, weights and masked turns."""
     records = {record["row"]: record for record in selection.table.to_pylist() if record["kept"]}
     rows = sorted(records)
-    kept = _with_images(pool.dataset.select(rows), pool)
+    kept = _with_files(pool.dataset.select(rows), pool)
     columns = {
         "example_id": [records[row]["example_id"] for row in rows],
         "ost_utility": [records[row]["utility"] for row in rows],
@@ -106,22 +110,78 @@ def kept_dataset(pool: Rows, selection: SelectionTable) -> datasets.Dataset:
     return kept
 
 
-def _with_images(kept: datasets.Dataset, pool: Rows) -> datasets.Dataset:
-    """Images that the pool names by file, as images: on the Hub no one has those files."""
+def _with_files(kept: datasets.Dataset, pool: Rows) -> datasets.Dataset:
+    """All that the rows name by file, in the rows: on the Hub no one has those files.
+
+    Raises:
+        DataError: If a file may not be read, or cannot be. By itself ``datasets`` would push whatever a path names.
+    """
     column = pool.images_column
-    if column is None:
-        return kept
-    feature = kept.features[column]
-    is_list = isinstance(feature, (datasets.List, datasets.LargeList))
-    # pandas' files come with large strings.
-    if getattr(feature.feature if is_list else feature, "dtype", None) not in ("string", "large_string"):
-        return kept
-    folder = pool.folder or Path()
+    if column is not None and not file_columns(datasets.Features({column: kept.features[column]})):
+        kept = _with_image_column(kept, pool, column)
+    for name, feature in file_columns(kept.features).items():
+        undecoded = without_decoding(kept, [name])
+        cells = undecoded.with_format(None).select_columns(name)
+        if any(_names_files(row[name]) for row in cells):
+            filled = undecoded.map(_filled, fn_kwargs={"name": name, "feature": feature, "places": pool.places})
+            kept = filled.cast_column(name, feature)
+    return kept
 
-    def place(name: Any) -> Any:
-        if name is None:  # a row of text among rows with images
-            return None
-        return [place(one) for one in name] if isinstance(name, list) else str(folder / name)
 
-    placed = kept.map(lambda row: {column: place(row[column])})
+def _with_image_column(kept: datasets.Dataset, pool: Rows, column: str) -> datasets.Dataset:
+    """The column of images as such: a row may hold them as paths, as base64 or as numbers."""
+    stored = kept.with_format(None).select_columns(column)
+    is_list = any(isinstance(row[column], list) and not _is_one(row[column]) for row in stored)
+
+    def place(row: dict[str, Any]) -> dict[str, Any]:
+        cells = [_file(cell, pool.places, column) for cell in cells_in(row[column])]
+        return {column: cells if is_list else next(iter(cells), None)}
+
+    undecoded = datasets.Image(decode=False)
+    of_files = datasets.Features({**kept.features, column: datasets.List(undecoded) if is_list else undecoded})
+    placed = kept.map(place, features=of_files)
     return placed.cast_column(column, datasets.List(datasets.Image()) if is_list else datasets.Image())
+
+
+def _is_one(cell: list[Any]) -> bool:
+    """Whether a list is one picture, or the bytes of its file."""
+    cells = cells_in(cell)
+    return len(cells) == 1 and cells[0] is cell
+
+
+def _filled(row: dict[str, Any], name: str, feature: Any, places: Places) -> dict[str, Any]:
+    return {name: _fill(typed_cells(row[name], feature), places, name)}
+
+
+def _fill(value: Any, places: Places, column: str) -> Any:
+    if isinstance(value, TypedCell):
+        return _file(value, places, column)
+    if isinstance(value, dict):
+        return {name: _fill(each, places, column) for name, each in value.items()}
+    return [_fill(each, places, column) for each in value] if isinstance(value, list) else value
+
+
+def _file(cell: Any, places: Places, column: str) -> dict[str, Any] | None:
+    """A cell as ``datasets`` stores a file: its bytes, and the last part of its name."""
+    if cell is None:
+        return None
+    try:
+        data = picture_bytes(cell, places)
+        if data is None:
+            data, _ = image_file(cell, places)
+    except RowError as error:
+        raise DataError(
+            f"column {column!r} of a kept row cannot be pushed: {error.detail}. Mend the row, or push a pool without "
+            "the column"
+        ) from error
+    path = cell.get("path") if isinstance(cell, dict) else None
+    more = cell if isinstance(cell, TypedCell) else {}
+    return {**more, "bytes": data, "path": None if path is None else Path(path).name}
+
+
+def _names_files(value: Any) -> bool:
+    """Whether a cell, or one within it, has a path and no bytes."""
+    if isinstance(value, dict) and set(value) >= {"bytes", "path"}:
+        return value["bytes"] is None and value["path"] is not None
+    within = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return any(_names_files(each) for each in within)

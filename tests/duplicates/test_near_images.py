@@ -14,6 +14,7 @@ import pytest
 import task
 from PIL import Image, ImageDraw
 
+from ost_hf.data.example import RowError
 from ost_hf.data.images import open_image
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates import near_images
@@ -105,7 +106,7 @@ def test_a_damaged_picture_is_near_no_other() -> None:
         picture["bytes"] = change(picture["bytes"])
     damaged = datasets.Dataset.from_list(table, features=rows.dataset.features)
     assert groups(Rows(damaged)) == [[0, 2]]
-    with pytest.raises(ValueError, match="broken PNG"):
+    with pytest.raises(RowError, match="broken PNG"):
         open_image(table[3]["images"][0], None)
 
 

@@ -23,7 +23,7 @@ from ost_hf.data.config import DatasetConfig
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.hub.config import HubConfig
-from ost_hf.hub.push import _with_images, kept_dataset, push_curated
+from ost_hf.hub.push import _with_files, kept_dataset, push_curated
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringRequest
@@ -246,8 +246,10 @@ def test_aggregated_utilities_are_pushed_beside_the_scores_that_they_were_made_o
 def test_images_named_by_file_are_pushed_as_images(tmp_path: Path, kind: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     rows = datasets.Dataset.from_list([{"question": "what?", "answer": "it", "image": str(tmp_path / "a.png")}])
-    pool = Rows(rows.cast_column("image", datasets.Value(kind)), DatasetConfig("in memory"))
-    assert _with_images(pool.dataset, pool)[0]["image"].size == (8, 8)
+    pool = Rows(
+        rows.cast_column("image", datasets.Value(kind)), DatasetConfig("in memory", allow_paths=[str(tmp_path)])
+    )
+    assert _with_files(pool.dataset, pool)[0]["image"].size == (8, 8)
 
 
 def test_rows_without_an_image_are_pushed_beside_rows_with_one(tmp_path: Path) -> None:
@@ -256,7 +258,7 @@ def test_rows_without_an_image_are_pushed_beside_rows_with_one(tmp_path: Path) -
         '{"question": "what?", "answer": "it", "image": "a.png"}\n{"question": "1+1?", "answer": "2", "image": null}\n'
     )
     pool = Rows.load(DatasetConfig(str(tmp_path / "pool.jsonl")))
-    placed = _with_images(pool.dataset, pool)
+    placed = _with_files(pool.dataset, pool)
     assert placed[0]["image"].size == (8, 8)
     assert placed[1]["image"] is None
 

@@ -20,7 +20,9 @@ from chat_server import Answer, Call, ChatServer, asks, judged
 from scored import build_scorer
 
 from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.example import RowError
 from ost_hf.data.images import image_file, open_image
+from ost_hf.data.picture_files import Places
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError, RunDirectoryError
 from ost_hf.proxy.config import ProxyConfig
@@ -251,5 +253,5 @@ def test_images_are_sent_as_they_are_stored_where_servers_read_that(tmp_path: Pa
     data, sent_as = image_file(picture, None)
     assert sent_as == "image/png"
     assert Image.open(io.BytesIO(data)).tobytes() == picture.tobytes()
-    with pytest.raises(ValueError, match="no image file at"):
-        image_file("nowhere.png", tmp_path)
+    with pytest.raises(RowError, match=r"no image file at 'nowhere\.png'"):
+        image_file("nowhere.png", Places(tmp_path))

@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol
 
+from ost_hf.data.example import RowError
 from ost_hf.data.images import image_file, open_image
+from ost_hf.data.picture_files import Places
 from ost_hf.errors import ConfigError, ModelError
 from ost_hf.models import load_model, load_processing_class, reads_images
 from ost_hf.parallel import outside_deepspeed, state
@@ -35,11 +36,11 @@ _NO_KEY = "none"
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt and the images it speaks of, as they lie in the row; relative paths start in ``folder``."""
+    """One prompt and the images it speaks of, as they lie in the row; files are read from ``places``."""
 
     prompt: str
     images: list[Any] = field(default_factory=list)
-    folder: Path | None = None
+    places: Places | None = None
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,13 @@ class Endpoint:
     def _ask(self, request: Request) -> Reply:
         openai = self._openai
         try:
+            content = _content(request)
+        except RowError as error:
+            return Reply(None, error.detail)
+        try:
             completion = self._client.chat.completions.create(
                 model=self.options.model,
-                messages=[{"role": "user", "content": _content(request)}],
+                messages=[{"role": "user", "content": content}],
                 temperature=0,
                 max_tokens=self.options.max_tokens,
             )
@@ -232,7 +237,10 @@ class LocalModel:
             return Reply(None, f"a prompt of {tokens} tokens and a reply of {room} exceed the model's {self._limit}")
         content: Any = request.prompt
         if self.sees:
-            images = [{"type": "image", "image": open_image(image, request.folder)} for image in request.images]
+            try:
+                images = [{"type": "image", "image": open_image(image, request.places)} for image in request.images]
+            except RowError as error:
+                return Reply(None, error.detail)
             content = [*images, {"type": "text", "text": request.prompt}]
         messages = [{"role": "user", "content": content}]
         # Some releases' pipelines sample where nobody forbids it in the call.
@@ -247,11 +255,11 @@ def open_backend(options: JudgeOptions) -> Backend:
 
 def _content(request: Request) -> list[dict[str, Any]]:
     """OpenAI's typed content: the images as data URLs, then the prompt."""
-    return [*_image_parts(request.images, request.folder), {"type": "text", "text": request.prompt}]
+    return [*_image_parts(request.images, request.places), {"type": "text", "text": request.prompt}]
 
 
-def _image_parts(images: Iterable[Any], folder: Path | None) -> list[dict[str, Any]]:
-    files = (image_file(image, folder) for image in images)
+def _image_parts(images: Iterable[Any], places: Places | None) -> list[dict[str, Any]]:
+    files = (image_file(image, places) for image in images)
     urls = (f"data:{media_type};base64,{base64.b64encode(data).decode()}" for data, media_type in files)
     return [{"type": "image_url", "image_url": {"url": url}} for url in urls]
 

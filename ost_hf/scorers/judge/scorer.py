@@ -52,7 +52,7 @@ class JudgeScorer:
         example = self.rows[row.row]
         conversation = read_conversation(example, mark_images=True)
         prompt = render(self.prompt, conversation, conversation.turns[-1], **scale_of(self.options))
-        return Request(prompt, example.images, self.rows.folder)
+        return Request(prompt, example.images, self.rows.places)
 
     def _score(self, reply: Reply) -> Score:
         if reply.text is None:
