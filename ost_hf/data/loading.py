@@ -11,6 +11,8 @@ import datasets
 from ost_hf.data.config import DatasetConfig
 from ost_hf.errors import DataError
 
+# Of rows that a file holds and nobody can read: why. Other rows have nothing in this column.
+UNREADABLE = "ost_unreadable"
 _FILE_LOADERS = {".parquet": "parquet", ".jsonl": "json", ".json": "json", ".csv": "csv", ".arrow": "arrow"}
 
 
