@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -88,7 +88,7 @@ def open_job(request: ScoringRequest) -> ScoringJob:
     reused = accept_reuse(request) if request.reuse is not None else None
     for rows in (pool, *request.evaluation):
         rows.hash_together()
-    exclude, report = exclude_rows(pool, request.anchors, request.overlap, request.duplicates, request.evaluation)
+    exclude, report = exclude_copies(request)
     identity = identity_of(request)
     has_rows = ScoreTable(request.run_dir / "scores").check_manifest(identity)
     # Before anything is written: a proxy that is not there, or is another than the folder's, is refused here.
@@ -105,6 +105,28 @@ def open_job(request: ScoringRequest) -> ScoringJob:
         write_report(report, request.run_dir / "duplicates.json")
     barrier()
     return job
+
+
+def exclude_copies(request: ScoringRequest) -> tuple[Excluded, Section]:
+    """The rows of a request that repeat something and are not scored, and a report.
+
+    Raises:
+        DataError: If there are duplicates where none may be.
+    """
+
+    @cache
+    def pool() -> EncodedDataset:
+        return EncodedDataset(request.pool, Encoder(load_processing_class(request.proxy), request.encoding))
+
+    return exclude_rows(
+        request.pool,
+        request.anchors,
+        request.overlap,
+        request.duplicates,
+        request.evaluation,
+        # The processor is loaded only where near copies are found.
+        encode=lambda row: pool().encode(row),
+    )
 
 
 def encoded_job(request: ScoringRequest, exclude: Excluded) -> ScoringJob:
