@@ -28,8 +28,9 @@ from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import image_key
 from ost_hf.data.layouts import TOKENIZED, content_columns, find_layout, messages_of, require_columns
-from ost_hf.data.loading import UNREADABLE, load_dataset, without_decoding
+from ost_hf.data.loading import load_dataset, without_decoding
 from ost_hf.data.parsing import as_list, place_images, text_part, tokens_of
+from ost_hf.data.records import UNREADABLE
 from ost_hf.errors import DataError, reason_of
 from ost_hf.parallel import gather_objects, share, state
 from ost_hf.tables.statuses import BAD_ROW
