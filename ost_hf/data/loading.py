@@ -113,6 +113,8 @@ def _load_files(config: DatasetConfig, loader: str, files: dict[str, list[Path]]
         raise refused or DataError(f"{config.path} has no split {config.split!r}; there are: {', '.join(files)}")
     try:
         rows = read_rows(files[name.group()], loader, text)
+    except DataError as error:
+        raise refused or error from None
     except (ValueError, OSError, RecursionError, csv.Error, datasets.exceptions.DatasetsError) as error:
         raise refused or DataError(f"cannot load {config.path}: {reason_of(error.__cause__ or error)}") from error
     _tell_unreadable(config, rows)
@@ -120,9 +122,15 @@ def _load_files(config: DatasetConfig, loader: str, files: dict[str, list[Path]]
 
 
 def _is_as_written(features: Any, paths: list[Path]) -> bool:
-    """Whether JSON's texts and numbers are what they were: Arrow takes texts for times, and cuts long numbers."""
+    """Whether JSON's texts and numbers are what they were.
+
+    Arrow takes texts for times and cuts long numbers; columns of unlike values are read in
+    :mod:`ost_hf.data.records`.
+    """
     types = repr(features)
-    return "timestamp" not in types and not ("float" in types and any(map(has_long_numbers, paths)))
+    if "timestamp" in types or "Json" in types:
+        return False
+    return "float" not in types or not any(map(has_long_numbers, paths))
 
 
 def _tell_unreadable(config: DatasetConfig, rows: datasets.Dataset) -> None:
@@ -157,7 +165,7 @@ def _load(config: DatasetConfig, load: Callable[..., Any], *args: Any, **kwargs:
 
 
 def without_decoding(dataset: datasets.Dataset, columns: list[str]) -> datasets.Dataset:
-    """Leaves image columns as bytes or paths, so that an unreadable one fails alone, at its own row."""
+    """Leaves images as bytes or paths and JSON as text, so that an unreadable one fails alone, at its own row."""
     for column in columns:
         undecoded = _undecoded(dataset.features[column])
         if undecoded is not None:
@@ -166,9 +174,11 @@ def without_decoding(dataset: datasets.Dataset, columns: list[str]) -> datasets.
 
 
 def _undecoded(feature: Any) -> Any | None:
-    """The same feature with ``decode=False``, or ``None`` where there is no image to decode."""
+    """The same feature with ``decode=False``, or ``None`` where there is nothing to decode."""
     if isinstance(feature, datasets.Image):
         return datasets.Image(mode=feature.mode, decode=False)
+    if isinstance(feature, datasets.Json):
+        return datasets.Json(decode=False)
     if isinstance(feature, datasets.List):
         inner = _undecoded(feature.feature)
         return None if inner is None else datasets.List(inner, length=feature.length)

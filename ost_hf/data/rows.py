@@ -30,7 +30,7 @@ from ost_hf.data.images import image_key
 from ost_hf.data.layouts import TOKENIZED, content_columns, find_layout, messages_of, require_columns
 from ost_hf.data.loading import load_dataset, without_decoding
 from ost_hf.data.parsing import as_list, place_images, text_part, tokens_of
-from ost_hf.data.records import UNREADABLE
+from ost_hf.data.records import UNREADABLE, from_json_columns
 from ost_hf.errors import DataError, reason_of
 from ost_hf.parallel import gather_objects, share, state
 from ost_hf.tables.statuses import BAD_ROW
@@ -173,7 +173,8 @@ class Rows:
             RowError: If they cannot be read (``bad_row``).
         """
         try:
-            record = self._content[row]
+            features = self._content.features
+            record = {name: from_json_columns(value, features[name]) for name, value in self._content[row].items()}
         except Exception as error:  # text that is no UTF-8, a date beyond Python's: Arrow files hold anything
             raise RowError(BAD_ROW, f"the row cannot be read: {reason_of(error)}") from error
         if (problem := record.pop(UNREADABLE, None)) is not None:

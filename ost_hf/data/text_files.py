@@ -10,22 +10,24 @@ import codecs
 import csv
 import json
 import re
-import sys
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
-from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import datasets
 
 from ost_hf.data.example import RowError
-from ost_hf.data.records import MAX_DEPTH, UNREADABLE, Record, checked_records, features_of
+from ost_hf.data.records import MAX_DEPTH, UNREADABLE, Record, checked_records, exact_float, features_of, with_json
+from ost_hf.errors import DataError
 from ost_hf.tables.statuses import BAD_ROW
 
 # More digits than a float of 64 bits holds.
 _LONG_NUMBER = re.compile(rb"[\s:,\[]-?\d*\.?\d{16,}")
 _CHUNK = 1 << 20
+# Characters of a cell and lines of a row, at most.
+_CELL_LIMIT = 1 << 30
+_LINES_OF_ROW = 10_000
 # What pandas takes for an empty cell.
 EMPTY_CELLS = [
     *("", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>"),
@@ -47,9 +49,7 @@ def is_sound(path: Path, kind: str) -> bool:
         file.seek(0)
         if kind == "json":
             return all(line.count(b"{") + line.count(b"[") <= MAX_DEPTH or _is_shallow(line) for line in file)
-    header, first = ([*islice(_csv_lines(path), 2), [], []])[:2]
-    # pandas takes the first cell of longer rows for the row's name, and shifts the others.
-    return len(first) <= len(header)
+    return all(problem is None for _, _, problem in _csv_records(path))
 
 
 def _is_shallow(line: bytes) -> bool:
@@ -69,7 +69,7 @@ def has_long_numbers(path: Path) -> bool:
 
 def csv_options(paths: Sequence[Path], text: set[str]) -> dict[str, Any]:
     """Options with which pandas leaves the cells of text columns as they are written; empty ones are none."""
-    names = dict.fromkeys(name for path in paths for name in next(_csv_lines(path), []))
+    names = dict.fromkeys(name for path in paths for name in _csv_header(path))
     return {
         "converters": {name: _cell for name in names if name in text},
         "keep_default_na": False,
@@ -90,37 +90,46 @@ def read_rows(paths: Sequence[Path], kind: str, text: set[str]) -> datasets.Data
         text: The columns of a CSV whose cells are texts, whatever they look like.
 
     Raises:
-        ValueError: If a file is one list that is no JSON, or no row can be read.
+        DataError: If no row can be read.
+        ValueError: If a file is one list that is no JSON.
     """
     names = [str(path) for path in paths]
     features = features_of(_rows(names, kind, sorted(text)))
     if not set(features) - {UNREADABLE}:
         first = next(_rows(names, kind, sorted(text)), None)
-        raise ValueError("it has no rows" if first is None else f"no row can be read: {first[UNREADABLE]}")
+        why = "it has no rows" if first is None else f"no row can be read: {first[UNREADABLE]}"
+        raise DataError(f"cannot load {', '.join(path.name for path in paths[:3])}: {why}")
     # Other contents, other rows in the cache of ``datasets``.
-    versions = [(path.stat().st_mtime_ns, path.stat().st_size) for path in paths]
-    arguments = {"names": tuple(names), "kind": kind, "text": tuple(sorted(text)), "versions": tuple(versions)}
-    return datasets.Dataset.from_generator(_rows, features=features, gen_kwargs=arguments)
+    versions = tuple((path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+    arguments = {"names": tuple(names), "kind": kind, "text": tuple(sorted(text)), "versions": versions}
+    return datasets.Dataset.from_generator(_stored, features=features, gen_kwargs={**arguments, "features": features})
 
 
-def _rows(names: Sequence[str], kind: str, text: Sequence[str], versions: Any = None) -> Iterator[Record]:
+def _stored(
+    names: Sequence[str], kind: str, text: Sequence[str], versions: Any, features: datasets.Features
+) -> Iterator[Record]:
+    return (with_json(record, features) for record in _rows(names, kind, text))
+
+
+def _rows(names: Sequence[str], kind: str, text: Sequence[str]) -> Iterator[Record]:
     for name in names:
         yield from checked_records(_json_rows(Path(name)) if kind == "json" else _csv_rows(Path(name), set(text)))
 
 
-def _json_rows(path: Path) -> Iterator[Record]:
+def _json_rows(path: Path) -> Iterator[tuple[str, Record]]:
     with path.open("rb") as file:
         start = file.read(_CHUNK).removeprefix(codecs.BOM_UTF8).lstrip()
         file.seek(0)
         if start.startswith(b"[") and not _is_json(start.splitlines()[0]):
             listed = _JSON.decode(file.read().removeprefix(codecs.BOM_UTF8).decode())
-            yield from (_of_json(item, f"item {number}") for number, item in enumerate(listed, 1))
+            for number, item in enumerate(listed, 1):
+                yield f"item {number}", _of_json(item, f"item {number}")
             return
         for number, line in enumerate(file, 1):
             if number == 1:
                 line = line.removeprefix(codecs.BOM_UTF8)
             if line.strip():
-                yield _of_line(line, f"line {number}")
+                yield f"line {number}", _of_line(line, f"line {number}")
 
 
 def _is_json(line: bytes) -> bool:
@@ -157,36 +166,99 @@ def _object(pairs: list[tuple[str, Any]]) -> Record:
     return found
 
 
-def _exact(digits: str) -> float | str:
-    """A number as a float, if that is the same; else as it is written."""
-    number = float(digits)
-    return number if Decimal(digits) == Decimal(repr(number)) else digits
+_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_float=exact_float)
 
 
-_JSON = json.JSONDecoder(object_pairs_hook=_object, parse_float=_exact)
+def _csv_header(path: Path) -> list[str]:
+    """The columns' names, told apart as pandas does it.
+
+    Raises:
+        ValueError: If they are no UTF-8.
+    """
+    with _open_csv(path) as file:
+        names = next((cells for cells in csv.reader(file) if cells), [])
+    seen: Counter[str] = Counter()
+    header = []
+    if any("\udc80" <= sign <= "\udcff" for name in names for sign in name):
+        raise ValueError("the header is no UTF-8 text")
+    for name in names:
+        header.append(f"{name}.{seen[name]}" if seen[name] else name)
+        seen[name] += 1
+    return header
 
 
-def _csv_lines(path: Path) -> Iterator[list[str]]:
-    """The cells of each row of a CSV; bytes that are no UTF-8 become lone surrogates."""
-    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        limit = csv.field_size_limit(sys.maxsize)
+def _open_csv(path: Path) -> TextIO:
+    """A CSV as text; bytes that are no UTF-8 become lone surrogates."""
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def _csv_records(path: Path) -> Iterator[tuple[int, list[str], str | None]]:
+    """The rows below the header: number of the first line, cells, and what is wrong with them.
+
+    Where a quotation mark is not closed, or closed amid a cell, only its own line is given up.
+    """
+    width = len(_csv_header(path))
+    limit = csv.field_size_limit(_CELL_LIMIT)
+    with _open_csv(path) as file:
+        lines = _Lines(file)
         try:
-            yield from (cells for cells in csv.reader(file) if cells)
+            while lines.more():
+                start, cells, problem = lines.number, *_next_record(lines)
+                if cells and start != lines.header:
+                    longer = f"it has {len(cells)} cells, the header {width}" if len(cells) > width else None
+                    yield start, cells, problem or longer
         finally:
             csv.field_size_limit(limit)
 
 
-def _csv_rows(path: Path, text: set[str]) -> Iterator[Record]:
-    lines = _csv_lines(path)
-    header = next(lines, [])
-    for number, cells in enumerate(lines, 1):
-        if len(cells) > len(header):
-            yield {UNREADABLE: f"row {number} has {len(cells)} cells, the header {len(header)}"}
-        elif any("\udc80" <= sign <= "\udcff" for cell in cells for sign in cell):
-            yield {UNREADABLE: f"row {number} is no UTF-8 text"}
-        else:
-            row = dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
-            yield {name: _cell(cell) if name in text else _guessed(cell) for name, cell in row.items()}
+class _Lines:
+    """A file's lines, of which some can be given back."""
+
+    def __init__(self, file: TextIO):
+        self._file, self._back = file, deque[str]()
+        self.number, self.header = 1, 1
+
+    def more(self) -> bool:
+        if not self._back and (line := self._file.readline()):
+            self._back.append(line)
+        return bool(self._back)
+
+    def take(self, taken: list[str]) -> Iterator[str]:
+        """Lines from here on, noted in ``taken``; behind an unclosed quotation mark no more than a row may have."""
+        while len(taken) < _LINES_OF_ROW and self.more():
+            taken.append(self._back.popleft())
+            self.number += 1
+            yield taken[-1]
+
+    def give_back(self, taken: list[str]) -> None:
+        self._back.extendleft(reversed(taken))
+        self.number -= len(taken)
+
+
+def _next_record(lines: _Lines) -> tuple[list[str], str | None]:
+    taken: list[str] = []
+    try:
+        cells = next(csv.reader(lines.take(taken), strict=True), [])
+    except csv.Error as error:
+        lines.give_back(taken[1:])
+        alone = next(csv.reader(taken[:1]), [])
+        # A cell such as "a"b: all readers take it for ab.
+        is_closed = len(taken) == 1 and "unexpected end" not in str(error)
+        return (alone, None) if is_closed else (alone, "a quotation mark in it is not closed")
+    if any("\udc80" <= sign <= "\udcff" for cell in cells for sign in cell):
+        return cells, "it is no UTF-8 text"
+    return cells, None
+
+
+def _csv_rows(path: Path, text: set[str]) -> Iterator[tuple[str, Record]]:
+    header = _csv_header(path)
+    for number, cells, problem in _csv_records(path):
+        place = f"line {number}"
+        if problem is not None:
+            yield place, {UNREADABLE: f"{place}: {problem}"}
+            continue
+        row = dict(zip(header, cells + [""] * (len(header) - len(cells)), strict=True))
+        yield place, {name: _cell(cell) if name in text else _guessed(cell) for name, cell in row.items()}
 
 
 def _guessed(cell: str) -> Any:
