@@ -12,6 +12,7 @@ import json
 import re
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,8 +23,9 @@ from ost_hf.data.records import MAX_DEPTH, UNREADABLE, Record, checked_records, 
 from ost_hf.errors import DataError
 from ost_hf.tables.statuses import BAD_ROW
 
-# More digits than a float of 64 bits holds.
-_LONG_NUMBER = re.compile(rb"[\s:,\[]-?\d*\.?\d{16,}")
+# Whole numbers of 16 digits, others of 18: a float of 64 bits holds 15 of any number, and 17 of those it was made of.
+_MANY_DIGITS = re.compile(rb"[\d.]{16}")
+_LONG_NUMBER = re.compile(rb"[\s:,\[]-?(?:\d{16,}(?![\d.eE])|0?\.?0*[1-9][\d.]{18,})")
 _CHUNK = 1 << 20
 # Characters of a cell and lines of a row, at most.
 _CELL_LIMIT = 1 << 30
@@ -49,7 +51,28 @@ def is_sound(path: Path, kind: str) -> bool:
         file.seek(0)
         if kind == "json":
             return all(line.count(b"{") + line.count(b"[") <= MAX_DEPTH or _is_shallow(line) for line in file)
-    return all(problem is None for _, _, problem in _csv_records(path))
+    return _is_sound_csv(path)
+
+
+def _is_sound_csv(path: Path) -> bool:
+    """Whether no row has more cells than the header, and every quotation mark is closed at a cell's end."""
+    with _open_csv(path) as file, _long_cells():
+        try:
+            rows = (len(cells) for cells in csv.reader(file, strict=True) if cells)
+            width = next(rows, 0)
+            return all(cells <= width for cells in rows)
+        except csv.Error:
+            return False
+
+
+@contextmanager
+def _long_cells() -> Iterator[None]:
+    """The module ``csv`` reads cells as long as texts are."""
+    limit = csv.field_size_limit(_CELL_LIMIT)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _is_shallow(line: bytes) -> bool:
@@ -64,7 +87,7 @@ def _is_shallow(line: bytes) -> bool:
 def has_long_numbers(path: Path) -> bool:
     """Whether a JSON file has numbers of more digits than a float holds."""
     with path.open("rb") as file:
-        return any(_LONG_NUMBER.search(line) for line in file)
+        return any(_MANY_DIGITS.search(line) and _LONG_NUMBER.search(line) for line in file)
 
 
 def csv_options(paths: Sequence[Path], text: set[str]) -> dict[str, Any]:
@@ -179,7 +202,7 @@ def _csv_header(path: Path) -> list[str]:
         names = next((cells for cells in csv.reader(file) if cells), [])
     seen: Counter[str] = Counter()
     header = []
-    if any("\udc80" <= sign <= "\udcff" for name in names for sign in name):
+    if not all(map(_is_text, names)):
         raise ValueError("the header is no UTF-8 text")
     for name in names:
         header.append(f"{name}.{seen[name]}" if seen[name] else name)
@@ -198,17 +221,17 @@ def _csv_records(path: Path) -> Iterator[tuple[int, list[str], str | None]]:
     Where a quotation mark is not closed, or closed amid a cell, only its own line is given up.
     """
     width = len(_csv_header(path))
-    limit = csv.field_size_limit(_CELL_LIMIT)
-    with _open_csv(path) as file:
+    with _open_csv(path) as file, _long_cells():
         lines = _Lines(file)
-        try:
-            while lines.more():
-                start, cells, problem = lines.number, *_next_record(lines)
-                if cells and start != lines.header:
-                    longer = f"it has {len(cells)} cells, the header {width}" if len(cells) > width else None
-                    yield start, cells, problem or longer
-        finally:
-            csv.field_size_limit(limit)
+        is_header = True
+        while lines.more():
+            start, cells, problem = lines.number, *_next_record(lines)
+            if not cells:
+                continue
+            if not is_header:
+                longer = f"it has {len(cells)} cells, the header {width}" if len(cells) > width else None
+                yield start, cells, problem or longer
+            is_header = False
 
 
 class _Lines:
@@ -216,7 +239,7 @@ class _Lines:
 
     def __init__(self, file: TextIO):
         self._file, self._back = file, deque[str]()
-        self.number, self.header = 1, 1
+        self.number = 1
 
     def more(self) -> bool:
         if not self._back and (line := self._file.readline()):
@@ -245,9 +268,14 @@ def _next_record(lines: _Lines) -> tuple[list[str], str | None]:
         # A cell such as "a"b: all readers take it for ab.
         is_closed = len(taken) == 1 and "unexpected end" not in str(error)
         return (alone, None) if is_closed else (alone, "a quotation mark in it is not closed")
-    if any("\udc80" <= sign <= "\udcff" for cell in cells for sign in cell):
-        return cells, "it is no UTF-8 text"
-    return cells, None
+    return cells, None if all(map(_is_text, cells)) else "it is no UTF-8 text"
+
+
+def _is_text(cell: str) -> bool:
+    try:
+        return cell.isascii() or bool(cell.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 def _csv_rows(path: Path, text: set[str]) -> Iterator[tuple[str, Record]]:
