@@ -52,7 +52,6 @@ def as_text(value: Any, feature: Any = None) -> Any:
         return format(value, "f")
     if isinstance(value, (bytes, bytearray)):
         return _decoded(bytes(value))
-    # pandas' timestamps, which keep nanoseconds, are datetimes too.
     return str(value) if isinstance(value, (date, time)) else value
 
 

@@ -36,6 +36,7 @@ from ost_hf.settings import Section
 from ost_hf.tables.anchor_table import anchor_file
 from ost_hf.tables.content_table import write_contents
 from ost_hf.tables.score_table import ScoreTable, statuses_of
+from ost_hf.tables.statuses import OF_UNUSABLE
 
 logger = logging.getLogger(__name__)
 
@@ -168,11 +169,22 @@ def run_job(job: ScoringJob) -> ScoreTable:
     free_memory()
     barrier()
     if is_main():
-        statuses = statuses_of(job.table.read(columns=["row", "status"]))
-        counts = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
-        logger.info("scored %d rows: %s", len(job.pool), counts)
+        _tell_statuses(job)
         _tell_cost(job)
     return job.table
+
+
+def _tell_statuses(job: ScoringJob) -> None:
+    """Says how many rows have each status, and of what is wrong with rows one example each."""
+    table = job.table.read(columns=["row", "status", "detail"])
+    counts = ", ".join(f"{number} {status}" for status, number in statuses_of(table).most_common())
+    logger.info("scored %d rows: %s", len(job.pool), counts)
+    firsts: dict[str, str] = {}
+    for row, status, detail in zip(*(table[name].to_pylist() for name in ("row", "status", "detail")), strict=True):
+        if status in OF_UNUSABLE:
+            firsts.setdefault(status, f"{status} as row {row} ({detail[:100]})")
+    if firsts:
+        logger.warning("rows without a score are, for example, %s", "; ".join(firsts.values()))
 
 
 def _tell_cost(job: ScoringJob) -> None:
