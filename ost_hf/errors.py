@@ -5,6 +5,7 @@ Every message says what was given, what is allowed, and what to do.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any
@@ -28,6 +29,44 @@ class ModelError(OSTError):
 
 class RunDirectoryError(OSTError):
     """A run directory that belongs to another configuration or dataset, or lacks a stage's table."""
+
+
+# Of what is said about one row, in characters.
+DETAIL_LENGTH = 300
+# What is read of a message: Python shows a picture's bytes in four characters each.
+_READ = 4096
+_CLEANED = (
+    (re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL), "[bytes]"),
+    (re.compile(r"[A-Za-z0-9+/_=-]{120,}"), "[...]"),
+    (re.compile(r"(?: object)? at 0x[0-9a-fA-F]+|\b0x[0-9a-fA-F]{6,}\b"), ""),
+    # The last name of an absolute path says which file; what stands before it is this machine's own business.
+    (re.compile(r"""(['"])(?:file:/{0,2})?(?:/|[A-Za-z]:\\)[^'"\n]*[/\\]([^'"/\\\n]+)[/\\]*\1"""), r"\1\2\1"),
+    (re.compile(r"(?<![\w:/.~<])(?:file:/{0,2})?/(?:[^\s/'\"<>]+/+)+(?=[^\s/'\"<>])"), ""),
+    (re.compile(r"(?<!\w)[A-Za-z]:\\(?:[^\s\\'\"]+\\+)*"), ""),
+    (re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\s]+"), " "),
+)
+
+
+def brief(text: str) -> str:
+    """What is said about a row, made short and clean.
+
+    No bytes of a picture, no address in memory, no folder of this machine, no line breaks; at most ``DETAIL_LENGTH``
+    characters.
+    """
+    text = text[:_READ]
+    for pattern, instead in _CLEANED:
+        text = pattern.sub(instead, text)
+    text = text.strip()
+    return text if len(text) <= DETAIL_LENGTH else text[: DETAIL_LENGTH - 4].rstrip() + " ..."
+
+
+def reason_of(error: BaseException) -> str:
+    """An exception's type and message in brief."""
+    try:
+        said = str(error)
+    except Exception:  # a message that cannot be made: its type must do
+        said = ""
+    return brief(f"{type(error).__name__}: {said}" if said else type(error).__name__)
 
 
 def require_choice(name: str, value: Any, allowed: Iterable[str]) -> None:

@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ost_hf.errors import brief
+
 Message = dict[str, Any]
 
 
 class RowError(Exception):
-    """One row that cannot be used; carries the status it gets in the tables."""
+    """One row that cannot be used; carries the status it gets in the tables, and a detail that is brief and clean."""
 
     def __init__(self, status: str, detail: str):
+        detail = brief(detail)
         super().__init__(detail)
         self.status = status
         self.detail = detail
+
+    def __reduce__(self) -> tuple[type[RowError], tuple[str, str]]:
+        # Errors travel from loader workers; ``Exception`` would make one of the detail alone.
+        return RowError, (self.status, self.detail)
 
 
 @dataclass

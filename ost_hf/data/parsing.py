@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+from datetime import date, time
+from decimal import Decimal
 from typing import Any
+
+import numpy as np
 
 from ost_hf.data.example import Message, RowError
 from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW
@@ -21,21 +25,44 @@ def tokens_of(record: dict[str, Any]) -> dict[str, list[int]]:
     return {"input_ids": [ids[place] for place in real], "labels": [labels[place] for place in real]}
 
 
-def as_list(value: Any) -> list[Any]:
-    """A cell of one value or several as a list; of none, an empty one."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, (list, tuple)) else [value]
+def as_text(value: Any, feature: Any = None) -> Any:
+    """A value as the text that was written for it: readers of CSV and JSON make numbers of bare answers.
 
+    Booleans, dates, times and decimals are written as Python does. What is no single value stays as it is.
 
-def as_text(value: Any) -> Any:
-    """A number as its text: readers of CSV and JSON make numbers of bare answers.
-
-    One empty cell turns a CSV's whole numbers into floats: 2.0 was written 2.
+    Args:
+        value: A cell.
+        feature: Its column's type, as ``datasets`` has it: the name of a class, the digits of a short float.
     """
+    if isinstance(value, bool):
+        return str(value)
     if isinstance(value, float) and math.isfinite(value):
-        return str(int(value)) if value.is_integer() else repr(value)
-    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        # One empty cell turns a CSV's whole numbers into floats: 2.0 was written 2.
+        return str(int(value)) if value.is_integer() else _float_text(value, getattr(feature, "dtype", ""))
+    if isinstance(value, int):
+        return _class_name(value, feature) if hasattr(feature, "int2str") else str(value)
+    if isinstance(value, Decimal) and value.is_finite():
+        return format(value, "f")
+    if isinstance(value, (bytes, bytearray)):
+        return _decoded(bytes(value))
+    return str(value) if isinstance(value, (date, time)) else value
+
+
+def _float_text(value: float, dtype: str) -> str:
+    """The shortest text that is read as this number again, in the precision that the column has."""
+    return str(getattr(np, dtype)(value)) if dtype in ("float16", "float32") else repr(value)
+
+
+def _class_name(value: int, feature: Any) -> str | None:
+    """A class by its name; -1 is how ``datasets`` says that there is none."""
+    return feature.names[value] if 0 <= value < len(feature.names) else None
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError as error:
+        raise RowError(BAD_ROW, f"the text is bytes that are no UTF-8: {error.reason}") from error
 
 
 def text_part(text: str) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.data.pixels import bad_image, reason_of
+from ost_hf.data.pixels import bad_image
+from ost_hf.errors import reason_of
 
 # An uncompressed picture of `MOST_PIXELS` in colours of 8 bits has half of it.
 MOST_BYTES = 512 * 2**20

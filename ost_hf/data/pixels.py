@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from ost_hf.data.example import RowError
+from ost_hf.errors import reason_of
 from ost_hf.tables.statuses import BAD_IMAGE
 
 # What Pillow decodes by itself; it would start another program for EPS.
@@ -151,12 +152,6 @@ def check_size(width: int, height: int) -> None:
     """Raises ``RowError`` for more pixels than are decoded."""
     if width * height > MOST_PIXELS:
         raise bad_image(f"the picture has {width:,} x {height:,} pixels; at most {MOST_PIXELS:,} are read: shrink it")
-
-
-def reason_of(error: BaseException) -> str:
-    """An error's kind and words, short and without the addresses of objects."""
-    words = re.sub(r" (object )?at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
-    return f"{type(error).__name__}: {words[:150]}" if words else type(error).__name__
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """One shape for all rows: the accepted column layouts become ``Example``, and each gets a stable id.
 
-Four layouts are accepted, told apart by their columns in this order, but that one whose columns the configuration
-names comes first:
+Six layouts are accepted, told apart by their columns in this order, but that one whose columns the configuration
+names comes first; all but the first with ``image`` or ``images``:
 
 * ``input_ids`` and ``labels`` (already tokenised),
-* ``messages`` with string or typed content, with ``images`` or ``image``,
+* ``messages`` with string or typed content,
 * ``prompt`` and ``completion`` (strings or message lists),
-* ``question`` and ``answer``, with ``image``/``images``.
+* ``question`` and ``answer``,
+* ``conversations`` (ShareGPT),
+* ``instruction``, ``input`` and ``output`` (Alpaca).
 """
 
 from __future__ import annotations
@@ -20,23 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import image_key
+from ost_hf.data.layouts import TOKENIZED, content_columns, find_layout, messages_of, require_columns
 from ost_hf.data.loading import file_columns, load_dataset, typed_cells, without_decoding
-from ost_hf.data.parsing import MASK, as_messages, as_text, place_images, text_part, tokens_of
+from ost_hf.data.parsing import place_images, text_part, tokens_of
 from ost_hf.data.picture_files import Places, cells_in, places_of
-from ost_hf.errors import DataError
+from ost_hf.data.records import UNREADABLE, from_json_columns
+from ost_hf.errors import DataError, reason_of
 from ost_hf.parallel import gather_objects, share, state
-
-# The options that name a layout's columns, and their defaults.
-_LAYOUTS = {
-    "messages": ("messages_column",),
-    "prompt_completion": ("prompt_column", "completion_column"),
-    "question_answer": ("question_column", "answer_column"),
-}
-_NAMES = {option: getattr(DatasetConfig, option) for options in _LAYOUTS.values() for option in options}
+from ost_hf.tables.statuses import BAD_ROW
 
 
 class Rows:
@@ -54,15 +52,17 @@ class Rows:
         self.config = config or DatasetConfig(path="in memory")
         if len(dataset) == 0:
             raise DataError("the dataset has no rows")
-        self.layout = _find_layout(dataset.column_names, self.config)
-        self.images_column = _find_images_column(dataset.column_names, self.config)
+        self._source = dataset
+        noted = [UNREADABLE] if UNREADABLE in dataset.column_names else []
         # Kept whole, with its own columns: strata, kinds and published rows are read from it.
-        self.dataset = dataset
-        content = list(_content_columns(self.layout, self.config))
-        if self.layout == "tokenized":
-            content += [MASK] if MASK in dataset.column_names else []
-        elif self.images_column:
+        self.dataset = dataset.remove_columns(noted)
+        columns = self.dataset.column_names
+        self.layout = find_layout(columns, self.config)
+        self.images_column = _find_images_column(columns, self.config)
+        content = content_columns(self.layout, columns, self.config)
+        if self.images_column and self.layout != TOKENIZED:
             content.append(self.images_column)
+        content = list(dict.fromkeys([*content, *noted]))
         self._content = without_decoding(dataset.with_format(None).select_columns(content), content)
 
     @classmethod
@@ -92,12 +92,13 @@ class Rows:
         Raises:
             RowError: As above.
         """
-        return self._parse(self._content[row], row, self.example_ids[row])
+        example_id = self.example_ids[row]
+        return self._parse(self._record(row), row, example_id)
 
     def select(self, indices: Iterable[int]) -> Rows:
         """The rows at ``indices``, in that order, keeping their ids."""
         indices = list(indices)
-        chosen = Rows(self.dataset.select(indices), self.config)
+        chosen = Rows(self._source.select(indices), self.config)
         chosen.__dict__["content_hashes"] = [self.content_hashes[i] for i in indices]
         chosen.__dict__["example_ids"] = [self.example_ids[i] for i in indices]
         return chosen
@@ -105,7 +106,7 @@ class Rows:
     @cached_property
     def content_hashes(self) -> list[str]:
         """A hash of what each row says (messages and image bytes), equal for exact duplicates."""
-        return [self._hash(self._content[row], row) for row in range(len(self))]
+        return [self._hash(row) for row in range(len(self))]
 
     def hash_together(self) -> None:
         """Computes ``content_hashes`` now, with every process hashing its share of the rows.
@@ -113,7 +114,7 @@ class Rows:
         Called on all processes of a run, or on none: images are read once, not once in each process.
         """
         if state().num_processes > 1 or "content_hashes" not in self.__dict__:
-            mine = [(row, self._hash(self._content[row], row)) for row in share(list(range(len(self))))]
+            mine = [(row, self._hash(row)) for row in share(list(range(len(self))))]
             self.__dict__["content_hashes"] = [content_hash for _, content_hash in sorted(gather_objects(mine))]
 
     @cached_property
@@ -121,14 +122,9 @@ class Rows:
         """The user's column, or the content hash with an occurrence number: pools hold exact duplicates."""
         column = self.config.id_column
         if column is None:
-            seen: Counter[str] = Counter()
-            ids = []
-            for content_hash in self.content_hashes:
-                ids.append(f"{content_hash}-{seen[content_hash]}")
-                seen[content_hash] += 1
-            return ids
-        _require_columns([column], self.dataset.column_names, "id_column")
-        ids = [str(value) for value in self.dataset.with_format(None)[column]]
+            return self._named_by_content([None] * len(self))
+        require_columns([column], self.dataset.column_names, "id_column")
+        ids = self._named_by_content(self._id_cells(column))
         twice = [name for name, count in Counter(ids).items() if count > 1]
         if twice:
             raise DataError(
@@ -152,17 +148,61 @@ class Rows:
         values = json.dumps(list(self.dataset[column]), default=str)
         return hashlib.blake2b(values.encode(), digest_size=16).hexdigest()
 
-    def _hash(self, record: dict[str, Any], row: int) -> str:
+    def _named_by_content(self, names: list[Any]) -> list[str]:
+        """The names as text; a row without one is called by its content hash and an occurrence number."""
+        seen: Counter[str] = Counter()
+        ids = []
+        for row, name in enumerate(names):
+            if name is None:
+                content_hash = self.content_hashes[row]
+                name = f"{content_hash}-{seen[content_hash]}"
+                seen[content_hash] += 1
+            ids.append(str(name))
+        return ids
+
+    def _id_cells(self, column: str) -> list[Any]:
+        cells = self.dataset.with_format(None).select_columns([column])
         try:
-            example = self._parse(record, row, "")
+            return list(cells[column])
+        except Exception:  # one cell that is no text: the others still name their rows
+            return [_cell(cells, row, column) for row in range(len(self))]
+
+    def _record(self, row: int) -> dict[str, Any]:
+        """The cells that hold the row's content.
+
+        Raises:
+            RowError: If they cannot be read (``bad_row``).
+        """
+        try:
+            features = self._content.features
+            record = {name: from_json_columns(value, features[name]) for name, value in self._content[row].items()}
+        except Exception as error:  # text that is no UTF-8, a date beyond Python's: Arrow files hold anything
+            raise RowError(BAD_ROW, f"the row cannot be read: {reason_of(error)}") from error
+        if (problem := record.pop(UNREADABLE, None)) is not None:
+            raise RowError(BAD_ROW, problem)
+        return record
+
+    def _hash(self, row: int) -> str:
+        try:
+            example = self._parse(self._record(row), row, "")
             if example.tokens is not None:
                 said: Any = [example.tokens["input_ids"], example.tokens["labels"]]
             else:
                 said = [example.messages, [image_key(image, self.places) for image in example.images]]
-        except RowError:
-            said = ["malformed", {name: str(value) for name, value in record.items()}]
-        text = json.dumps(said, sort_keys=True, default=str, ensure_ascii=False)
-        return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
+            return _digest(said)
+        except Exception:  # what is wrong with the row is said when it is encoded; here it gets its name
+            return self._hash_of_malformed(row)
+
+    def _hash_of_malformed(self, row: int) -> str:
+        """A name for a row that says nothing: of its cells, or of their bytes where they are no cells."""
+        try:
+            return _digest(["malformed", {name: str(value) for name, value in self._content[row].items()}])
+        except Exception:
+            sink = pa.BufferOutputStream()
+            cells = self._content.with_format("arrow")[row : row + 1]
+            with pa.ipc.new_stream(sink, cells.schema) as stream:
+                stream.write_table(cells.combine_chunks())
+            return _digest(["unreadable", hashlib.blake2b(sink.getvalue(), digest_size=16).hexdigest()])
 
     @property
     def folder(self) -> Path | None:
@@ -180,55 +220,35 @@ class Rows:
         return file_columns(self.dataset.features)
 
     def _parse(self, record: dict[str, Any], row: int, example_id: str) -> Example:
-        config = self.config
-        typed = {name: each for name, each in self._file_columns.items() if name in record}
-        record = {**record, **{name: typed_cells(record[name], each) for name, each in typed.items()}}
-        if self.layout == "tokenized":
-            return Example(example_id, row, tokens=tokens_of(record))
-
-        templated = True
-        if self.layout == "messages":
-            messages = as_messages(record[config.messages_column], "user")
-        else:
-            first, second = (as_text(record[name]) for name in _content_columns(self.layout, config))
-            templated = not (isinstance(first, str) and isinstance(second, str))
-            messages = as_messages(first, "user") + as_messages(second, "assistant")
-        images = cells_in(record.get(self.images_column)) if self.images_column else []
-        images = place_images(messages, images)
+        try:
+            typed = {name: each for name, each in self._file_columns.items() if name in record}
+            record = {**record, **{name: typed_cells(record[name], each) for name, each in typed.items()}}
+            if self.layout == TOKENIZED:
+                return Example(example_id, row, tokens=tokens_of(record))
+            messages, templated = messages_of(self.layout, record, self._content.features, self.config)
+            images = cells_in(record.get(self.images_column)) if self.images_column else []
+            images = place_images(messages, images)
+        except RowError:
+            raise
+        except Exception as error:  # a shape that nobody thought of: this row's fault, and no other's
+            raise RowError(BAD_ROW, f"the row cannot be read: {reason_of(error)}") from error
         return Example(example_id, row, messages, images, templated=templated)
 
 
-def _find_layout(columns: list[str], config: DatasetConfig) -> str:
-    named = [option for option, default in _NAMES.items() if getattr(config, option) != default]
-    # What is named is meant: a set may have `messages` beside the columns that are asked for.
-    meant = [layout for layout in _LAYOUTS if set(_LAYOUTS[layout]) & set(named)]
-    for layout in meant or ("tokenized", *_LAYOUTS):
-        if set(_content_columns(layout, config)) <= set(columns):
-            return layout
-    for option in _LAYOUTS[meant[0]] if meant else ():
-        _require_columns([getattr(config, option)], columns, option)
-    raise DataError(
-        f"no accepted layout fits the columns {', '.join(columns)}. Needed: {config.messages_column!r}; or "
-        f"{config.prompt_column!r} and {config.completion_column!r}; or {config.question_column!r} and "
-        f"{config.answer_column!r}; or 'input_ids' and 'labels'. Column names can be set "
-        "(messages_column, prompt_column, completion_column, question_column, answer_column)"
-    )
+def _digest(said: Any) -> str:
+    text = json.dumps(said, sort_keys=True, default=str, ensure_ascii=False)
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
 
 
-def _content_columns(layout: str, config: DatasetConfig) -> tuple[str, ...]:
-    if layout == "tokenized":
-        return ("input_ids", "labels")
-    return tuple(getattr(config, option) for option in _LAYOUTS[layout])
+def _cell(cells: datasets.Dataset, row: int, column: str) -> Any:
+    try:
+        return cells[row][column]
+    except Exception:
+        return None
 
 
 def _find_images_column(columns: list[str], config: DatasetConfig) -> str | None:
     if config.images_column is not None:
-        _require_columns([config.images_column], columns, "images_column")
+        require_columns([config.images_column], columns, "images_column")
         return config.images_column
     return next((name for name in ("images", "image") if name in columns), None)
-
-
-def _require_columns(needed: list[str], columns: list[str], option: str) -> None:
-    missing = [name for name in needed if name not in columns]
-    if missing:
-        raise DataError(f"{option}: there is no column {missing[0]!r}; there are: {', '.join(columns)}")

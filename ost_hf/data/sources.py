@@ -12,6 +12,7 @@ import datasets
 from ost_hf.data.anchors import load_anchors
 from ost_hf.data.config import AnchorConfig, DatasetConfig
 from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.records import dataset_of
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.settings import build
@@ -54,7 +55,7 @@ def rows_from(source: Any, what: str = "pool", processing_class: Any = None) -> 
     if isinstance(source, Rows):
         return source
     if isinstance(source, (list, tuple)) and source and all(isinstance(row, Mapping) for row in source):
-        source = datasets.Dataset.from_list([dict(row) for row in source])
+        source = dataset_of(list(source))
     if isinstance(source, datasets.Dataset):
         return rows_in_memory(source, processing_class)
     raise DataError(

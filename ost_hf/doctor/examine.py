@@ -21,7 +21,7 @@ from ost_hf.doctor.advice import Findings, recommend, warnings_of
 from ost_hf.doctor.diagnosis import Diagnosis, Measurement, Sample, Setting, describe, figures_of
 from ost_hf.doctor.plan import planned_cost
 from ost_hf.doctor.readings import Adapter, Bench, Reading, Readings, read_all, read_in
-from ost_hf.duplicates.policy import exclude_rows, write_report
+from ost_hf.duplicates.policy import write_report
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evidence.rank_correlation import spearman
 from ost_hf.files import write_json
@@ -32,7 +32,7 @@ from ost_hf.scoring.config import DEFAULT_SCORER
 from ost_hf.scoring.cost import StageCost
 from ost_hf.scoring.job import ScoringJob, ScoringRequest
 from ost_hf.scoring.prepared_proxy import prepare_proxy
-from ost_hf.scoring.runner import check_request, encoded_job
+from ost_hf.scoring.runner import check_request, encoded_job, exclude_copies
 from ost_hf.scoring.second_stages import SECOND_STAGES
 from ost_hf.tables.statuses import OK
 
@@ -59,9 +59,7 @@ def diagnose(request: ScoringRequest, rows: int = 32) -> Diagnosis:
             f"the doctor measures one process, got {state().num_processes}: start it without accelerate launch"
         )
     check_request(request.scoring, request.anchors)
-    exclude, report = exclude_rows(
-        request.pool, request.anchors, request.overlap, request.duplicates, request.evaluation
-    )
+    exclude, report = exclude_copies(request)
     write_report(report, request.run_dir / "duplicates.json")
     job = encoded_job(request, exclude)
     # Not kept here: its memory is needed for the same proxy in another precision.

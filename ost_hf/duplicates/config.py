@@ -17,8 +17,8 @@ class DuplicatesConfig:
         default="report",
         metadata={
             "help": "rows that repeat another row of the pool: `report` counts and lists them in duplicates.json; "
-            "`drop` keeps of each group the row with the smallest example_id, and is what strategies auto and thorough "
-            "do with the one-step scorer unless told otherwise; `error`; `off`"
+            "`drop` keeps one row of each group, the first by example_id that can be scored, and is what strategies "
+            "auto and thorough do with the one-step scorer unless told otherwise; `error`; `off`"
         },
     )
     anchors: str | None = field(

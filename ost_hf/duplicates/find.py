@@ -2,8 +2,7 @@
 
 Exact duplicates have the same content hash. Near ones (:mod:`ost_hf.duplicates.near`) say nearly the same about nearly
 the same pictures. Groups are the connected components over the pairs that were compared and found near, so that two
-rows of a group may be joined by a third only. Of a group the row with the smallest ``example_id`` is kept, which does
-not depend on the pool's order.
+rows of a group may be joined by a third only. Which row of a group is kept, :mod:`ost_hf.duplicates.policy` says.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from ost_hf.data.example import RowError
 from ost_hf.data.images import open_image
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates import near_images, near_text
@@ -173,9 +172,9 @@ class NearFinder:
         try:
             example = rows.stored(row)
             looks = [near_images.look_at(open_image(image, rows.places)) for image in example.images]
-        except RowError:
+            return near_text.read_row(example, self._config.same_numbers), looks
+        except Exception:  # whatever it is, encoding meets it again and says so in the row's status
             return None
-        return near_text.read_row(example, self._config.same_numbers), looks
 
 
 class _Signs:

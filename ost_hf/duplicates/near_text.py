@@ -15,8 +15,10 @@ import hashlib
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ RUN_LENGTH = 3
 # but for changes at the end, which is where answers are.
 SHORT_TURN_WORDS = 20
 PERMUTATIONS = 128
+_AT_ONCE = 4096
 # A missed pair is lost, a false candidate only costs a comparison.
 _WEIGHTS = (0.1, 0.9)
 
@@ -122,7 +125,10 @@ class Signer:
         """
         minhash = self._empty.copy()
         # The same words in another turn are something else.
-        minhash.update_batch([f"{turn}\0{run}".encode("utf-8", "surrogatepass") for turn, run in _numbered(said)])
+        numbered = _numbered(said)
+        # A batch is a matrix of runs by permutations: of a text of a million words, a gigabyte.
+        while batch := [f"{turn}\0{run}".encode("utf-8", "surrogatepass") for turn, run in islice(numbered, _AT_ONCE)]:
+            minhash.update_batch(batch)
         values = minhash.hashvalues[: self.bands * self._band_size].reshape(self.bands, self._band_size)
         head = said.equal.to_bytes(8, "big")
         bands = [hashlib.blake2b(head + band.tobytes(), digest_size=8).digest() for band in values]
@@ -132,8 +138,8 @@ class Signer:
         )
 
 
-def _numbered(said: Said) -> list[tuple[int, str]]:
-    return [(number, run) for number, turn in enumerate(said.turns) for run in turn]
+def _numbered(said: Said) -> Iterator[tuple[int, str]]:
+    return ((number, run) for number, turn in enumerate(said.turns) for run in turn)
 
 
 def _runs(words: list[str]) -> list[str]:

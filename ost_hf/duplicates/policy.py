@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ost_hf.data.anchors import refuse_overlap
+from ost_hf.data.encoded import Encoded
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.find import (
@@ -22,19 +23,25 @@ from ost_hf.duplicates.find import (
 )
 from ost_hf.errors import DataError
 from ost_hf.files import write_json
-from ost_hf.parallel import is_main
+from ost_hf.parallel import gather_objects, is_main, share
 from ost_hf.settings import as_mapping
-from ost_hf.tables.statuses import ANCHOR_OVERLAP, DUPLICATE, EVALUATION_OVERLAP
+from ost_hf.tables.statuses import ANCHOR_OVERLAP, DUPLICATE, EVALUATION_OVERLAP, TRUNCATED
 
 logger = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 # Row of the pool: the status and the detail it gets in the score table.
 Excluded = dict[int, tuple[str, str]]
+Encode = Callable[[int], Encoded]
 
 
 def exclude_rows(
-    pool: Rows, anchors: Rows | None, overlap: str, config: DuplicatesConfig, evaluation: Evaluation = None
+    pool: Rows,
+    anchors: Rows | None,
+    overlap: str,
+    config: DuplicatesConfig,
+    evaluation: Evaluation = None,
+    encode: Encode | None = None,
 ) -> tuple[Excluded, Record]:
     """Finds the rows that repeat something and does what the configuration says about them.
 
@@ -46,6 +53,8 @@ def exclude_rows(
         overlap: What is done about exact copies of anchors: ``error`` or ``drop``.
         config: What is done about everything else.
         evaluation: The rows that the target will be evaluated on, if they are known; in one set or several.
+        encode: Encodes a row of the pool: of near copies one that can be scored is kept. It is asked only where copies
+            are dropped, and only about rows that have near copies.
 
     Returns:
         The rows not to score, and a report in plain types.
@@ -69,7 +78,9 @@ def exclude_rows(
             _settle_tested_anchors(found.anchors_in_evaluation, config, anchors)
             report["anchors_in_evaluation"] = _described(found.anchors_in_evaluation, anchors)
     if config.within_pool != "off":
-        copies = _copies_within(found.groups, pool, excluded)
+        groups = _by_id(found.groups, pool, excluded)
+        kept = _kept_of(groups, pool, encode if config.within_pool == "drop" else None)
+        copies = _copies_within(groups, kept, pool)
         excluded |= _settle_copies(copies, config, pool)
         report["pool"] = _listed("of another row of the pool", copies, excluded, pool)
         report["pool"]["groups"] = len({copy.of for copy in copies.values()})
@@ -119,14 +130,44 @@ def _settle_tested_anchors(copies: Mapping[int, Copy], config: DuplicatesConfig,
         logger.warning("%s a row of the evaluation set, and stay", _some(copies, anchors, "anchors"))
 
 
-def _copies_within(groups: list[list[int]], pool: Rows, excluded: Excluded) -> dict[int, Copy]:
-    """Every row of a group but the one that is kept; rows that are not scored anyway neither keep nor count."""
+def _by_id(groups: list[list[int]], pool: Rows, excluded: Excluded) -> list[list[int]]:
+    """Groups in the order of ids, without rows that are not scored anyway: these neither keep nor count."""
+    left = [[row for row in group if row not in excluded] for group in groups]
+    return [sorted(group, key=lambda row: pool.example_ids[row]) for group in left if len(group) > 1]
+
+
+def _kept_of(groups: list[list[int]], pool: Rows, encode: Encode | None) -> list[int]:
+    """Of each group the row that is kept: the first by id that can be scored whole, else cut off, else the first."""
+    if encode is None:
+        return [group[0] for group in groups]
+    # The processes share the groups. Which row is kept depends on the group alone.
+    mine = [(number, _first_usable(groups[number], pool, encode)) for number in share(list(range(len(groups))))]
+    return [row for _, row in sorted(gather_objects(mine))]
+
+
+def _first_usable(group: list[int], pool: Rows, encode: Encode) -> int:
+    # Exact copies can all be scored, or none of them.
+    contents: dict[str, int] = {}
+    for row in group:
+        contents.setdefault(pool.content_hashes[row], row)
+    cut_off = None
+    for row in contents.values() if len(contents) > 1 else ():
+        encoded = encode(row)
+        if encoded.features is not None and encoded.status != TRUNCATED:
+            return row
+        if encoded.features is not None and cut_off is None:
+            cut_off = row
+    return group[0] if cut_off is None else cut_off
+
+
+def _copies_within(groups: list[list[int]], kept: list[int], pool: Rows) -> dict[int, Copy]:
+    """Every row of a group but the one that is kept."""
     copies = {}
-    for group in groups:
-        rows = sorted((row for row in group if row not in excluded), key=lambda row: pool.example_ids[row])
-        for row in rows[1:]:
-            same = pool.content_hashes[row] == pool.content_hashes[rows[0]]
-            copies[row] = Copy(EXACT if same else NEAR, pool.example_ids[rows[0]])
+    for group, chosen in zip(groups, kept, strict=True):
+        for row in group:
+            if row != chosen:
+                same = pool.content_hashes[row] == pool.content_hashes[chosen]
+                copies[row] = Copy(EXACT if same else NEAR, pool.example_ids[chosen])
     return dict(sorted(copies.items()))
 
 

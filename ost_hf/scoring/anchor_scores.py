@@ -8,7 +8,7 @@ from ost_hf.errors import DataError
 from ost_hf.parallel import barrier, is_main
 from ost_hf.scorers.protocol import Scorer
 from ost_hf.scoring.job import ScoringJob
-from ost_hf.scoring.loop import limits, run_scorer, score_within_memory
+from ost_hf.scoring.loop import SoundRow, limits, run_scorer, score_within_memory
 from ost_hf.scoring.tally import apart
 from ost_hf.tables.anchor_table import anchor_file, write_anchor_scores
 from ost_hf.tables.columns import Columns, joined, take
@@ -59,9 +59,11 @@ def score_anchors(scorer: Scorer, anchors: EncodedDataset) -> Columns:
     order: list[int] = []
     found: list[Columns] = []
     max_rows, max_tokens = limits(scorer)
-    for batch in cut_batches([anchors.encode(row) for row in range(len(anchors))], max_tokens, max_rows):
+    rows = [anchors.encode(row) for row in range(len(anchors))]
+    sound = SoundRow(rows)
+    for batch in cut_batches(rows, max_tokens, max_rows):
         with apart("anchors"):
-            columns = score_within_memory(scorer, batch)
+            columns = score_within_memory(scorer, batch, sound)
         for row, status, detail in zip(batch, columns["status"], columns["detail"], strict=True):
             if status == OUT_OF_MEMORY:
                 raise DataError(f"anchor {row.row} of {row.length} tokens does not fit into the device's memory")

@@ -18,13 +18,14 @@ from tqdm.auto import tqdm
 from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoded import Encoded
 from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.errors import ConfigError, ModelError, OSTError, RunDirectoryError, reason_of
 from ost_hf.parallel import barrier, free_memory, is_main, share, state
 from ost_hf.scorers.protocol import NO_LIMIT, Scorer, columns_of
 from ost_hf.scoring.job import ScoringJob
 from ost_hf.scoring.tally import apart, count_rows, save
 from ost_hf.tables.columns import Columns, TableRows, checked, joined, put
 from ost_hf.tables.score_table import ScoreTable
-from ost_hf.tables.statuses import NON_FINITE, OUT_OF_MEMORY
+from ost_hf.tables.statuses import BAD_ROW, NON_FINITE, OUT_OF_MEMORY
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ _WINDOW_BATCHES = 8
 _WINDOW_ROWS = 1024
 # Rows looked at for the longest before a run begins.
 _PROBED_ROWS = 64
+# Rows tried at most to find one that the scorer can score.
+_SOUND_TRIALS = 8
 
 
 def run_scorer(scorer: Scorer, job: ScoringJob, rows: list[int], table: ScoreTable | None = None) -> None:
@@ -56,10 +59,13 @@ def run_scorer(scorer: Scorer, job: ScoringJob, rows: list[int], table: ScoreTab
     mine = share(parts)
     stream = _encode([row for part in mine for row in part], job, job.config.workers(state().device.type))
     fit_memory(scorer, (job.pool.encode(row) for row in _spread(rows, _PROBED_ROWS) if row not in job.exclude))
+    # Of the whole pool: what is missing may be what a scorer fails with.
+    others = _spread([row for row in range(len(job.pool)) if row not in job.exclude], _PROBED_ROWS)
+    sound = SoundRow(job.pool.encode(row) for row in others)
     progress = tqdm(total=len(rows), desc="scoring", unit="row", smoothing=0.1, disable=not is_main())
     rows_of = {table.part_name(part): len(part) for part in parts} if is_main() else {}
     for part in mine:
-        table.write_part(_score_part(scorer, islice(stream, len(part))))
+        table.write_part(_score_part(scorer, islice(stream, len(part)), sound))
         save()
         if rows_of:
             # Counting finished files speaks of all processes, without a message between them.
@@ -99,11 +105,11 @@ def _encode(rows: list[int], job: ScoringJob, num_workers: int) -> Iterator[Enco
         yield row
 
 
-def _score_part(scorer: Scorer, part: Iterator[Encoded]) -> pa.Table:
+def _score_part(scorer: Scorer, part: Iterator[Encoded], sound: SoundRow) -> pa.Table:
     """The part's rows. A few batches' are encoded at a time: images of a whole part could fill the memory."""
     rows = TableRows()
     while window := _take_window(scorer, part):
-        _score_window(scorer, window, rows)
+        _score_window(scorer, window, rows, sound)
     return rows.table()
 
 
@@ -130,36 +136,69 @@ def limits(scorer: Scorer) -> tuple[int, int]:
     )
 
 
-def _score_window(scorer: Scorer, window: Iterable[Encoded], rows: TableRows) -> None:
+def _score_window(scorer: Scorer, window: Iterable[Encoded], rows: TableRows, sound: SoundRow) -> None:
     """Adds the window's rows. Those of like length share a batch, which saves padding."""
     places = {row.row: rows.begin(row.example_id, row.row, row.tokens, row.status, row.detail) for row in window}
     max_rows, max_tokens = limits(scorer)
     for batch in cut_batches((row for row in window if row.features is not None), max_tokens, max_rows):
-        rows.fill([places[row.row] for row in batch], _score_batch(scorer, batch))
+        rows.fill([places[row.row] for row in batch], _score_batch(scorer, batch, sound))
 
 
-def _score_batch(scorer: Scorer, batch: list[Encoded]) -> Columns:
+def _score_batch(scorer: Scorer, batch: list[Encoded], sound: SoundRow) -> Columns:
     """Scores a batch; a row that is not finite in it again by itself.
 
     One row's NaN can reach another: seen on an H200, in bfloat16, with an image of NaN; by which kernel is not known.
     """
-    columns = score_within_memory(scorer, batch)
+    columns = score_within_memory(scorer, batch, sound)
     if len(batch) > 1:
         for place in np.flatnonzero(columns["status"] == NON_FINITE):
-            columns = put(columns, int(place), score_within_memory(scorer, [batch[place]]))
+            columns = put(columns, int(place), score_within_memory(scorer, [batch[place]], sound))
     return columns
 
 
-def score_within_memory(scorer: Scorer, batch: list[Encoded]) -> Columns:
-    """Scores a batch, in pieces if the device's memory is too small for all of it.
+class SoundRow:
+    """A row that the scorer can score: if the scorer fails with another row and not with this, the other is to blame.
 
-    Scores do not depend on the batch, so pieces give the same numbers. The scorer's ``batch_tokens`` shrinks
-    with them: the next batches fit at once.
+    Args:
+        rows: Where such a row is looked for, if none was scored before one is needed.
+    """
+
+    def __init__(self, rows: Iterable[Encoded] = ()):
+        self._rows = rows
+        self._found: Encoded | None = None
+
+    def note(self, row: Encoded) -> None:
+        """Remembers a row that was scored."""
+        self._found = row
+
+    def is_scored_by(self, scorer: Scorer) -> bool:
+        """Whether the scorer scores such a row now."""
+        rows = (row for row in self._rows if row.features is not None)
+        for row in [self._found] if self._found is not None else islice(rows, _SOUND_TRIALS):
+            try:
+                checked(columns_of(scorer, [row]))
+                count_rows(scorer, 1)
+            except Exception:
+                continue
+            self._found = row
+            return True
+        return False
+
+
+def score_within_memory(scorer: Scorer, batch: list[Encoded], sound: SoundRow | None = None) -> Columns:
+    """Scores a batch, in pieces if the device's memory is too small for all of it, or the scorer fails with a row.
+
+    Scores do not depend on the batch, so pieces give the same numbers. After a lack of memory the scorer's
+    ``batch_tokens`` shrinks with them: the next batches fit at once.
 
     Returns:
         The batch's columns, ``status`` and ``detail`` among them; a row that does not fit alone has the status
-        ``out_of_memory``.
+        ``out_of_memory``, one with which the scorer fails ``bad_row``.
+
+    Raises:
+        Exception: What the scorer raises if a row is not to blame: it fails with a sound row too, or knows none.
     """
+    sound = SoundRow() if sound is None else sound
     found: list[Columns] = []
     done, size = 0, len(batch)
     while done < len(batch):
@@ -167,23 +206,40 @@ def score_within_memory(scorer: Scorer, batch: list[Encoded]) -> Columns:
         try:
             columns = checked(columns_of(scorer, piece))
             count_rows(scorer, len(piece))
+            sound.note(piece[0])
         except torch.OutOfMemoryError:
             free_memory()
             if len(piece) > 1:
                 size = len(piece) // 2
                 _shrink(scorer, piece[:size])
                 continue
-            columns = _does_not_fit()
+            columns = _without_score(OUT_OF_MEMORY, "the row alone does not fit into the device's memory")
+        except (ConfigError, ModelError, RunDirectoryError):
+            raise
+        except Exception as error:
+            columns = _columns_of_failed(scorer, piece, sound, error)
         found.append(columns)
         done += len(piece)
     return joined(found)
 
 
-def _does_not_fit() -> Columns:
+def _columns_of_failed(scorer: Scorer, piece: list[Encoded], sound: SoundRow, error: Exception) -> Columns:
+    """Scores the halves of a piece with which the scorer failed; a single row gets a status if it is to blame."""
+    if len(piece) > 1:
+        half = len(piece) // 2
+        return joined([score_within_memory(scorer, rows, sound) for rows in (piece[:half], piece[half:])])
+    if not sound.is_scored_by(scorer):
+        # Not the row: a lost device, a server that went away, a scorer with a fault of its own.
+        raise error
+    return _without_score(BAD_ROW, f"the scorer fails with this row: {reason_of(error)}")
+
+
+def _without_score(status: str, detail: str) -> Columns:
+    """The columns of one row that has no number."""
     return {
         "utility": np.array([np.nan]),
-        "status": np.array([OUT_OF_MEMORY], dtype=object),
-        "detail": np.array(["the row alone does not fit into the device's memory"], dtype=object),
+        "status": np.array([status], dtype=object),
+        "detail": np.array([detail], dtype=object),
     }
 
 
@@ -204,6 +260,10 @@ def fit_memory(scorer: Scorer, rows: Iterable[Encoded]) -> None:
             free_memory()
             size //= 2
             _shrink(scorer, [longest] * size)
+        except OSTError:
+            raise
+        except Exception:  # with this row, or with all of them: the loop finds out
+            return
 
 
 def _shrink(scorer: Scorer, batch: list[Encoded]) -> None:

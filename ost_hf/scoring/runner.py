@@ -7,7 +7,7 @@ import platform
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
@@ -36,6 +36,7 @@ from ost_hf.settings import Section
 from ost_hf.tables.anchor_table import anchor_file
 from ost_hf.tables.content_table import write_contents
 from ost_hf.tables.score_table import ScoreTable, statuses_of
+from ost_hf.tables.statuses import OF_UNUSABLE
 
 logger = logging.getLogger(__name__)
 
@@ -88,7 +89,7 @@ def open_job(request: ScoringRequest) -> ScoringJob:
     reused = accept_reuse(request) if request.reuse is not None else None
     for rows in (pool, *request.evaluation):
         rows.hash_together()
-    exclude, report = exclude_rows(pool, request.anchors, request.overlap, request.duplicates, request.evaluation)
+    exclude, report = exclude_copies(request)
     identity = identity_of(request)
     has_rows = ScoreTable(request.run_dir / "scores").check_manifest(identity)
     # Before anything is written: a proxy that is not there, or is another than the folder's, is refused here.
@@ -105,6 +106,28 @@ def open_job(request: ScoringRequest) -> ScoringJob:
         write_report(report, request.run_dir / "duplicates.json")
     barrier()
     return job
+
+
+def exclude_copies(request: ScoringRequest) -> tuple[Excluded, Section]:
+    """The rows of a request that repeat something and are not scored, and a report.
+
+    Raises:
+        DataError: If there are duplicates where none may be.
+    """
+
+    @cache
+    def pool() -> EncodedDataset:
+        return EncodedDataset(request.pool, Encoder(load_processing_class(request.proxy), request.encoding))
+
+    return exclude_rows(
+        request.pool,
+        request.anchors,
+        request.overlap,
+        request.duplicates,
+        request.evaluation,
+        # The processor is loaded only where near copies are found.
+        encode=lambda row: pool().encode(row),
+    )
 
 
 def encoded_job(request: ScoringRequest, exclude: Excluded) -> ScoringJob:
@@ -146,11 +169,22 @@ def run_job(job: ScoringJob) -> ScoreTable:
     free_memory()
     barrier()
     if is_main():
-        statuses = statuses_of(job.table.read(columns=["row", "status"]))
-        counts = ", ".join(f"{number} {status}" for status, number in statuses.most_common())
-        logger.info("scored %d rows: %s", len(job.pool), counts)
+        _tell_statuses(job)
         _tell_cost(job)
     return job.table
+
+
+def _tell_statuses(job: ScoringJob) -> None:
+    """Says how many rows have each status, and of what is wrong with rows one example each."""
+    table = job.table.read(columns=["row", "status", "detail"])
+    counts = ", ".join(f"{number} {status}" for status, number in statuses_of(table).most_common())
+    logger.info("scored %d rows: %s", len(job.pool), counts)
+    firsts: dict[str, str] = {}
+    for row, status, detail in zip(*(table[name].to_pylist() for name in ("row", "status", "detail")), strict=True):
+        if status in OF_UNUSABLE:
+            firsts.setdefault(status, f"{status} as row {row} ({detail[:100]})")
+    if firsts:
+        logger.warning("rows without a score are, for example, %s", "; ".join(firsts.values()))
 
 
 def _tell_cost(job: ScoringJob) -> None:

@@ -15,6 +15,7 @@ BAD_ROW = "bad_row"
 # It could, and there is no number all the same.
 NON_FINITE = "non_finite"
 OUT_OF_MEMORY = "out_of_memory"
+OF_UNUSABLE = (TOO_LONG, NO_LABELS, BAD_IMAGE, BAD_ROW, NON_FINITE, OUT_OF_MEMORY)
 
 # It repeats something. Such rows are no part of the pool of which a share is kept.
 ANCHOR_OVERLAP, EVALUATION_OVERLAP, DUPLICATE = COPY_STATUSES = ("anchor_overlap", "evaluation_overlap", "duplicate")

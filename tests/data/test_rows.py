@@ -274,7 +274,6 @@ def test_malformed_messages_fail_at_their_own_row_and_keep_an_id(messages: Any) 
     [
         {"question": "2 + 2?", "answer": None},
         {"question": "2 + 2?", "answer": float("nan")},
-        {"question": "2 + 2?", "answer": True},
         {"input_ids": [1, 2], "labels": [1]},
         {"input_ids": [], "labels": []},
         {"messages": STRINGS[1:], "images": [stored(png(1))]},
@@ -293,12 +292,6 @@ def test_placeholders_must_be_as_many_as_images(count: int) -> None:
     with pytest.raises(RowError, match=f"2 image placeholders but {count} images") as caught:
         rows[0]
     assert caught.value.status == "bad_image"
-
-
-def test_sharegpt_messages_are_refused_with_what_to_rename() -> None:
-    rows = make_rows([{"messages": [{"from": "human", "value": "2 + 2?"}, {"from": "gpt", "value": "4"}]}])
-    with pytest.raises(RowError, match="rename ShareGPT's from and value to role and content"):
-        rows[0]
 
 
 def test_missing_image_in_a_list_is_a_bad_image() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 
 import datasets
@@ -51,3 +52,30 @@ def test_two_processes_find_the_duplicates_of_one(
     reports = [json.loads((tmp_path / run / "duplicates.json").read_text()) for run in ("one", "two")]
     assert reports[0] == reports[1]
     assert (reports[0]["pool"]["groups"], reports[0]["near_pairs"]) == (8, {"pool": 8})
+
+
+def test_two_processes_keep_the_copies_that_can_be_scored(tmp_path: Path, vlm_path: str, launch) -> None:
+    """Of each pair one row is too long, and stands first or second by its id."""
+    generator = random.Random(0)
+    texts = [" ".join(generator.choices(["red", "green", "blue", "grey", "pink"], k=60)) for _ in range(7)]
+    records = [
+        {"question": "Which?", "answer": text + "!" * (place % 2 * 90), "image": None}
+        for text in texts
+        for place in (0, 1)
+    ]
+    datasets.Dataset.from_list(records).to_parquet(tmp_path / "pool.parquet")
+    arguments = {
+        "pool.path": tmp_path / "pool.parquet",
+        "proxy.model": vlm_path,
+        "scoring.scorer": "random",
+        "encoding.max_length": 340,
+        "duplicates.within_pool": "drop",
+        "duplicates.near": "true",
+        "run_dir": tmp_path / "two",
+    }
+    flags = [word for name, value in arguments.items() for word in (f"--{name}", str(value))]
+    launch("multi_gpu", "-m", "ost_hf.cli.main", "score", *flags)
+    two = ScoreTable(tmp_path / "two" / "scores").read()
+    assert two["status"].to_pylist() == ["ok", "duplicate"] * 7
+    kept = two["example_id"].to_pylist()[::2]
+    assert two["detail"].to_pylist()[1::2] == [f"near duplicate of {name}" for name in kept]

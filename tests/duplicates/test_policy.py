@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import pytest
+from PIL import Image
 
-from ost_hf.data.config import AnchorConfig, DatasetConfig
+from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
+from ost_hf.data.encoded import Encoded
 from ost_hf.data.rows import Rows
 from ost_hf.doctor.examine import diagnose
 from ost_hf.doctor.readings import METHODS
@@ -43,7 +46,9 @@ def scored(run_dir: Path, model: str, pool: Rows, **settings: Any) -> list[tuple
     scoring = ScoringConfig(scorer="random")
     table = score_pool(ScoringRequest(run_dir, pool, anchors, ProxyConfig(model), scoring, **settings)).read()
     assert table["row"].to_pylist() == list(range(len(pool)))
-    assert [u is None for u in table["utility"].to_pylist()] == [s != "ok" for s in table["status"].to_pylist()]
+    assert [u is None for u in table["utility"].to_pylist()] == [
+        s not in ("ok", "truncated") for s in table["status"].to_pylist()
+    ]
     return list(zip(table["status"].to_pylist(), table["detail"].to_pylist(), strict=True))
 
 
@@ -239,3 +244,75 @@ def test_doctor_and_score_warm_up_the_same_proxy(
     assert json.loads((tmp_path / "duplicates.json").read_text())["pool"]["exact"] == 5
     table = score_pool(request).read()
     assert table["status"].to_pylist().count("duplicate") == 5
+
+
+STRIPE = Image.fromarray(np.arange(201, dtype=np.uint8)[None].repeat(3, axis=0)).convert("RGB")
+# Near copies of which the first cannot be scored, or only cut off, and what encoding says of it.
+LOSING: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "too_long": ({"answer": LIKE + " !" * 40}, {"answer": LONG}, {"max_length": 330}),
+    "truncated": ({"answer": LIKE + " !" * 40}, {"answer": LONG}, {"max_length": 330, "overflow": "truncate"}),
+    "no_labels": ({"answer": ""}, {"answer": "."}, {}),
+    "bad_image": (
+        {"image": STRIPE.resize((402, 1)), "answer": "yes"},
+        {"image": STRIPE.resize((190, 1)), "answer": "Yes"},
+        {},
+    ),
+}
+
+
+@pytest.mark.parametrize("status", LOSING)
+@pytest.mark.parametrize("names", ["abc", "cba", "bca"])
+def test_of_near_copies_one_that_can_be_scored_is_kept(vlm_path: str, tmp_path: Path, status: str, names: str) -> None:
+    losing, fitting, encoding = LOSING[status]
+    records = [{"question": "Which?", **record} for record in (losing, losing, fitting)]
+    if "image" not in losing:
+        records = [{**record, "image": None} for record in records]
+    pool = Rows(
+        datasets.Dataset.from_list([{**r, "name": name} for r, name in zip(records, names, strict=True)]),
+        DatasetConfig(path="x", id_column="name"),
+    )
+    config = EncodingConfig(**encoding)
+    alone = [each[0] for each in scored(tmp_path / "alone", vlm_path, pool, encoding=config)]
+    assert alone == [status, status, "ok"]
+    found = scored(tmp_path / "dropped", vlm_path, pool, encoding=config, duplicates=NEAR)
+    assert [each[0] for each in found] == ["duplicate", "duplicate", "ok"]
+    assert found[0][1] == f"near duplicate of {names[2]}"
+    # What was killed goes on, and finds the same.
+    assert scored(tmp_path / "dropped", vlm_path, pool, encoding=config, duplicates=NEAR) == found
+
+
+def test_copy_of_an_anchor_is_not_kept_for_a_copy_that_cannot_be_scored(vlm_path: str, tmp_path: Path) -> None:
+    """Row a is too long, row b repeats an anchor, row c fits; all are near."""
+    pool = rows_of(LIKE + " !" * 40, LONG, LONG.upper(), ids="abc")
+    found = scored(
+        tmp_path,
+        vlm_path,
+        pool,
+        anchors=rows_of(LONG, overlap="drop"),
+        duplicates=DuplicatesConfig("drop", anchors="report", near=True),
+        encoding=EncodingConfig(max_length=330),
+    )
+    assert [each[0] for each in found] == ["duplicate", "anchor_overlap", "ok"]
+    assert found[0][1] == "near duplicate of c"
+
+
+def test_where_no_copy_can_be_scored_the_first_says_why(vlm_path: str, tmp_path: Path) -> None:
+    pool = rows_of(LONG, LIKE, ids="ba")
+    found = scored(tmp_path, vlm_path, pool, duplicates=NEAR, encoding=EncodingConfig(max_length=20))
+    assert [each[0] for each in found] == ["duplicate", "too_long"]
+
+
+def test_rows_are_encoded_for_this_only_where_copies_differ() -> None:
+    asked: list[int] = []
+    pool = rows_of("yes", "no", "yes", LONG, LIKE, LONG)
+
+    def encode(row: int) -> Encoded:
+        asked.append(row)
+        return Encoded(pool.example_ids[row], row, "too_long")
+
+    exclude_rows(pool, None, "error", DuplicatesConfig(near=True), encode=encode)
+    assert asked == []
+    excluded, _ = exclude_rows(pool, None, "error", NEAR, encode=encode)
+    assert {pool.content_hashes[row] for row in asked} == {pool.content_hashes[row] for row in (3, 4)}
+    assert len(asked) == 2
+    assert len(excluded) == 3

@@ -14,7 +14,7 @@ from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scorers.protocol import Score
 from ost_hf.scoring.config import ScoringConfig
 from ost_hf.scoring.job import ScoringJob
-from ost_hf.scoring.loop import run_scorer, score_within_memory
+from ost_hf.scoring.loop import SoundRow, run_scorer, score_within_memory
 from ost_hf.tables.score_table import ScoreTable
 
 
@@ -54,6 +54,57 @@ def test_batch_that_does_not_fit_is_scored_in_halves() -> None:
     assert scorer.batch_tokens == 20
     # Twice too large, and then never again.
     assert scorer.tried == [80, 40, 20, 20, 20, 20]
+
+
+class Choosy:
+    """Scores by length, but raises with the rows of certain lengths, as a model does with tokens that it lacks."""
+
+    batch_size = None
+
+    def __init__(self, *refused: int, batch_tokens: int = 10_000):
+        self.refused, self.batch_tokens = set(refused), batch_tokens
+
+    def score(self, batch: list[Encoded]) -> list[Score]:
+        if self.refused & {row.length for row in batch}:
+            raise IndexError(f"index out of range in self, at 0x7f3a1c2b3d4e of {'/home/me/pool/x.png'!r}")
+        return [Score(float(row.length)) for row in batch]
+
+
+@pytest.mark.parametrize("refused", [(10,), (14,), (10, 13), (17,)])
+def test_row_that_stops_the_scorer_is_a_bad_row_and_the_others_are_scored(refused: tuple[int, ...]) -> None:
+    batch = [encoded(i, 10 + i) for i in range(8)]
+    columns = score_within_memory(Choosy(*refused), batch, SoundRow(batch))
+    assert [status == "ok" for status in columns["status"]] == [row.length not in refused for row in batch]
+    details = {detail for detail in columns["detail"] if detail}
+    assert details == {"the scorer fails with this row: IndexError: index out of range in self, of 'x.png'"}
+
+
+def test_first_row_of_a_run_can_be_the_one_to_blame() -> None:
+    others = SoundRow(iter([encoded(1, 10), encoded(2, 11)]))
+    columns = score_within_memory(Choosy(10), [encoded(0, 10)], others)
+    assert columns["status"].tolist() == ["bad_row"]
+
+
+def test_scorer_that_fails_with_every_row_ends_the_run_with_its_own_error() -> None:
+    batch = [encoded(i, 10 + i) for i in range(4)]
+    with pytest.raises(IndexError, match="index out of range"):
+        score_within_memory(Choosy(*range(10, 14)), batch, SoundRow(batch))
+
+
+def test_scorer_that_breaks_on_the_way_ends_the_run() -> None:
+    scorer, sound = Choosy(), SoundRow()
+    score_within_memory(scorer, [encoded(0, 10)], sound)
+    scorer.refused = {10, 11}
+    with pytest.raises(IndexError, match="index out of range"):
+        score_within_memory(scorer, [encoded(1, 11)], sound)
+
+
+def test_trial_before_the_run_leaves_a_bad_row_to_the_run(pool: EncodedDataset, tmp_path: Path) -> None:
+    lengths = [pool.encode(row).length for row in range(60)]
+    job = job_of(pool, tmp_path)
+    run_scorer(Choosy(max(lengths)), job, list(range(60)))
+    found = job.table.read().to_pylist()
+    assert [record["status"] for record in found] == ["bad_row" if n == max(lengths) else "ok" for n in lengths]
 
 
 @pytest.mark.slow
