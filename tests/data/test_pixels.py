@@ -22,7 +22,8 @@ from PIL import Image, ImageCms  # noqa: F401  LAB is converted through it
 from ost_hf.data.encoding import Encoder
 from ost_hf.data.example import RowError
 from ost_hf.data.images import image_file, image_key, open_image, read_picture
-from ost_hf.data.pixels import FORMATS, MOST_PIXELS
+from ost_hf.data.picture_formats import FORMATS
+from ost_hf.data.pixels import MOST_PIXELS
 from ost_hf.data.rows import Rows
 
 MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "RGBX", "RGBa", "I;16")
