@@ -66,7 +66,7 @@ def of_numbers(values: Any) -> Any:
 
     try:
         pixels = np.asarray(values)
-    except ValueError:  # lists of different lengths
+    except (ValueError, RecursionError):  # lists of different lengths, lists in lists in lists
         pixels = np.asarray(None)
     if pixels.dtype.kind not in "buif" or pixels.ndim not in (2, 3) or not pixels.size:
         raise bad_image("the image cell is a list that holds no picture: give numbers of shape [H, W] or [H, W, C]")

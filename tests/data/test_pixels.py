@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -380,6 +381,18 @@ def test_servers_are_sent_what_the_proxy_sees() -> None:
         sent, media_type = image_file(cell(data), None)
         assert media_type == "image/png"
         assert Image.open(io.BytesIO(sent)).tobytes() == open_image(cell(data), None).tobytes()
+
+
+def test_a_hash_depends_on_content_alone() -> None:
+    def deep(inner: Any) -> Any:
+        for _ in range(3000):
+            inner = [inner]
+        return inner
+
+    for make in (lambda: deep("x"), lambda: deep(1), lambda: [["a", 1]], lambda: "\ud800.png", COLOURS.tolist):
+        assert image_key(make(), None) == image_key(make(), None)
+        with contextlib.suppress(RowError):
+            open_image(make(), None)
 
 
 def test_plain_pictures_keep_their_hash() -> None:
