@@ -16,7 +16,7 @@ from ost_hf.data.example import Example, Message, RowError
 from ost_hf.data.images import read_picture
 from ost_hf.data.marks import spread_marks
 from ost_hf.data.picture_files import Places
-from ost_hf.data.pixels import Picture
+from ost_hf.data.picture_formats import Picture
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ModelError
 from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW, NO_LABELS, OK, TOO_LONG, TRUNCATED

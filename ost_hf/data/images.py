@@ -10,7 +10,8 @@ import numpy as np
 
 from ost_hf.data.example import RowError
 from ost_hf.data.picture_files import Places, TypedCell, picture_bytes
-from ost_hf.data.pixels import Picture, as_rgb, bad_image, check_size, decode, of_numbers, turn_of
+from ost_hf.data.picture_formats import Picture, decode
+from ost_hf.data.pixels import as_rgb, bad_image, check_size, of_numbers, turn_of
 
 
 def image_key(image: Any, places: Places | None) -> str:
@@ -22,7 +23,7 @@ def image_key(image: Any, places: Places | None) -> str:
         data = picture_bytes(image, places)
         data = _pixels_of(image) if data is None else data
     except RowError:
-        data = str(image).encode("utf-8", "surrogatepass")
+        data = _words_of(image)
     if _mode_of(image) is not None:
         data += f"as {_mode_of(image)}".encode()
     return hashlib.blake2b(data, digest_size=16).hexdigest()
@@ -93,14 +94,23 @@ def _is_pil(image: Any) -> bool:
     return isinstance(image, Image.Image)
 
 
+def _words_of(image: Any) -> bytes:
+    try:
+        return str(image).encode("utf-8", "surrogatepass")
+    except RecursionError:
+        return type(image).__name__.encode()
+
+
 def _pixels_of(image: Any) -> bytes:
     """What decides how a picture in memory looks."""
     if not _is_pil(image):
         try:
             numbers = np.asarray(image)
-        except ValueError:  # lists of different lengths
-            return str(image).encode()
-        return f"{numbers.dtype}{numbers.shape}".encode() + numbers.tobytes()
+        except (ValueError, RecursionError):  # lists of different lengths, lists in lists in lists
+            numbers = np.asarray(None)
+        if numbers.dtype.kind in "buif":
+            return f"{numbers.dtype}{numbers.shape}".encode() + numbers.tobytes()
+        return _words_of(image)
     head = f"{image.mode}{image.size}".encode()
     try:
         check_size(*image.size)

@@ -75,10 +75,10 @@ class Places:
         Raises:
             RowError: If it is outside the places, or cannot be a path (``bad_image``).
         """
-        path = os.path.expanduser(named) if named.startswith("~") else named
-        if not os.path.isabs(path) and self.folder is not None:
-            path = os.path.join(self.folder, path)
         try:
+            path = os.path.expanduser(named)
+            if not os.path.isabs(path) and self.folder is not None:
+                path = os.path.join(self.folder, path)
             real = os.path.realpath(path)
         except (ValueError, OSError) as error:
             raise bad_image(f"{_shown(named)} is no path: {reason_of(error)}") from error
@@ -126,7 +126,7 @@ def cells_in(value: Any) -> list[Any]:
     if value is None:
         return []
     if isinstance(value, np.ndarray):
-        value = value if value.dtype == object else value.tolist()
+        value = value.tolist()
     if not isinstance(value, (list, tuple)):
         return [value]
     shape = _shape_of(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -22,7 +23,8 @@ from PIL import Image, ImageCms  # noqa: F401  LAB is converted through it
 from ost_hf.data.encoding import Encoder
 from ost_hf.data.example import RowError
 from ost_hf.data.images import image_file, image_key, open_image, read_picture
-from ost_hf.data.pixels import FORMATS, MOST_PIXELS
+from ost_hf.data.picture_formats import FORMATS
+from ost_hf.data.pixels import MOST_PIXELS
 from ost_hf.data.rows import Rows
 
 MODES = ("1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "RGBX", "RGBa", "I;16")
@@ -379,6 +381,18 @@ def test_servers_are_sent_what_the_proxy_sees() -> None:
         sent, media_type = image_file(cell(data), None)
         assert media_type == "image/png"
         assert Image.open(io.BytesIO(sent)).tobytes() == open_image(cell(data), None).tobytes()
+
+
+def test_a_hash_depends_on_content_alone() -> None:
+    def deep(inner: Any) -> Any:
+        for _ in range(3000):
+            inner = [inner]
+        return inner
+
+    for make in (lambda: deep("x"), lambda: deep(1), lambda: [["a", 1]], lambda: "\ud800.png", COLOURS.tolist):
+        assert image_key(make(), None) == image_key(make(), None)
+        with contextlib.suppress(RowError):
+            open_image(make(), None)
 
 
 def test_plain_pictures_keep_their_hash() -> None:
