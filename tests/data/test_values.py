@@ -128,6 +128,21 @@ def test_layouts_are_found_by_their_columns(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("cell", "files"),
+    [
+        ('["a.png", "b [1].png"]', ["a.png", "b [1].png"]),
+        ("[1].png", ["[1].png"]),
+        ('["x.png', ['["x.png']),
+        (None, []),
+    ],
+)
+def test_pictures_of_a_text_column(cell: str | None, files: list[str]) -> None:
+    features = datasets.Features({name: datasets.Value("string") for name in ("question", "answer", "images")})
+    rows = Rows(datasets.Dataset.from_list([{"question": "q", "answer": "a", "images": cell}], features=features))
+    assert rows[0].images == files
+
+
+@pytest.mark.parametrize(
     ("record", "detail"),
     [
         (
