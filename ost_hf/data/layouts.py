@@ -9,6 +9,7 @@ from typing import Any
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Message, RowError
 from ost_hf.data.parsing import as_messages, as_text, text_part
+from ost_hf.data.picture_files import cells_in
 from ost_hf.errors import DataError, brief
 from ost_hf.tables.statuses import BAD_ROW
 
@@ -124,6 +125,16 @@ def from_json(value: Any) -> Any:
             raise RowError(BAD_ROW, f"the text begins like a list of messages, but is no JSON: {error}") from error
         return value
     return read if isinstance(read, list) and all(isinstance(each, (dict, list)) for each in read) else value
+
+
+def pictures_of(value: Any) -> list[Any]:
+    """The pictures of a cell: of one or several, or of JSON text that lists their files."""
+    if isinstance(value, str) and value.lstrip().startswith('["'):
+        try:
+            return cells_in(json.loads(value))
+        except ValueError:  # a file's name may begin like this
+            pass
+    return cells_in(value)
 
 
 def from_sharegpt(value: Any) -> Any:

@@ -99,7 +99,10 @@ def from_json_columns(value: Any, feature: Any) -> Any:
     if value is None:
         return None
     if isinstance(feature, datasets.Json):
-        return json.loads(value, parse_float=exact_float) if isinstance(value, str) else value
+        try:
+            return json.loads(value, parse_float=exact_float) if isinstance(value, str) else value
+        except json.JSONDecodeError:  # `datasets` stores a text such as 007 as it is
+            return value
     if isinstance(feature, (datasets.List, datasets.LargeList)) and isinstance(value, list):
         return [from_json_columns(item, feature.feature) for item in value]
     if isinstance(feature, dict) and isinstance(value, dict):

@@ -27,10 +27,10 @@ import pyarrow as pa
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import image_key
-from ost_hf.data.layouts import TOKENIZED, content_columns, find_layout, messages_of, require_columns
+from ost_hf.data.layouts import TOKENIZED, content_columns, find_layout, messages_of, pictures_of, require_columns
 from ost_hf.data.loading import file_columns, load_dataset, typed_cells, without_decoding
 from ost_hf.data.parsing import place_images, text_part, tokens_of
-from ost_hf.data.picture_files import Places, cells_in, places_of
+from ost_hf.data.picture_files import Places, places_of
 from ost_hf.data.records import UNREADABLE, from_json_columns
 from ost_hf.errors import DataError, reason_of
 from ost_hf.parallel import gather_objects, share, state
@@ -226,7 +226,7 @@ class Rows:
             if self.layout == TOKENIZED:
                 return Example(example_id, row, tokens=tokens_of(record))
             messages, templated = messages_of(self.layout, record, self._content.features, self.config)
-            images = cells_in(record.get(self.images_column)) if self.images_column else []
+            images = pictures_of(record.get(self.images_column)) if self.images_column else []
             images = place_images(messages, images)
         except RowError:
             raise

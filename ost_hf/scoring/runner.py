@@ -177,14 +177,15 @@ def run_job(job: ScoringJob) -> ScoreTable:
 def _tell_statuses(job: ScoringJob) -> None:
     """Says how many rows have each status, and of what is wrong with rows one example each."""
     table = job.table.read(columns=["row", "status", "detail"])
-    counts = ", ".join(f"{number} {status}" for status, number in statuses_of(table).most_common())
-    logger.info("scored %d rows: %s", len(job.pool), counts)
+    counts = statuses_of(table)
+    told = ", ".join(f"{number} {status}" for status, number in counts.most_common())
+    logger.info("scored %d rows: %s", len(job.pool), told)
     firsts: dict[str, str] = {}
     for row, status, detail in zip(*(table[name].to_pylist() for name in ("row", "status", "detail")), strict=True):
         if status in OF_UNUSABLE:
-            firsts.setdefault(status, f"{status} as row {row} ({detail[:100]})")
+            firsts.setdefault(status, f"{counts[status]} {status}, such as row {row} ({detail[:100]})")
     if firsts:
-        logger.warning("rows without a score are, for example, %s", "; ".join(firsts.values()))
+        logger.warning("%d rows have no score: %s", sum(counts[name] for name in firsts), "; ".join(firsts.values()))
 
 
 def _tell_cost(job: ScoringJob) -> None:

@@ -86,6 +86,11 @@ def test_values_of_unlike_types_in_one_list_stay_what_they_are() -> None:
     assert answers_of(rows) == [*written, "bad_row", "bad_row"]
 
 
+def test_text_that_datasets_stores_as_json_stays_a_text() -> None:
+    records = [{"question": "q", "answer": value} for value in ("x", "007", [1])]
+    assert answers_of(Rows(datasets.Dataset.from_list(records, on_mixed_types="use_json")))[:2] == ["x", "007"]
+
+
 def test_rows_in_memory_that_no_column_holds_are_statuses_of_their_own() -> None:
     deep: dict[str, Any] = {}
     for _ in range(2000):
@@ -125,6 +130,21 @@ LAYOUTS: dict[str, tuple[dict[str, Any], Turns]] = {
 def test_layouts_are_found_by_their_columns(name: str) -> None:
     record, turns = LAYOUTS[name]
     assert turns_of(rows_from([record])) == turns
+
+
+@pytest.mark.parametrize(
+    ("cell", "files"),
+    [
+        ('["a.png", "b [1].png"]', ["a.png", "b [1].png"]),
+        ("[1].png", ["[1].png"]),
+        ('["x.png', ['["x.png']),
+        (None, []),
+    ],
+)
+def test_pictures_of_a_text_column(cell: str | None, files: list[str]) -> None:
+    features = datasets.Features({name: datasets.Value("string") for name in ("question", "answer", "images")})
+    rows = Rows(datasets.Dataset.from_list([{"question": "q", "answer": "a", "images": cell}], features=features))
+    assert rows[0].images == files
 
 
 @pytest.mark.parametrize(

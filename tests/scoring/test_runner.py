@@ -400,3 +400,19 @@ def test_scores_of_a_column_that_changed_are_refused(pool: EncodedDataset, tmp_p
     score(ratings)
     with pytest.raises(RunDirectoryError, match="column_digest"):
         score(ratings[::-1])
+
+
+def test_rows_without_a_score_are_told_in_one_sentence(
+    vlm_path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("WARNING", "ost_hf")
+    records = [{"question": "q", "answer": answer} for answer in ("a", None, "", None)]
+    score_pool(
+        ScoringRequest(
+            tmp_path, Rows(datasets.Dataset.from_list(records)), None, ProxyConfig(vlm_path), ScoringConfig("random")
+        )
+    )
+    assert caplog.messages == [
+        "3 rows have no score: 2 bad_row, such as row 1 (expected text or a list of messages, got NoneType); "
+        "1 no_labels, such as row 2 (no answer tokens to supervise)"
+    ]
