@@ -14,14 +14,14 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:and|or))[\s$]*", re.IGNORECASE)
 
 _IS = r"(?:(?:is|was|are|equals|(?:would|should|must|will)\s+be)\b(?!\s+not\b)|[:=]|->|→)"
-_NOUN = r"(?:answer|answers(?=\s+are\b)|(?:correct|right|best)\s+(?:option|choice)|final\s+(?:result|value))"
+_NOUN = r"(?:ans|answer|answers(?=\s+are\b)|(?:correct|right|best)\s+(?:option|choice)|final\s+(?:result|value))"
 # In the order of trust: GSM8K's mark, the words "answer is" or "answer:", a heading of its own line.
 _MARKS = [
     # Before words of an announcement, and before a heading with text below, it is Markdown.
     re.compile(r"####(?![^\n]*\banswer\b)(?! ?[*_]*[^\W\d_]{4,}[^\n]*\n)", re.IGNORECASE),
     re.compile(
         rf"(?<![^\W_]){_NOUN}[*_\"\s]*(?:(?:to|for|of)\s[^\n:=]{{0,100}}?\s)?{_IS}\s*:?"
-        r"|^[#*_ ]*(?:the\s)?(?:final\s)?answer[*_ ]*$",
+        r"|答案\s*(?:是|为)?\s*[:\N{FULLWIDTH COLON}]?|^[#*_ ]*(?:the\s)?(?:final\s)?answer[*_ ]*$",
         re.IGNORECASE | re.MULTILINE,
     ),
 ]

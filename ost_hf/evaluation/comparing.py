@@ -25,9 +25,14 @@ from ost_hf.evaluation.surface import plain
 # A longer answer is compared as text alone.
 _LONGEST = 2000
 
+# Where the answer ends and talk about it begins.
 _CUT = re.compile(
-    r"[.!?]\s+(?=[^\W\d_a-z]|[\"*(\\$])"
-    r"|,?\s+(?:because|since|as|so|which|where|when|not|instead|rather|i\.e\.|that is|meaning|and (?:so|thus|therefore))\b",
+    r"[.!?]\s+(?=[^\W\d_a-z]|[\"*(\\$])|。|\s—\s|\s\((?=[^()]*=)"
+    r"|,?\s+\(?(?:because|since|as|which|where|when|not|instead|rather|i\.e\.|that is|meaning)\b"
+)
+_CONCLUDED = re.compile(r",?\s+(?:and\s+)?(?:so|thus|therefore|hence)\b,?\s*")
+_NUMBER_FIRST = re.compile(
+    r"([-+($€£*\\]*\d[\w.,/%$ ]*?)\s+(?:in|for|from|with|after|on|by|if|at|among|within|over|out of)\s"
 )
 _TAKEN_BACK = re.compile(r"\b(?:wait|wrong|incorrect|mistake|actually|correction|sorry)\b|\bno,", re.IGNORECASE)
 _CONNECTIVE = re.compile(r"(?:so|thus|therefore|hence|then|finally|answer)\b[,:]?\s+", re.IGNORECASE)
@@ -73,11 +78,21 @@ def _cut_to_size(answer: str) -> Iterator[str]:
     connective = _CONNECTIVE.match(answer)
     if connective:
         yield from _cut_to_size(answer[connective.end() :])
-    if HEDGES.search(answer):
-        return
-    yes_or_no = _YES_OR_NO.match(answer)
-    if yes_or_no:
-        yield yes_or_no[1]
+    concluded = _CONCLUDED.search(answer)
+    if concluded:
+        # "42, so she is right" has its answer in front, "She has 6 bags, so 42 apples" behind.
+        is_first = re.match(r"[\W\d]", answer)
+        yield from _cut_to_size(answer[: concluded.start()] if is_first else answer[concluded.end() :])
+    if not HEDGES.search(answer):
+        yield from _without_frame(answer)
+
+
+def _without_frame(answer: str) -> Iterator[str]:
+    """What an answer says without the words around it, if they do not doubt it."""
+    for pattern in (_YES_OR_NO, _NUMBER_FIRST):
+        found = pattern.match(answer)
+        if found:
+            yield found[1]
     segments = list(_SEGMENT.finditer(answer))
     if len(segments) == 1 and PROSE.search(answer[: segments[0].start()]):
         yield answer[segments[0].start() :]
@@ -96,11 +111,24 @@ def _same(guess: str, right: str, how: str) -> bool:
             return verdict
     if how == "text":
         return False
-    guess, right = _one_side(guess, right), _one_side(right, guess)
+    pairs = [(first, second) for first in _sides(guess, right) for second in _sides(right, guess)]
+    return any(_same_value(first, second) for first, second in pairs)
+
+
+def _same_value(guess: str, right: str) -> bool:
     one, other = read_quantity(guess), read_quantity(right)
+    if one is None and other is not None:
+        one = read_quantity(_with_decimal_point(guess))
+    elif other is None and one is not None:
+        other = read_quantity(_with_decimal_point(right))
     if one is not None and other is not None:
         return quantities_equal(one, other)
     return _same_formula(guess, right)
+
+
+def _with_decimal_point(answer: str) -> str:
+    """``3,14`` as ``3.14``; beside a list it is one, beside a number it is written as much of Europe does."""
+    return re.sub(r"^(-?\d+),(\d{1,2}|\d{4,})(?![\d,])", r"\1.\2", answer)
 
 
 def _comparable_text(answer: str) -> str:
@@ -125,13 +153,16 @@ def _same_choice(
     return _same(first_text, second_text, how)
 
 
-def _one_side(answer: str, other: str) -> str:
-    """The last side of ``answer``'s equation, if ``other`` is none: ``3 x 6 = 18 dollars`` says ``18 dollars``."""
-    sign = r"=|\\approx"
-    is_one = re.search(sign, answer) and not re.search(r"[<>!:]=|[;&]|,(?!\d{3})|\b(?:and|or)\b", answer)
-    if not is_one or re.search(sign, other) or _CUT.search(answer):
-        return answer
-    return re.split(sign, answer)[-1].strip()
+def _sides(answer: str, other: str) -> list[str]:
+    """What ``answer`` says as an equation, if ``other`` is none: ``3 x 6 = 18 dollars`` says ``18 dollars``.
+
+    Both sides of an approximation are answers.
+    """
+    is_chain = not re.search(r"[<>!:]=|[;&]|,(?!\d{3})|\b(?:and|or)\b", answer) and not _CUT.search(answer)
+    if not is_chain or re.search(r"=|\\approx", other):
+        return [answer]
+    first, *more = [side.strip() for side in answer.split(r"\approx")]
+    return [side.split("=")[-1].strip() for side in (first, *more) if side]
 
 
 def _same_formula(guess: str, right: str) -> bool:
@@ -146,7 +177,7 @@ def _same_formula(guess: str, right: str) -> bool:
 
 
 def _formula_and_unit(answer: str) -> tuple[str, Unit | None]:
-    """The formula before the words: ``25\\pi`` and square centimetres of ``25\\pi cm^2``."""
+    r"""The formula before the words: ``25\pi`` and square centimetres of ``25\pi cm^2``."""
     for space in re.finditer(r"(?<=[\w)}\]])\s+(?=[^\W\d_])", answer):
         words = answer[space.end() :]
         unit, rest = read_unit(words)

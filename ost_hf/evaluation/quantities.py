@@ -15,7 +15,7 @@ _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?![,\d])|\d{1,3}(?: \d{3})+(?! ?\d)|\d{1,400})(
 _NUMBER = re.compile(
     rf"(?<![\w.])(?P<sign>[-+]? ?(?:[$€£¥₹] ?)?-?)(?:(?P<whole>\d{{1,400}}) (?:and )?(?=\d+ ?/))?(?P<top>{_PLAIN})"
     rf"(?: ?/ ?(?P<bottom>{_PLAIN})|[eE](?P<exponent>[-+]?\d{{1,3}})(?!\w)"
-    r"| ?(?:\\times|\\cdot|[×x*·]) ?10 ?\^ ?\{? ?(?P<power>[-+]?\d{1,3}) ?\}?)?(?!\d|[.,]\d)"
+    r"| ?(?:\\times|\\cdot|[x*·]) ?10 ?\^ ?\{? ?(?P<power>[-+]?\d{1,3}) ?\}?)?(?!\d|[.,]\d)"
 )
 _NUMERIC_FRACTION = re.compile(rf"\\frac ?\{{ ?(-?{_PLAIN}) ?\}} ?\{{ ?({_PLAIN}) ?\}}")
 _NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(?=[$€£¥₹.\d])", re.IGNORECASE)
@@ -33,17 +33,17 @@ FUNCTIONS = re.compile(
 PROSE = re.compile(r"[^\W\d_]{3,}|[^\W\d_]{2,}\s+[^\W\d_]{2,}")
 
 _SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SMALL = (
-    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
-    "eighteen nineteen twenty"
-).split()
+_SMALL = [
+    *("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"),
+    *("thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty"),
+]
 # "one" elsewhere than in front is rather a pronoun.
 _NUMBER_WORD = re.compile(rf"^one\b(?!-)|(?<![\w-])(?:{'|'.join([*_SMALL[:1], *_SMALL[2:]])})\b(?!-)", re.IGNORECASE)
 
 # What measures the same, each with its size; only what is unlikely to mean anything else behind a number.
 _UNITS = {
-    "length": "mm millimeter millimetre=1, cm centimeter centimetre=10, m meter metre=1000, km kilometer kilometre=1000000,"
-    "in inch=25.4, ft foot feet=304.8, yd yard=914.4, mi mile=1609344",
+    "length": "mm millimeter millimetre=1, cm centimeter centimetre=10, m meter metre=1000, in inch=25.4, ft foot "
+    "feet=304.8, yd yard=914.4, km kilometer kilometre=1000000, mi mile=1609344",
     "mass": "mg milligram=1, g gram=1000, kg kilogram=1000000",
     "weight": "oz ounce=1, lb=16",
     "time": "ms millisecond=1, s sec second=1000, min minute=60000, h hr hour=3600000, day=86400000, week=604800000",
@@ -52,6 +52,13 @@ _UNITS = {
     "radians": "rad radian=1",
     "celsius": "celsius C=1",
     "fahrenheit": "fahrenheit F=1",
+    "force": "N newton=1",
+    "energy": "J joule=1, kj kilojoule=1000",
+    "power": "W watt=1, kw kilowatt=1000",
+    "voltage": "V volt=1",
+    "current": "A amp ampere=1",
+    "frequency": "hz hertz=1",
+    "temperature": "K kelvin=1",
     "dollars": "cent ¢=1, $ dollar usd buck=100",
     "euros": "€ euro eur=1",
     "pounds": "£ gbp=1",

@@ -12,10 +12,11 @@ _CLOSER = re.compile(rf"\\\]|\$\$|\\end{_ENVIRONMENT}")
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _SIGNS = str.maketrans(
     {
-        "−": "-", "–": "-", "⁄": "/", "∕": "/", "÷": "/", "×": r"\times ", "⋅": r"\cdot ", "∞": r"\infty ",
-        "π": r"\pi ", "θ": r"\theta ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ",
-        "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": " degrees ", "“": '"', "”": '"',
-        "‘": "'", "’": "'",
+        "\N{MINUS SIGN}": "-", "\N{EN DASH}": "-", "\N{FRACTION SLASH}": "/", "\N{DIVISION SLASH}": "/", "÷": "/",
+        "\N{MULTIPLICATION SIGN}": r"\times ", "⋅": r"\cdot ", "∞": r"\infty ", "π": r"\pi ", "θ": r"\theta ",
+        "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "±": r"\pm ", "\N{UNION}": r"\cup ",
+        "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "°": " degrees ", "“": '"', "”": '"',
+        "\N{LEFT SINGLE QUOTATION MARK}": "'", "\N{RIGHT SINGLE QUOTATION MARK}": "'",
     }
 )  # fmt: skip
 
@@ -39,7 +40,8 @@ _REWRITES = [
     )
 ]
 _LOOKS = re.compile(
-    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|boxed|fbox|underline|emph)\s*\{([^{}]*)\}"
+    r"\\(?:text(?:bf|it|rm|sf|tt|normal)?|math(?:rm|bf|it|sf|tt)|mbox|boxed|fbox|underline|emph)\s*\{"
+    r"((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}"
 )
 _BOLD = re.compile(r"(?<![\w*])(\*\*|__|`+)(?=\S)([^*`]*?\S)\1(?![\w*])")
 # A dollar sign that opens mathematics stands before its first character, and the closing one behind the last.
