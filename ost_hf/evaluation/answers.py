@@ -18,10 +18,11 @@ _NOUN = r"(?:ans|answer|answers(?=\s+are\b)|(?:correct|right|best)\s+(?:option|c
 # In the order of trust: GSM8K's mark, the words "answer is" or "answer:", a heading of its own line.
 _MARKS = [
     # Before words of an announcement, and before a heading with text below, it is Markdown.
-    re.compile(r"####(?![^\n]*\banswer\b)(?! ?[*_]*[^\W\d_]{4,}[^\n]*\n)", re.IGNORECASE),
+    re.compile(r"####(?![^\n]{0,100}\banswer\b)(?! ?[*_]*[^\W\d_]{4,}[^\n]{0,200}\n)", re.IGNORECASE),
     re.compile(
         rf"(?<![^\W_]){_NOUN}[*_\"\s]*(?:(?:to|for|of)\s[^\n:=]{{0,100}}?\s)?{_IS}\s*:?"
-        r"|答案\s*(?:是|为)?\s*[:\N{FULLWIDTH COLON}]?|^[#*_ ]*(?:the\s)?(?:final\s)?answer[*_ ]*$",
+        r"|答案\s*(?:是|为)?\s*[:\N{FULLWIDTH COLON}]?"
+        r"|^[#*_ ]*(?:the\s)?(?:final\s)?answer[*_ ]*$(?!\s*(?:is|was|would|should)\b)",
         re.IGNORECASE | re.MULTILINE,
     ),
 ]
@@ -29,7 +30,9 @@ _MARKS_BEHIND = [
     re.compile(
         r"^(.*\S) is (?:the|our|my) (?:(?:final|correct|right|best) )*(?:answer|option|choice)[*_.! ]*$", re.M | re.I
     ),
-    re.compile(r"\b(?:option|choice|answer) (\(?[A-J]\)?|\"[^\"\n]+\") is (?:the )?(?:correct|right)\b", re.I),
+    re.compile(
+        r"(?:^\W*|\b(?:option|choice|answer) )(\(?[A-J]\)?|\"[^\"\n]+\") is (?:the )?(?:correct|right)\b", re.M | re.I
+    ),
 ]
 
 
@@ -49,7 +52,7 @@ def extract_answer(text: str) -> str:
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
     for mark in _MARKS:
         for found in reversed(list(mark.finditer(text))):
-            following = re.sub(r"^(?:[*\s]|_(?=\s))+", "", text[found.end() :])
+            following = re.sub(r"^(?:[*_]+(?=\s|$)|\s)+", "", text[found.end() :])
             if following:
                 return _statement(following)
     for mark in _MARKS_BEHIND:

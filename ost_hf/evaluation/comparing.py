@@ -15,6 +15,7 @@ from ost_hf.evaluation.quantities import (
     HEDGES,
     PROSE,
     Unit,
+    last_number,
     quantities_equal,
     read_quantity,
     read_unit,
@@ -34,6 +35,8 @@ _CONCLUDED = re.compile(r",?\s+(?:and\s+)?(?:so|thus|therefore|hence)\b,?\s*")
 _NUMBER_FIRST = re.compile(
     r"([-+($€£*\\]*\d[\w.,/%$ ]*?)\s+(?:in|for|from|with|after|on|by|if|at|among|within|over|out of)\s"
 )
+# A line that works the answer out, without saying which it is: "left 7, right 6. 7 + 6 = 13".
+_WORKING = re.compile(r"[^\W\d_]{2,}\b[^=]*[\d)]\s*=(?!.*\b(?:and|or)\b).*", re.DOTALL)
 _TAKEN_BACK = re.compile(r"\b(?:wait|wrong|incorrect|mistake|actually|correction|sorry)\b|\bno,", re.IGNORECASE)
 _CONNECTIVE = re.compile(r"(?:so|thus|therefore|hence|then|finally|answer)\b[,:]?\s+", re.IGNORECASE)
 _YES_OR_NO = re.compile(r"(yes|no|true|false)\b\s*[,.;:!-]", re.IGNORECASE)
@@ -93,6 +96,8 @@ def _without_frame(answer: str) -> Iterator[str]:
         found = pattern.match(answer)
         if found:
             yield found[1]
+    if _WORKING.fullmatch(answer) and not _CUT.search(answer):
+        yield last_number(answer)
     segments = list(_SEGMENT.finditer(answer))
     if len(segments) == 1 and PROSE.search(answer[: segments[0].start()]):
         yield answer[segments[0].start() :]
@@ -194,5 +199,4 @@ def _brackets(answer: str) -> str:
 
 
 def _as_latex(formula: str) -> str:
-    formula = re.sub(r"(?<![\\\w])(pi|sin|cos|tan|log|ln|infinity)(?![a-z])", r"\\\1", formula)
-    return formula.replace(r"\infinity", r"\infty ").replace(r"\pi", r"\pi ")
+    return re.sub(r"(?<![\\\w])(pi|sin|cos|tan|log|ln)(?![a-z])", r"\\\1 ", formula)

@@ -14,7 +14,7 @@ _LONGEST = 1000
 _DEEPEST = 40
 # A tower of powers, an exponent or factorial of five digits or more, a factorial of one: computed as written, they
 # would fill the memory, and no time limit interrupts such a computation.
-_HUGE = re.compile(r"\^[^+*=,]*\^|(?:\^|\*\*)\W*[\d,]{5,}|\d{5,}\W*!|!\W*!")
+_HUGE = re.compile(r"\^[^+*=,]*\^|(?:\^|\*\*)\W*[\d,]{5,}|\)\s*\^\W*\d{4,}|\d{5,}\W*!|!\W*!")
 
 _SECONDS = 5
 

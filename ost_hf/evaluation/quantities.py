@@ -30,7 +30,7 @@ HEDGES = re.compile(
 FUNCTIONS = re.compile(
     r"\b(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?\b|\b(?:log|ln|exp|sqrt|pi|lim|max|min|mod|gcd|lcm|det|inf|infinity|i)\b"
 )
-PROSE = re.compile(r"[^\W\d_]{3,}|[^\W\d_]{2,}\s+[^\W\d_]{2,}")
+PROSE = re.compile(r"[^\W\d_]+'[^\W\d_]+|[^\W\d_]{3,}|[^\W\d_]{2,}\s+[^\W\d_]{2,}")
 
 _SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SMALL = [
@@ -108,12 +108,21 @@ def read_quantity(answer: str) -> Quantity | None:
     rest = f"{before} {rest}"
     if re.search(r"[\d=+*/^<>\\_{}|∞√π±]|\)\(", rest) or FUNCTIONS.search(rest):
         return None
+    # What goes on behind a comma is no unit, and has not come to its point.
+    if re.match(r",\s*\w", after):
+        return None
     if re.search(r"[^\W\d_]|!", rest) and not PROSE.search(f"{before} {after}"):
         return None
     value = _value(found[0])
     if value is None:
         return None
     return Quantity(value * (_SCALES[scale[1].lower()] if scale else 1), "." in found[0][0], unit)
+
+
+def last_number(answer: str) -> str:
+    """The last number in ``answer``, or nothing; a sign that stands apart is an operation's."""
+    found = list(_NUMBER.finditer(answer))
+    return re.sub(r"^[-+] ", "", found[-1][0]) if found else ""
 
 
 def read_unit(words: str) -> tuple[Unit | None, str]:

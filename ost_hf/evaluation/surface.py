@@ -31,6 +31,7 @@ _REWRITES = [
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])", ""),
         (r"(?<=\d)(?:\{,\}|\\[,;:!]|~)(?=\d{3}(?!\d))", ","),
         (r"\{,\}", ","),
+        (r"(?<![\\\w])infinity(?!\w)", r"\\infty "),
         (r"\\!", ""),
         (r"(?<!\\)(?:\\[,;: ]|\\q?quad(?![a-zA-Z])|~(?=\S))", " "),
         (r"\^\s*\{?\s*(?:\\circ|\\degree)(?![a-zA-Z])\s*\}?|\\degree(?![a-zA-Z])", " degrees "),
@@ -67,10 +68,12 @@ def plain(answer: str) -> str:
 
 def strip_formatting(answer: str) -> str:
     """The answer without what may stand around it: space, marks of Markdown, quotes, and the sentence's end."""
-    before = None
+    answer, before = _BOLD.sub(r"\2", answer), None
     while answer != before:
         before = answer
-        answer = answer.strip().rstrip(".,;:").strip('*`"').strip()
+        answer = answer.strip().rstrip(".,;:。").strip('*`"').strip()
+        if answer.endswith("}") and "{" not in answer:  # the end of a JSON object
+            answer = answer[:-1]
         for mark in ("_", "'"):
             if len(answer) > 1 and answer[0] == answer[-1] == mark:
                 answer = answer[1:-1]
