@@ -31,13 +31,11 @@ def main() -> None:
         rows = [row for row, form in enumerate(forms) if form["kind"] == kind]
         right = [sum(given[row] == forms[row]["right"] for row in rows) for given in verdicts.values()]
         print(f"| {kind} | {len(rows)} | " + " | ".join(map(str, right)) + " |")
+    print("\n| judge | judged rightly | right answers counted wrong | wrong answers counted right |\n|---|---|---|---|")
     for name, given in verdicts.items():
         missed = sum(form["right"] and not verdict for form, verdict in zip(forms, given, strict=True))
         excused = sum(verdict and not form["right"] for form, verdict in zip(forms, given, strict=True))
-        print(
-            f"{name}: {len(forms) - missed - excused} of {len(forms)} forms judged rightly, "
-            f"{missed} right answers counted wrong, {excused} wrong answers counted right"
-        )
+        print(f"| {name} | {len(forms) - missed - excused} of {len(forms)} | {missed} | {excused} |")
 
 
 def judged(form: Form) -> bool:
@@ -46,7 +44,7 @@ def judged(form: Form) -> bool:
 
 
 def judged_by_math_verify(form: Form) -> bool:
-    """What math-verify says of the whole text; of the reference as it is or as a formula, whichever serves it better."""
+    """What math-verify says of the whole text; the reference is read plainly and as a formula; the better counts."""
     from math_verify import parse, verify
 
     logging.getLogger("math_verify").setLevel(logging.ERROR)

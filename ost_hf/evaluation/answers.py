@@ -13,6 +13,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 # Between boxes that state one answer together.
 _JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:and|or))[\s$]*", re.IGNORECASE)
 
+_JSON = re.compile(r'"(?:final_)?answer"\s*:\s*(?:"((?:\\.|[^"\\]){0,2000})"|([^,}\n]{1,200}?))\s*[,}]', re.IGNORECASE)
+
 _IS = r"(?:(?:is|was|are|equals|(?:would|should|must|will)\s+be)\b(?!\s+not\b)|[:=]|->|→)"
 _NOUN = r"(?:ans|answer|answers(?=\s+are\b)|(?:correct|right|best)\s+(?:option|choice)|final\s+(?:result|value))"
 # In the order of trust: GSM8K's mark, the words "answer is" or "answer:", a heading of its own line.
@@ -48,6 +50,9 @@ def extract_answer(text: str) -> str:
     boxed = _last_boxed(text)
     if boxed is not None:
         return boxed.strip()
+    values = _JSON.findall(text)
+    if values:
+        return strip_formatting((values[-1][0] or values[-1][1]).replace("\\\\", "\\"))
     # Runs of space mean nothing, and would take the patterns long.
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
     for mark in _MARKS:

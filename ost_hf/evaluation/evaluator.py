@@ -105,7 +105,7 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
                 record |= {"status": NO_LABELS, "detail": f"{where} is empty"}
                 continue
             record["reference"] = reference
-            record["prediction"] = opened_thought(tokenizer, features["input_ids"])
+            record["prediction"] = opened_thought(tokenizer, features["input_ids"].tolist())
             batch.append(features)
             pending.append(record)
         if batch:

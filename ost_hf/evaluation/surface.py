@@ -72,8 +72,6 @@ def strip_formatting(answer: str) -> str:
     while answer != before:
         before = answer
         answer = answer.strip().rstrip(".,;:。").strip('*`"').strip()
-        if answer.endswith("}") and "{" not in answer:  # the end of a JSON object
-            answer = answer[:-1]
         for mark in ("_", "'"):
             if len(answer) > 1 and answer[0] == answer[-1] == mark:
                 answer = answer[1:-1]
