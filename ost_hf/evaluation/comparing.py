@@ -33,7 +33,7 @@ _CUT = re.compile(
 )
 _CONCLUDED = re.compile(r",?\s+(?:and\s+)?(?:so|thus|therefore|hence)\b,?\s*")
 _NUMBER_FIRST = re.compile(
-    r"([-+($€£*\\]*\d[\w.,/%$ ]*?)\s+(?:in|for|from|with|after|on|by|if|at|among|within|over|out of)\s"
+    r"([-+($€£*\\]*\d[\w.,/%$ ]*?)\s+(?:in|for|from|with|after|on|if|at|among|within|over|out of)\s"
 )
 # A line that works the answer out, without saying which it is: "left 7, right 6. 7 + 6 = 13".
 _WORKING = re.compile(r"[^\W\d_]{2,}\b[^=]*[\d)]\s*=(?!.*\b(?:and|or)\b).*", re.DOTALL)
@@ -49,9 +49,10 @@ _CHOICE = re.compile(
 )
 
 _WORDS = re.compile(r"[^\W\d_]{3,}|[^\W\d_]{2,}(?:[\s-]+[^\W\d_]{2,})+")
-# No formulas: a longer word, a symbol of chemistry, a date, numbers in a row.
+# No formulas: a longer word, a symbol of chemistry, a date, a number with its base, numbers in a row.
 _NO_FORMULA = re.compile(
-    r"(?<![\\\w{])[^\W\d_]{4,}(?![\w{(])|(?<![\\A-Za-z])[A-Z][a-z]?\d|\d[-/.]\d{1,2}[-/.]\d|^-?[\d.]+(?: -?[\d.]+)+$"
+    r"(?<![\\\w{])[^\W\d_]{4,}(?![\w{(])|(?<![\\A-Za-z])[A-Z][a-z]?\d"
+    r"|\d_|\d[-/.]\d{1,2}[-/.]\d|^-?[\d.]+(?: -?[\d.]+)+$"
 )
 
 
