@@ -3,37 +3,72 @@
 from __future__ import annotations
 
 import re
-import threading
-from typing import Any
 
-from ost_hf.errors import ConfigError, require_choice
+from ost_hf.errors import require_choice
+from ost_hf.evaluation.comparing import same_answer
+from ost_hf.evaluation.surface import display_at_end, display_at_start, strip_formatting
+from ost_hf.evaluation.thoughts import without_thoughts
 
-# In the order of trust: an explicit box, GSM8K's mark, the words "answer is" / "answer:". The greedy opening
-# goes to the last of them, also when a line has several.
+_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+# Between boxes that state one answer together.
+_JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:and|or))[\s$]*", re.IGNORECASE)
+
+_JSON = re.compile(r'"(?:final_)?answer"\s*:\s*(?:"((?:\\.|[^"\\]){0,2000})"|([^,}\n]{1,200}?))\s*[,}]', re.IGNORECASE)
+
+_IS = r"(?:(?:is|was|are|equals|(?:would|should|must|will)\s+be)\b(?!\s+not\b)|[:=]|->|→)"
+_NOUN = r"(?:ans|answer|answers(?=\s+are\b)|(?:correct|right|best)\s+(?:option|choice)|final\s+(?:result|value))"
+# In the order of trust: GSM8K's mark, the words "answer is" or "answer:", a heading of its own line.
 _MARKS = [
-    re.compile(r"(?s:.*)####\s*(\S.*)"),
-    re.compile(r"(?s:.*)\banswer\s*(?:is\b|:|=)\s*:?\s*(\S.*)", re.IGNORECASE),
+    # Before words of an announcement, and before a heading with text below, it is Markdown.
+    re.compile(r"####(?![^\n]{0,100}\banswer\b)(?! ?[*_]*[^\W\d_]{4,}[^\n]{0,200}\n)", re.IGNORECASE),
+    re.compile(
+        rf"(?<![^\W_]){_NOUN}[*_\"\s]*(?:(?:to|for|of)\s[^\n:=]{{0,100}}?\s)?{_IS}\s*:?"
+        r"|答案\s*(?:是|为)?\s*[:\N{FULLWIDTH COLON}]?"
+        r"|^[#*_ ]*(?:the\s)?(?:final\s)?answer[*_ ]*$(?!\s*(?:is|was|would|should)\b)",
+        re.IGNORECASE | re.MULTILINE,
+    ),
 ]
-
-# One word, or several: two letters alone may be a product.
-_WORDS = re.compile(r"[^\W\d_]{3,}|[^\W\d_]{2,}(?:[\s-]+[^\W\d_]{2,})+")
+_MARKS_BEHIND = [
+    re.compile(
+        r"^(.*\S) is (?:the|our|my) (?:(?:final|correct|right|best) )*(?:answer|option|choice)[*_.! ]*$", re.M | re.I
+    ),
+    re.compile(
+        r"(?:^\W*|\b(?:option|choice|answer) )(\(?[A-J]\)?|\"[^\"\n]+\") is (?:the )?(?:correct|right)\b", re.M | re.I
+    ),
+]
 
 
 def extract_answer(text: str) -> str:
     r"""The last boxed, marked or announced answer in ``text``; without any of them its last line.
 
-    ``\boxed{...}`` (braces may nest) wins over ``#### x``, which wins over ``answer: x`` and
-    ``the answer is x``. The result is empty only for empty text.
+    Only what follows the last thought counts (``<think>...</think>`` and other models' marks), and within it the
+    last ``<answer>...</answer>``. There ``\boxed{...}`` (braces may nest) wins over ``#### x``, which wins over
+    ``answer: x`` and ``the answer is x``. Displayed mathematics may go over several lines. The result is empty where
+    there is no answer: for empty text, and where a thought is not finished.
     """
+    text = _last_tagged(without_thoughts(text))
     boxed = _last_boxed(text)
     if boxed is not None:
         return boxed.strip()
+    values = _JSON.findall(text)
+    if values:
+        return strip_formatting((values[-1][0] or values[-1][1]).replace("\\\\", "\\"))
+    # Runs of space mean nothing, and would take the patterns long.
+    text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
     for mark in _MARKS:
-        found = mark.match(text)
-        if found:
-            return _trim(found[1])
-    lines = [line for line in text.splitlines() if line.strip()]
-    return _trim(lines[-1]) if lines else ""
+        for found in reversed(list(mark.finditer(text))):
+            following = re.sub(r"^(?:[*_]+(?=\s|$)|\s)+", "", text[found.end() :])
+            if following:
+                return _statement(following)
+    for mark in _MARKS_BEHIND:
+        behind = mark.findall(text)
+        if behind:
+            return strip_formatting(behind[-1])
+    display = display_at_end(text)
+    if display is not None:
+        return display
+    lines = [line for line in text.splitlines() if line.strip() and not line.strip().startswith("```")]
+    return strip_formatting(lines[-1]) or lines[-1].strip() if lines else ""
 
 
 def answers_match(prediction: str, reference: str, how: str = "math") -> bool:
@@ -42,62 +77,54 @@ def answers_match(prediction: str, reference: str, how: str = "math") -> bool:
     Args:
         prediction: The model's answer.
         reference: The right one.
-        how: ``text`` compares text without case and outer white space; ``math`` also accepts what
-            math-verify proves equal, such as ``1/2`` and ``0.5``. To it units are nothing, lists are sets, and a date
-            is a difference: such answers want ``text``.
+        how: ``text`` compares text without case, formatting and outer white space; ``math`` also accepts equal numbers,
+            with their units and the words around them, and what math-verify proves equal, such as ``2x`` and ``x*2``.
+            The letter of a choice stands for its text where both are given, as in ``(B) 12 cm``.
 
     Raises:
         ConfigError: If ``math`` is asked for and math-verify is not installed.
     """
     require_choice("match", how, ["math", "text"])
-    if _normalised(prediction) == _normalised(reference):
-        return bool(_normalised(reference))
-    if how == "text" or not prediction.strip() or not reference.strip():
-        return False
-    # As mathematics the letters of a word would be factors, and "cat" equal to "act"; "xy" may be a product.
-    if _WORDS.fullmatch(prediction.strip()) or _WORDS.fullmatch(reference.strip()):
-        return False
-    parse, verify = load_math_verify()
-    # math-verify's time limits use signals, which only a main thread can receive.
-    seconds = 5 if threading.current_thread() is threading.main_thread() else None
-    gold = parse(_as_latex(reference), parsing_timeout=seconds)
-    guess = parse(_as_latex(prediction), parsing_timeout=seconds)
-    return bool(gold) and bool(guess) and bool(verify(gold, guess, timeout_seconds=seconds))
+    return same_answer(prediction, reference, how)
 
 
-def load_math_verify() -> tuple[Any, Any]:
-    """Its ``parse`` and ``verify``.
+def _statement(following: str) -> str:
+    """The answer that follows its mark: displayed mathematics, or the rest of the line."""
+    display = display_at_start(following)
+    if display is None:
+        # "The answer is given by:" and the formula below.
+        introduced = re.match(r"[^\d\n$\\]*\n?(?=\\\[|\$\$|\\begin\{)", following)
+        display = display_at_start(following[introduced.end() :]) if introduced else None
+    line = following.split("\n", 1)[0]
+    return display if display is not None else strip_formatting(re.sub(r"(?<=\w)[*_]*!\s*$", "", line)) or line
 
-    Raises:
-        ConfigError: If math-verify is not installed.
-    """
-    try:
-        from math_verify import parse, verify
-    except ImportError as error:
-        raise ConfigError("comparing answers as mathematics needs math-verify: pip install 'ost-hf[eval]'") from error
-    return parse, verify
+
+def _last_tagged(text: str) -> str:
+    """What the last ``<answer>`` holds; all of ``text`` if there is none. Either tag may be missing."""
+    text = re.sub(r"<(/?)answer>", r"<\1answer>", text, flags=re.IGNORECASE)
+    before_end, end, _ = text.rpartition("</answer>") if "</answer>" in text else (text, "", "")
+    _, start, content = before_end.rpartition("<answer>")
+    return content if start else before_end if end else text
 
 
 def _last_boxed(text: str) -> str | None:
-    start = text.rfind(r"\boxed{")
-    if start < 0:
-        return None
-    start += len(r"\boxed{")
+    boxes = list(_BOX.finditer(text))
+    found: list[str] = []
+    next_start = None
+    while boxes:
+        box = boxes.pop()
+        end = _closing_brace(text, box.end())
+        if end is None or (next_start is not None and not _JOINED.fullmatch(text, end + 1, next_start)):
+            break
+        found.insert(0, text[box.end() : end])
+        next_start = box.start()
+    return ", ".join(found) if found else None
+
+
+def _closing_brace(text: str, start: int) -> int | None:
     depth = 1
-    for position in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[position], 0)
+    for brace in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
         if depth == 0:
-            return text[start:position]
+            return brace.start()
     return None
-
-
-def _trim(answer: str) -> str:
-    return answer.strip().rstrip(".").strip("*").rstrip(".").strip()
-
-
-def _normalised(answer: str) -> str:
-    return " ".join(answer.split()).casefold()
-
-
-def _as_latex(answer: str) -> str:
-    return answer if "$" in answer else f"${answer}$"

@@ -32,8 +32,8 @@ class EvaluationConfig(DatasetConfig):
     match: str = field(
         default="math",
         metadata={
-            "help": "`math`: equal as mathematics (math-verify), for which units are nothing, lists are sets and dates "
-            "are differences; `text`: equal as text, but for case and space"
+            "help": "`math`: equal as text, as a number with its unit, as a choice, or as mathematics (math-verify); "
+            "`text`: equal as text, but for case, space and formatting"
         },
     )
     batch_size: int = field(default=16, metadata={"help": "rows generated at a time in each process"})

@@ -19,6 +19,7 @@ from ost_hf.errors import DataError
 from ost_hf.evaluation.answers import extract_answer
 from ost_hf.evaluation.config import EvaluationConfig
 from ost_hf.evaluation.metric import check_installed, load_exact_match
+from ost_hf.evaluation.thoughts import decode_answer, opened_thought
 from ost_hf.parallel import gather_objects, is_main, share, state
 from ost_hf.tables.statuses import NO_LABELS, OK
 
@@ -104,6 +105,7 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
                 record |= {"status": NO_LABELS, "detail": f"{where} is empty"}
                 continue
             record["reference"] = reference
+            record["prediction"] = opened_thought(tokenizer, features["input_ids"].tolist())
             batch.append(features)
             pending.append(record)
         if batch:
@@ -116,8 +118,8 @@ def _generate(model: Any, encoder: Encoder, rows: Rows, config: EvaluationConfig
                     pad_token_id=collate.pad_token_id,
                 )
             new = output[:, inputs["input_ids"].shape[1] :]
-            for record, text in zip(pending, tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                record["prediction"] = text
+            for record, ids in zip(pending, new.tolist(), strict=True):
+                record["prediction"] += decode_answer(tokenizer, ids)
         progress.update(len(mine[start : start + config.batch_size]))
     progress.close()
     return records

@@ -10,7 +10,8 @@ import numpy as np
 
 from ost_hf.data.encoded import IGNORE_INDEX
 from ost_hf.errors import ConfigError
-from ost_hf.evaluation.answers import load_math_verify
+from ost_hf.evaluation.mathematics import load_math_verify
+from ost_hf.evaluation.thoughts import decode_answer
 
 
 def exact_match_path() -> str:
@@ -74,4 +75,4 @@ def make_compute_metrics(
 
 
 def _decode(tokenizer: Any, ids: np.ndarray) -> str:
-    return tokenizer.decode([int(token) for token in ids if token >= 0], skip_special_tokens=True)
+    return decode_answer(tokenizer, [int(token) for token in ids if token >= 0])

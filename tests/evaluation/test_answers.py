@@ -60,7 +60,7 @@ def test_empty_text_has_an_empty_answer(text: str) -> None:
     ("text", "answer"),
     [
         ("7\n#### ", "####"),
-        ("The result is 7, and the answer: ", "The result is 7, and the answer:"),
+        ("The result is 7, and the answer: ", "The result is 7, and the answer"),
         ("We seek the answer.\n7", "7"),
         ("That answer isn't known\n7", "7"),
         ("The answers: many\n7", "7"),

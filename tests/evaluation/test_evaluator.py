@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections import Counter
 from pathlib import Path
@@ -173,6 +174,25 @@ def test_whole_numbers_of_a_column_with_an_empty_cell_are_references_as_they_wer
     assert [(record["status"], record.get("reference")) for record in records] == [
         ("ok", "7"), ("no_labels", None), ("ok", "12")
     ]  # fmt: skip
+
+
+def test_a_thought_that_the_template_opens_and_the_model_does_not_finish_is_no_answer(
+    evaluated: Evaluated, model: Any, processor: Any, test_dataset: datasets.Dataset
+) -> None:
+    right = [record["row"] for record in evaluated[1] if record["match"]][:2]
+    thinking = copy.deepcopy(processor)
+    thinking.chat_template += "{%- if add_generation_prompt -%}{{- '<think>\\n' -}}{%- endif -%}"
+    metrics, records = evaluate(model, thinking, test_dataset.select(right), reference_column="solution")
+    assert [record["prediction"][:7] for record in records] == ["<think>"] * 2
+    assert not any("</think>" in record["prediction"] for record in records)
+    assert metrics["exact_match"] == 0
+
+
+def test_a_reference_is_what_follows_its_thought(model: Any, processor: Any, test_dataset: datasets.Dataset) -> None:
+    answers = ["<think>5? answer: 5</think>\nThe answer is 7.", "<think>The answer is 7, or"]
+    dataset = test_dataset.select(range(2)).remove_columns("answer").add_column("answer", answers)
+    _, records = evaluate(model, processor, dataset, max_new_tokens=2)
+    assert [(record["status"], record.get("reference")) for record in records] == [("ok", "7"), ("no_labels", None)]
 
 
 def test_an_empty_reference_is_no_wrong_answer(model: Any, processor: Any, test_dataset: datasets.Dataset) -> None:

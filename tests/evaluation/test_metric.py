@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -94,3 +95,25 @@ def test_text_can_be_asked_for(processor: Any) -> None:
 def test_tokenizer_and_processor_give_the_same(processor: Any) -> None:
     forced = teacher_forced(processor, TEXTS, [TEXTS[0], "answer: 8"])
     assert compute(processor.tokenizer, *forced) == compute(processor, *forced) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("special", "text", "share"),
+    [
+        (["[THINK]", "[/THINK]"], "[THINK]answer: 8[/THINK]7<|im_end|>", 1.0),
+        (["[THINK]", "[/THINK]"], "[THINK]answer: 7<|im_end|>", 0.0),
+        (
+            ["<|channel|>", "<|message|>"],
+            "<|channel|>analysis<|message|>answer: 8<|im_end|><|channel|>final<|message|>7<|im_end|>",
+            1.0,
+        ),
+    ],
+)
+def test_marks_of_thoughts_that_are_special_tokens_are_left_to_find_the_answer(
+    processor: Any, special: list[str], text: str, share: float
+) -> None:
+    tokenizer = copy.deepcopy(processor.tokenizer)
+    tokenizer.add_special_tokens({"additional_special_tokens": special})
+    labels = padded(answered(processor, ["answer: 7"]), IGNORE_INDEX, 60)
+    generated = padded([tokenizer(text)["input_ids"]], tokenizer.pad_token_id, 61)
+    assert compute(tokenizer, generated, labels, generated=True) == share
