@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-import jinja2
+import numpy as np
 import torch
 
-from ost_hf.data.chat import find_answer_spans
+from ost_hf.data.chat import ClosingTokens, Span, answer_spans
 from ost_hf.data.config import EncodingConfig
+from ost_hf.data.control_tokens import ControlTokens
 from ost_hf.data.encoded import IGNORE_INDEX, Encoded, Features
-from ost_hf.data.example import Example, Message, RowError
+from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import open_image
 from ost_hf.data.marks import spread_marks
 from ost_hf.data.rows import Rows
-from ost_hf.errors import ModelError
+from ost_hf.data.template import ChatTemplate, plain_text
+from ost_hf.errors import ModelError, OSTError
 from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW, NO_LABELS, OK, TOO_LONG, TRUNCATED
 
 
@@ -40,9 +42,8 @@ class Encoder:
         self.is_processor = self.tokenizer is not processing_class
         if not getattr(self.tokenizer, "is_fast", False):
             raise ModelError(f"{type(self.tokenizer).__name__} has no character offsets; a fast tokenizer is needed")
-        self.chat_template: str | None = self.config.read_chat_template()
-        if self.config.chat_template is None:
-            self.chat_template = getattr(processing_class, "chat_template", None) or self.tokenizer.chat_template
+        self.template = ChatTemplate(processing_class, self.config.read_chat_template())
+        self._control: dict[str, ControlTokens] = {}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -50,19 +51,28 @@ class Encoder:
         parts = (
             repr(self.processing_class),
             self.tokenizer.backend_tokenizer.to_str(),
-            self.chat_template,
+            self.template.source,
             self.config.identity(),
         )
         return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()
 
     def encode(self, rows: Rows, row: int) -> Encoded:
-        """Encodes one row; what is wrong with it becomes its status, nothing is raised for it."""
+        """Encodes one row; what is wrong with it becomes its status, nothing is raised for it.
+
+        Raises:
+            ModelError: For what is wrong with all rows, such as a chat template that is missing or no Jinja.
+        """
         example_id = rows.example_ids[row]
         try:
             features = self._features(rows[row], rows.folder)
             status = self._fit(features)
         except RowError as error:
             return Encoded(example_id, row, error.status, error.detail)
+        except OSTError:
+            raise
+        except Exception as error:  # whatever libraries make of this row
+            reason = RowError.of(error, "the row cannot be encoded")
+            return Encoded(example_id, row, reason.status, reason.detail)
         encoded = Encoded(example_id, row, status, features=features)
         if encoded.tokens == 0:
             return Encoded(example_id, row, NO_LABELS, "no answer tokens to supervise")
@@ -79,87 +89,130 @@ class Encoder:
             raise RowError(BAD_ROW, "tokenised rows cannot be evaluated by generation")
         if not example.messages or example.messages[-1]["role"] != "assistant":
             raise RowError(NO_LABELS, "the row does not end with an assistant message to compare with")
-        reference = "".join(part.get("text", "") for part in example.messages[-1]["content"])
-        images = self._open_images(example, rows.folder)
-        if self.chat_template is None and not example.templated:
-            text = _plain_text(example.messages[:-1])
-            return self._tokenize(text, images, special_tokens=True)[0], reference
-        text = self.render(example.messages[:-1], add_generation_prompt=True)
-        return self._tokenize(text, images)[0], reference
-
-    def render(self, messages: list[Message], add_generation_prompt: bool = False) -> str:
-        """The chat template's text for ``messages``."""
-        if self.chat_template is None:
-            raise ModelError(
-                f"{self.tokenizer.name_or_path} has no chat template and the rows are messages; name a Jinja file in "
-                "encoding.chat_template, or give prompt/completion rows as plain text"
-            )
-        # Text templates concatenate strings; only a processor's template knows typed content.
-        if not self.is_processor:
-            messages = [{**m, "content": _plain_text([m])} for m in messages]
         try:
-            return self.processing_class.apply_chat_template(
-                messages,
-                chat_template=self.chat_template,
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-            )
-        except jinja2.TemplateSyntaxError as error:
-            raise ModelError(f"the chat template is not valid Jinja: {error}") from error
-        except jinja2.TemplateError as error:  # raise_exception(...), as for roles that do not alternate
-            raise RowError(BAD_ROW, f"the chat template refuses the conversation: {error}") from error
+            return self._prompt(example, rows.folder), plain_text(example.messages[-1:])
+        except (RowError, OSTError):
+            raise
+        except Exception as error:
+            raise RowError.of(error, "the row cannot be encoded") from error
+
+    def _prompt(self, example: Example, folder: Path | None) -> Features:
+        """The model's inputs before the last turn; no end of sequence follows them."""
+        asked = example.messages[:-1]
+        shown = sum(part.get("type") == "image" for message in asked for part in message["content"])
+        images = self._open_images(example.images[:shown], folder)
+        is_plain = self._is_plain(example)
+        text = plain_text(asked) if is_plain else self._templated_prompt(example)
+        unexpanded = self._tokenize(text, is_plain)
+        self._control_tokens(example).check(unexpanded["input_ids"], asked, example.arguments)
+        return self._expand(text, images, unexpanded, is_plain)
+
+    def _templated_prompt(self, example: Example) -> str:
+        render = partial(self.template.render, arguments=example.arguments)
+        text = render(example.messages[:-1], add_generation_prompt=True)
+        end = self.tokenizer.eos_token
+        # Some templates close every text they write; what is to be continued is not closed.
+        if end and text.endswith(end) and not render(example.messages).startswith(text):
+            text = text.removesuffix(end)
+        return text
+
+    def _features(self, example: Example, folder: Path | None) -> Features:
+        if example.tokens is not None:
+            return self._given_tokens(example.tokens)
+        if example.images and not self.is_processor:
+            raise ModelError(f"{self.tokenizer.name_or_path} reads text only, but the rows hold images")
+        is_plain = self._is_plain(example)
+        prompt = plain_text(example.messages[:-1])
+        render = partial(self.template.render, arguments=example.arguments)
+        if is_plain:
+            text = prompt + plain_text(example.messages[-1:]) + (self.tokenizer.eos_token or "")
+        else:
+            text = render(example.messages)
+        unexpanded = self._tokenize(text, is_plain)
+        length = len(unexpanded["input_ids"])
+        if self.config.overflow == "skip" and self._is_over(length):
+            # Images add tokens; how many is not looked at.
+            at_least = "at least " if example.images else ""
+            raise RowError(TOO_LONG, f"{at_least}{length} tokens, limit {self.config.max_length}")
+        self._control_tokens(example).check(unexpanded["input_ids"], example.messages, example.arguments)
+        features = self._expand(text, self._open_images(example.images, folder), unexpanded, is_plain)
+        if is_plain:
+            spans = [(len(prompt), len(text))] if plain_text(example.messages[-1:]).strip() else []
+        else:
+            spans = answer_spans(text, render, example.messages, self._closing_tokens)
+        return self._with_labels(features, unexpanded, spans)
+
+    def _given_tokens(self, tokens: dict[str, list[int]]) -> Features:
+        ids, labels = torch.tensor(tokens["input_ids"]), torch.tensor(tokens["labels"])
+        for name, values in (("input_ids", ids), ("labels", labels[labels != IGNORE_INDEX])):
+            outside = values[(values < 0) | (values >= self._vocabulary_size)]
+            if len(outside):
+                raise RowError(
+                    BAD_ROW,
+                    f"{name} hold {int(outside[0])}, and the vocabulary has the tokens 0 to {self._vocabulary_size - 1}",
+                )
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
+
+    def _is_plain(self, example: Example) -> bool:
+        return self.template.source is None and not example.templated
 
     @cached_property
-    def _closing_tokens(self) -> list[str]:
-        return [str(token) for token in self.tokenizer.added_tokens_decoder.values()] + [self.tokenizer.eos_token]
+    def _vocabulary_size(self) -> int:
+        return max(self.tokenizer.get_vocab().values()) + 1
+
+    @cached_property
+    def _closing_tokens(self) -> ClosingTokens:
+        return ClosingTokens(map(str, self.tokenizer.added_tokens_decoder.values()), [self.tokenizer.eos_token])
 
     @cached_property
     def _image_token_id(self) -> int | None:
+        """The token that stands for pieces of an image."""
         token_id = getattr(self.processing_class, "image_token_id", None)
         if token_id is None and getattr(self.processing_class, "image_token", None):
             token_id = self.tokenizer.convert_tokens_to_ids(str(self.processing_class.image_token))
         return token_id
 
-    def _features(self, example: Example, folder: Path | None) -> Features:
-        if example.tokens is not None:
-            ids = torch.tensor(example.tokens["input_ids"])
-            return {
-                "input_ids": ids,
-                "attention_mask": torch.ones_like(ids),
-                "labels": torch.tensor(example.tokens["labels"]),
-            }
-        images = self._open_images(example, folder)
-        if self.chat_template is None and not example.templated:
-            return self._plain_features(example, images)
-        text, spans = find_answer_spans(self.render, example.messages, self._closing_tokens)
-        features, unexpanded = self._tokenize(text, images)
-        # A token that takes in the space before an answer is the answer's first: it is what is generated.
-        marks = [any(start < b and end > a for a, b in spans) for start, end in unexpanded["offset_mapping"]]
-        return self._with_labels(features, unexpanded["input_ids"], marks)
+    @cached_property
+    def _placeholder_id(self) -> int | None:
+        """The token that templates write where an image stands; Gemma 3's is another than the image's own."""
+        token = getattr(self.processing_class, "image_token", None)
+        return self.tokenizer.convert_tokens_to_ids(str(token)) if token else self._image_token_id
 
-    def _plain_features(self, example: Example, images: list[Any]) -> Features:
-        """Prompt + completion + end-of-sequence, for tokenizers without a chat template."""
-        prompt, completion = _plain_text(example.messages[:-1]), _plain_text(example.messages[-1:])
-        text = prompt + completion + (self.tokenizer.eos_token or "")
-        features, unexpanded = self._tokenize(text, images, special_tokens=True)
-        says_something = bool(completion.strip())
-        marks = [says_something and end > len(prompt) for _, end in unexpanded["offset_mapping"]]
-        return self._with_labels(features, unexpanded["input_ids"], marks)
+    @cached_property
+    def _closing_special_tokens(self) -> int:
+        """How many tokens the tokenizer puts behind a text of its own accord."""
+        return self.tokenizer("a", return_special_tokens_mask=True)["special_tokens_mask"][::-1].index(0)
 
-    def _open_images(self, example: Example, folder: Path | None) -> list[Any]:
-        if example.images and not self.is_processor:
+    def _control_tokens(self, example: Example) -> ControlTokens:
+        text = "" if self._is_plain(example) else self.template.text_for(example.arguments)
+        if text not in self._control:
+            self._control[text] = ControlTokens(self.processing_class, text)
+        return self._control[text]
+
+    def _open_images(self, images: list[Any], folder: Path | None) -> list[Any]:
+        if images and not self.is_processor:
             raise ModelError(f"{self.tokenizer.name_or_path} reads text only, but the rows hold images")
         try:
-            return [open_image(image, folder) for image in example.images]
+            return [open_image(image, folder) for image in images]
         except (OSError, ValueError) as error:
             raise RowError(BAD_IMAGE, str(error)) from error
 
-    def _tokenize(self, text: str, images: list[Any], special_tokens: bool = False) -> tuple[Features, dict[str, Any]]:
-        """The model's inputs, and the same text's tokens before image placeholders are expanded."""
-        unexpanded = self.tokenizer(text, add_special_tokens=special_tokens, return_offsets_mapping=True)
+    def _tokenize(self, text: str, special_tokens: bool) -> dict[str, Any]:
+        """The tokens of a text before image placeholders are expanded, and which characters each of them is.
+
+        Args:
+            text: The whole text of a row.
+            special_tokens: Whether the tokenizer adds its own in front; templates write them themselves.
+        """
+        output = self.tokenizer(text, add_special_tokens=special_tokens, return_offsets_mapping=True)
+        kept = len(output["input_ids"]) - (self._closing_special_tokens if special_tokens else 0)
+        return {key: output[key][:kept] for key in ("input_ids", "offset_mapping")}
+
+    def _expand(self, text: str, images: list[Any], unexpanded: dict[str, Any], special_tokens: bool) -> Features:
+        """The model's inputs."""
         if not self.is_processor:
             ids = torch.tensor(unexpanded["input_ids"])
-            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}, unexpanded
+            return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
         if not images and self._image_token_id in unexpanded["input_ids"]:
             raise RowError(BAD_ROW, "the text holds image tokens, but the row has no image")
         try:
@@ -168,21 +221,28 @@ class Encoder:
             )
         except (IndexError, StopIteration) as error:  # how processors run out of images
             raise RowError(BAD_IMAGE, f"the text holds more image tokens than its {len(images)} images") from error
-        except ValueError as error:  # e.g. an aspect ratio that the image processor refuses
-            raise RowError(BAD_IMAGE if images else BAD_ROW, str(error)) from error
+        except Exception as error:  # e.g. an aspect ratio that the image processor refuses
+            status = BAD_IMAGE if images else BAD_ROW
+            raise RowError.of(error, "the processor refuses the row", status) from error
         length = output["input_ids"].shape[1]
         features = {
             key: value[0] if value.shape[:2] == (1, length) else value
             for key, value in output.items()
             if isinstance(value, torch.Tensor)
         }
-        return features, unexpanded
+        _cut(features, length - (self._closing_special_tokens if special_tokens else 0))
+        return features
 
-    def _with_labels(self, features: Features, unexpanded_ids: list[int], marks: list[bool]) -> Features:
+    def _with_labels(self, features: Features, unexpanded: dict[str, Any], spans: list[Span]) -> Features:
         ids = features["input_ids"]
-        marks = spread_marks(unexpanded_ids, marks, ids.tolist(), self._image_token_id)
+        marks = _in_spans(unexpanded["offset_mapping"], spans)
+        if self.is_processor:
+            marks = spread_marks(unexpanded["input_ids"], marks, ids.tolist(), self._placeholder_id)
         features["labels"] = torch.where(torch.tensor(marks), ids, torch.full_like(ids, IGNORE_INDEX))
         return features
+
+    def _is_over(self, length: int) -> bool:
+        return self.config.max_length is not None and length > self.config.max_length
 
     def _fit(self, features: Features) -> str:
         """Applies the length limit in place; returns ``ok`` or ``truncated``, or raises ``too_long``."""
@@ -194,11 +254,26 @@ class Encoder:
         leaves_answer = bool((features["labels"][1:limit] != IGNORE_INDEX).any())
         if self.config.overflow == "skip" or cuts_image or not leaves_answer:
             raise RowError(TOO_LONG, f"{length} tokens, limit {limit}")
-        for key, value in features.items():
-            if value.dim() == 1 and len(value) == length:
-                features[key] = value[:limit]
+        _cut(features, limit)
         return TRUNCATED
 
 
-def _plain_text(messages: list[Message]) -> str:
-    return "".join(part.get("text", "") for message in messages for part in message["content"])
+def _cut(features: Features, length: int) -> None:
+    """Leaves the first so many tokens, in everything that has a value for each token."""
+    whole = len(features["input_ids"])
+    for key, value in features.items():
+        if value.dim() >= 1 and len(value) == whole and length < whole:
+            features[key] = value[:length]
+
+
+def _in_spans(offsets: list[Span], spans: list[Span]) -> list[bool]:
+    """Whether each token lies in one of some spans of characters, which are in order and apart.
+
+    A token that takes in the space before an answer is the answer's first: it is what is generated.
+    """
+    if not spans or not offsets:
+        return [False] * len(offsets)
+    starts, ends = np.array(offsets).T
+    opened, closed = np.array(spans).T
+    last = np.searchsorted(opened, ends) - 1  # the last span that begins before the token ends
+    return ((last >= 0) & (starts < closed[last])).tolist()

@@ -21,11 +21,14 @@ from typing import Any
 
 import datasets
 
+from ost_hf.data.arguments import COLUMNS as ARGUMENT_COLUMNS
+from ost_hf.data.arguments import arguments_of
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import image_key
 from ost_hf.data.loading import load_dataset, without_decoding
-from ost_hf.data.parsing import MASK, as_list, as_messages, as_text, place_images, text_part, tokens_of
+from ost_hf.data.parsing import MASK, as_list, as_messages, as_text, text_part, tokens_of
+from ost_hf.data.placement import place_images
 from ost_hf.errors import DataError
 from ost_hf.parallel import gather_objects, share, state
 
@@ -46,23 +49,28 @@ class Rows:
         config: Column names, id column, system prompt. Defaults suit the standard column names.
 
     Raises:
-        DataError: If there are no rows, no layout fits the columns, or the id column has duplicates.
+        DataError: If there are no rows, no layout fits the columns, the id column has duplicates, or the dataset
+            makes its rows when they are read (``with_transform``).
     """
 
     def __init__(self, dataset: datasets.Dataset, config: DatasetConfig | None = None):
         self.config = config or DatasetConfig(path="in memory")
         if len(dataset) == 0:
             raise DataError("the dataset has no rows")
-        self.layout = _find_layout(dataset.column_names, self.config)
-        self.images_column = _find_images_column(dataset.column_names, self.config)
+        shown = _shown_columns(dataset)
+        self.argument_columns: list[str] = []
+        self.layout = _find_layout(shown, self.config)
+        self.images_column = _find_images_column(shown, self.config)
         # Kept whole, with its own columns: strata, kinds and published rows are read from it.
-        self.dataset = dataset
+        self.dataset = dataset.with_format(None)
         content = list(_content_columns(self.layout, self.config))
         if self.layout == "tokenized":
-            content += [MASK] if MASK in dataset.column_names else []
-        elif self.images_column:
-            content.append(self.images_column)
-        self._content = without_decoding(dataset.with_format(None).select_columns(content), content)
+            content += [MASK] if MASK in shown else []
+        else:
+            content += [self.images_column] if self.images_column else []
+            self.argument_columns = [name for name in ARGUMENT_COLUMNS if name in shown and name not in content]
+            content += self.argument_columns
+        self._content = without_decoding(self.dataset.select_columns(content), content)
 
     @classmethod
     def load(cls, config: DatasetConfig) -> Rows:
@@ -158,6 +166,7 @@ class Rows:
                 said: Any = [example.tokens["input_ids"], example.tokens["labels"]]
             else:
                 said = [example.messages, [image_key(image, self.folder) for image in example.images]]
+                said += [example.arguments] if example.arguments else []
         except RowError:
             said = ["malformed", {name: str(value) for name, value in record.items()}]
         text = json.dumps(said, sort_keys=True, default=str, ensure_ascii=False)
@@ -170,6 +179,14 @@ class Rows:
         return path.parent if path.is_file() else (path if path.is_dir() else None)
 
     def _parse(self, record: dict[str, Any], row: int, example_id: str) -> Example:
+        try:
+            return self._parse_cells(record, row, example_id)
+        except RowError:
+            raise
+        except Exception as error:  # whatever a cell may hold, it is this row's own
+            raise RowError.of(error, "the row cannot be read") from error
+
+    def _parse_cells(self, record: dict[str, Any], row: int, example_id: str) -> Example:
         config = self.config
         if self.layout == "tokenized":
             return Example(example_id, row, tokens=tokens_of(record))
@@ -182,8 +199,28 @@ class Rows:
             templated = not (isinstance(first, str) and isinstance(second, str))
             messages = as_messages(first, "user") + as_messages(second, "assistant")
         images = as_list(record.get(self.images_column)) if self.images_column else []
-        images = place_images(messages, images)
-        return Example(example_id, row, messages, images, templated=templated)
+        images = place_images(messages, images, has_column=self.images_column is not None)
+        arguments = arguments_of({name: record[name] for name in self.argument_columns})
+        return Example(example_id, row, messages, images, arguments, templated=templated)
+
+
+def _shown_columns(dataset: datasets.Dataset) -> list[str]:
+    """The columns that a dataset's format shows: ``set_format(columns=...)`` hides others.
+
+    Raises:
+        DataError: If its rows are made by a function when they are read; what is stored is not what they are.
+    """
+    if dataset.format["type"] == "custom":
+        transform = dataset.format["format_kwargs"].get("transform")
+        name = getattr(transform, "__name__", type(transform).__name__)
+        raise DataError(
+            f"the dataset makes its rows by {name} when they are read (with_transform or set_transform), and rows are "
+            f"scored as they are stored: store what it makes with dataset.map({name}, batched=True), or give the "
+            "dataset without it, dataset.with_format(None)"
+        )
+    if dataset.format["output_all_columns"]:
+        return list(dataset.column_names)
+    return [name for name in dataset.column_names if name in dataset.format["columns"]]
 
 
 def _find_layout(columns: list[str], config: DatasetConfig) -> str:
