@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 from ost_hf.data.example import Message, RowError
@@ -112,12 +113,12 @@ def _over_closing_token(text: str, end: int, closing: ClosingTokens) -> int:
 
 @dataclass
 class _Place:
-    """Where a message is seen: its first and last mark, and the end of its own text if that is known."""
+    """Where a message is seen: its first and last mark, and where its own text ends, with and without white space."""
 
     first: int
     last: int
     opens_with_content: bool = True
-    end: int | None = None
+    ends: tuple[int, ...] = ()
     next: int | None = None
 
 
@@ -125,7 +126,7 @@ class _Place:
 class _Boundary:
     """What a template writes between a message and the answer to it, and what of that it adds for generation."""
 
-    between: str | None
+    between: tuple[str, ...]
     prompt: str
 
 
@@ -153,8 +154,8 @@ class _Search:
 
     def _mark(self) -> tuple[Marker | None, dict[int, _Place]]:
         """Where each message is seen, from one marked rendering; no marker if marks disturb the template."""
-        for inside, others in ((False, True), (True, True), (True, False)):
-            marker = Marker(self.text, self.messages, inside, others)
+        for inside, everything in ((False, True), (True, True), (True, False)):
+            marker = Marker(self.text, self.messages, inside, everything)
             try:
                 text, found = marker.find(self.render(marker.messages))
             except RowError:  # a template that refuses what it does not know
@@ -174,12 +175,12 @@ class _Search:
     def _start(self, index: int, place: _Place, floor: int) -> int:
         """Where generation would have begun, if the template shows that place; else where the message is seen."""
         if index == 0:
-            return place.first
+            return self._start_of_all(place)
         before = self._places.get(index - 1)
         boundary = self._boundary(index)
-        if boundary.between is not None and before is not None and before.end is not None:
-            start = before.end + len(boundary.between)
-            if start <= place.first and self.text.startswith(boundary.between, before.end):
+        for end, between in product(before.ends if before else (), boundary.between):
+            start = end + len(between)
+            if start <= place.first and self.text.startswith(between, end):
                 if boundary.prompt or start == place.first:
                     return start
                 # White space before what is said is the template's, if it adds nothing for generation.
@@ -187,7 +188,23 @@ class _Search:
         if boundary.prompt:
             found = self.text.rfind(boundary.prompt, floor, place.first)
             return found + len(boundary.prompt) if found >= 0 else place.first
+        if not place.opens_with_content:  # a call is more than what is seen of it
+            prompt = self.render(self.messages[:index], add_generation_prompt=True)
+            return _after_space(self.text, len(prompt)) if self.text.startswith(prompt) else place.first
         return place.first
+
+    def _start_of_all(self, place: _Place) -> int:
+        """The start of a conversation's first message, before which nothing was asked."""
+        if place.opens_with_content:
+            alone = self._place_alone(0)
+            return place.first if alone is None else alone.first
+        asked = [{"role": "user", "content": [{"type": "text", "text": "question"}]}]
+        try:
+            opening, with_prompt = self.render(asked), self.render(asked, add_generation_prompt=True)
+        except RowError:
+            return place.first
+        prompt = with_prompt.removeprefix(opening)
+        return self.text.rfind(prompt, 0, place.first) + len(prompt) if prompt in self.text else place.first
 
     def _boundary(self, index: int) -> _Boundary:
         """What stands between a message like the one before and an answer: one is asked for each role."""
@@ -201,13 +218,13 @@ class _Search:
         try:
             with_prompt, opening = self.render(before, add_generation_prompt=True), self.render(before)
         except RowError:  # no conversation of its own for this template
-            return _Boundary(None, "")
+            return _Boundary((), "")
         prompt = with_prompt[len(opening) :] if with_prompt.startswith(opening) else ""
         if self._marker is None:
-            return _Boundary(None, prompt)
+            return _Boundary((), prompt)
         text, found = self._marker.find(with_prompt)
         last = _gather(text, found).get(index - 1)
-        return _Boundary(None if last is None or last.end is None else text[last.end :], prompt)
+        return _Boundary(tuple(text[end:] for end in last.ends) if last else (), prompt)
 
     def _end(self, index: int, place: _Place) -> int:
         """The end of the turn, its closing token included."""
@@ -246,10 +263,8 @@ def _gather(text: str, found: list[tuple[int, Mark]]) -> dict[int, _Place]:
                 next(reversed(places.values())).next = position
             place = places[mark.message] = _Place(position, position, mark.in_content)
         place.last = position
-        if mark.in_content:
-            place.end = position + len(mark.rest) if text.startswith(mark.rest, position) else None
-        else:
-            place.end = None
+        rests = {mark.rest, mark.rest.rstrip()} if mark.in_content else set()
+        place.ends = tuple(position + len(rest) for rest in rests if text.startswith(rest, position))
     return places
 
 

@@ -42,11 +42,11 @@ class Marker:
         text: The conversation's text without marks: signs that do not occur in it make the marks.
         messages: The conversation.
         inside: Put the marks inside the white space around a text.
-        others: Mark what is no answer too.
+        everything: Mark what is no answer too, and answers before a tag that they begin with.
     """
 
-    def __init__(self, text: str, messages: list[Message], inside: bool, others: bool = True):
-        self._inside = inside
+    def __init__(self, text: str, messages: list[Message], inside: bool, everything: bool = True):
+        self._inside, self._all = inside, everything
         signs = (chr(code) for code in _PRIVATE_USE if chr(code) not in text)
         self._open, self._close = next(signs), next(signs)
         self._marks: list[Mark] = []
@@ -54,7 +54,7 @@ class Marker:
             self._answer(number, message)
             if message["role"] == "assistant"
             else self._other(number, message)
-            if others
+            if everything
             else message
             for number, message in enumerate(messages)
         ]
@@ -81,6 +81,17 @@ class Marker:
         start = text.index(core)
         return f"{text[:start]}{self._mark(mark)}{core}{self._mark(mark)}{text[start + len(core) :]}"
 
+    def _around_pieces(self, text: str, mark: Mark) -> str:
+        """Marks around what stands between the tags of thoughts, and before a tag or behind one at either end."""
+        pieces = _THOUGHT_TAG.split(text)
+        opens, closes = not pieces[0].strip(), not pieces[-1].strip()
+        if self._all and len(pieces) > 1:
+            pieces[1] = (self._mark(mark) if opens else "") + pieces[1]
+        pieces[::2] = [self._around(piece, mark) for piece in pieces[::2]]
+        if self._all and len(pieces) > 1:
+            pieces[-2] += self._mark(mark) if closes else ""
+        return "".join(pieces)
+
     def _answer(self, number: int, message: Message) -> Message:
         said, beside = Mark(number), Mark(number, in_content=False)
         marked = dict(message)
@@ -89,9 +100,7 @@ class Marker:
             if isinstance(message.get(name), str):
                 marked[name] = self._around(message[name], beside)
         marked["content"] = [
-            {**part, "text": "".join(self._around(piece, said) for piece in _THOUGHT_TAG.split(part["text"]))}
-            if part.get("text")
-            else part
+            {**part, "text": self._around_pieces(part["text"], said)} if part.get("text") else part
             for part in message["content"]
         ]
         if message.get("tool_calls"):
@@ -116,15 +125,14 @@ class Marker:
         return [self._leaves(item, mark) for item in value] if isinstance(value, list) else value
 
     def _other(self, number: int, message: Message) -> Message:
-        """One mark inside the message's last text: templates look at how a text begins and ends."""
+        """One mark at the end of the message's last text, or inside a text that may end with a tag to look for."""
         parts = list(message["content"])
         last = max((place for place, part in enumerate(parts) if part.get("text", "").strip()), default=None)
         if last is None:
             return message
         text = parts[last]["text"]
         core = text.strip()
-        middle = core.rfind(" ", 1, len(core) // 2) + 1 or len(core) // 2
-        place = text.index(core) + middle
-        mark = self._mark(Mark(number, rest=core[middle:]))
+        place = text.index(core) + (len(core) // 2 if core[-1] in ">]" else len(core))
+        mark = self._mark(Mark(number, rest=text[place:]))
         parts[last] = {**parts[last], "text": text[:place] + mark + text[place:]}
         return {**message, "content": parts}
