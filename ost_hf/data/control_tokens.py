@@ -53,7 +53,8 @@ class ControlTokens:
             RowError: ``bad_row``; it names the token.
         """
         present = [self._texts[token_id] for token_id in self._texts.keys() & set(ids)]
-        for held in [*map(_joined, messages), *_strings([messages, arguments])]:
+        beside = [{key: value for key, value in message.items() if key != "content"} for message in messages]
+        for held in [*(plain_text([message]) for message in messages), *_strings([beside, arguments])]:
             for token in [*present, *self._words]:
                 if token in held:
                     raise RowError(
@@ -61,10 +62,6 @@ class ControlTokens:
                         f"the row's text holds {token}, which steers the model: it would be read as part of the chat "
                         "format, not as text; take it out, or write it in another way",
                     )
-
-
-def _joined(message: Message) -> str:
-    return plain_text([message])
 
 
 def _named(one: Any) -> Iterator[str]:
