@@ -1,5 +1,7 @@
 """Tokenizers and chat templates in the manner of the main families of models, and conversations for them."""
 
+# ruff: noqa: RUF001  DeepSeek writes its tokens with these bars.
+
 from __future__ import annotations
 
 import random
@@ -30,7 +32,8 @@ LLAMA31 = """\
 {{- call.arguments | tojson }}{{- '}<|eot_id|>' }}
 {%- elif m.role == 'tool' %}
 {{- '<|start_header_id|>ipython<|end_header_id|>\\n\\n' + m.content | tojson + '<|eot_id|>' }}
-{%- else %}{{- '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}{%- endif %}
+{%- else %}
+{{- '<|start_header_id|>' + m.role + '<|end_header_id|>\\n\\n' + m.content | trim + '<|eot_id|>' }}{%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{%- endif %}"""
 
@@ -49,7 +52,8 @@ GEMMA3 = """\
 
 MISTRAL = """\
 {{- bos_token }}
-{%- if messages[0].role == 'system' %}{%- set system = messages[0].content %}{%- set messages = messages[1:] %}{%- endif %}
+{%- if messages[0].role == 'system' %}{%- set system = messages[0].content %}
+{%- set messages = messages[1:] %}{%- endif %}
 {%- for m in messages %}
 {%- if m.role == 'user' %}
 {%- if tools and loop.first %}{{- '[AVAILABLE_TOOLS]' + tools | tojson + '[/AVAILABLE_TOOLS]' }}{%- endif %}
@@ -64,9 +68,12 @@ MISTRAL = """\
 {%- endfor %}"""
 
 QWEN3 = """\
-{%- if tools %}{{- '<|im_start|>system\\n' }}{%- if messages[0].role == 'system' %}{{- messages[0].content + '\\n\\n' }}{%- endif %}
-{{- '# Tools\\n<tools>' }}{%- for tool in tools %}{{- '\\n' + tool | tojson }}{%- endfor %}{{- '\\n</tools><|im_end|>\\n' }}
-{%- elif messages[0].role == 'system' %}{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{%- endif %}
+{%- if tools %}{{- '<|im_start|>system\\n' }}{%- if messages[0].role == 'system' %}
+{{- messages[0].content + '\\n\\n' }}{%- endif %}
+{{- '# Tools\\n<tools>' }}{%- for tool in tools %}{{- '\\n' + tool | tojson }}{%- endfor %}
+{{- '\\n</tools><|im_end|>\\n' }}
+{%- elif messages[0].role == 'system' %}
+{{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}{%- endif %}
 {%- set ns = namespace(last=messages | length - 1, looking=true) %}
 {%- for m in messages[::-1] %}
 {%- set index = messages | length - 1 - loop.index0 %}
@@ -99,7 +106,8 @@ QWEN3 = """\
 {%- endif %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}
-{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}{%- endif %}"""
+{%- if enable_thinking is defined and enable_thinking is false %}{{- '<think>\\n\\n</think>\\n\\n' }}
+{%- endif %}{%- endif %}"""
 
 # Its tokens of roles and tools are not special, and it joins a call's arguments to text.
 DEEPSEEK = """\
@@ -138,7 +146,7 @@ class Family:
         thinks: Whether the template knows thoughts.
     """
 
-    template: str | dict[str, str]
+    template: str | dict[str, str] | None
     special: tuple[str, ...]
     added: tuple[str, ...] = ()
     closes: str = "<|im_end|>"
@@ -148,10 +156,8 @@ class Family:
 
 _TOOL_TAGS = ("<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>")
 _THOUGHTS = ("<think>", "</think>")
-_DEEPSEEK_TOOLS = tuple(
-    f"<｜tool▁{name}｜>"
-    for name in ("calls▁begin", "calls▁end", "call▁begin", "call▁end", "sep", "outputs▁begin", "outputs▁end")
-) + ("<｜tool▁output▁begin｜>", "<｜tool▁output▁end｜>")
+_DEEPSEEK_PARTS = ("calls▁begin", "calls▁end", "call▁begin", "call▁end", "sep", "outputs▁begin", "outputs▁end")
+_DEEPSEEK_TOOLS = tuple(f"<｜tool▁{part}｜>" for part in (*_DEEPSEEK_PARTS, "output▁begin", "output▁end"))
 
 FAMILIES = {
     "chatml": Family(CHATML, ("<s>", "<|im_end|>", "<|im_start|>")),
@@ -179,9 +185,7 @@ FAMILIES = {
         calls=True,
         thinks=True,
     ),
-    "named": Family(
-        {"default": CHATML, "tool_use": QWEN3}, ("<s>", "<|im_end|>", "<|im_start|>"), _TOOL_TAGS
-    ),
+    "named": Family({"default": CHATML, "tool_use": QWEN3}, ("<s>", "<|im_end|>", "<|im_start|>"), _TOOL_TAGS),
 }
 
 

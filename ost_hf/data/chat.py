@@ -170,7 +170,14 @@ class _Search:
         marked = [*self.messages]
         marked[index] = {**marked[index], "content": [{"type": "text", "text": _STAND_IN}]}
         start, end = _difference(self.text, self.render(marked))
-        return None if (start, end) == (len(self.text), len(self.text)) else _Place(start, end)
+        if (start, end) != (len(self.text), len(self.text)):
+            return _Place(start, end)
+        if not self.messages[index].get("tool_calls"):
+            return None
+        # A call without content: it is what the next message's prompt has more than its own.
+        prompt = self.render(self.messages[:index], add_generation_prompt=True) if index else ""
+        seen = self.text.startswith(prompt) and len(self.render(self.messages[: index + 1])) > len(prompt)
+        return _Place(len(prompt), len(prompt), opens_with_content=False) if seen else None
 
     def _start(self, index: int, place: _Place, floor: int) -> int:
         """Where generation would have begun, if the template shows that place; else where the message is seen."""

@@ -36,7 +36,7 @@ class ControlTokens:
     def __init__(self, processing_class: Any, template: str):
         tokenizer = getattr(processing_class, "tokenizer", processing_class)
         named = set(_named(processing_class)) | set(_named(tokenizer))
-        added = {token_id: token for token_id, token in tokenizer.added_tokens_decoder.items()}
+        added = tokenizer.added_tokens_decoder
         written = {str(token) for token in added.values()}
         self._texts: dict[int, str] = {}
         for token_id, token in added.items():

@@ -92,7 +92,7 @@ class Encoder:
         """
         example_id = rows.example_ids[row]
         try:
-            features = self._features(rows[row], rows.folder)
+            features = self._features(self._read(rows, row), rows.folder)
             status = self._fit(features)
         except RowError as error:
             return Encoded(example_id, row, error.status, error.detail)
@@ -112,7 +112,7 @@ class Encoder:
         Raises:
             RowError: If the row has no assistant turn at its end or cannot be encoded.
         """
-        example = rows[row]
+        example = self._read(rows, row)
         if example.tokens is not None:
             raise RowError(BAD_ROW, "tokenised rows cannot be evaluated by generation")
         if not example.messages or example.messages[-1]["role"] != "assistant":
@@ -123,6 +123,13 @@ class Encoder:
             raise
         except Exception as error:
             raise RowError.of(error, "the row cannot be encoded") from error
+
+    def _read(self, rows: Rows, row: int) -> Example:
+        """The row, its tool calls as this model's template writes them."""
+        example = rows[row]
+        if example.messages and not self._is_plain(example):
+            example.messages = self.template.with_fitting_calls(example.messages, example.arguments)
+        return example
 
     def _prompt(self, example: Example, folder: Path | None) -> Features:
         """The model's inputs before the last turn; no end of sequence follows them."""
@@ -177,7 +184,7 @@ class Encoder:
             if len(outside):
                 raise RowError(
                     BAD_ROW,
-                    f"{name} hold {int(outside[0])}, and the vocabulary has the tokens 0 to {self._vocabulary_size - 1}",
+                    f"{name} hold {int(outside[0])}, and the vocabulary has tokens 0 to {self._vocabulary_size - 1}",
                 )
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
@@ -193,18 +200,18 @@ class Encoder:
         return ClosingTokens(map(str, self.tokenizer.added_tokens_decoder.values()), [self.tokenizer.eos_token])
 
     @cached_property
-    def _image_token_id(self) -> int | None:
-        """The token that stands for pieces of an image."""
+    def _placeholder_id(self) -> int | None:
+        """The token that templates write where an image stands."""
         token_id = getattr(self.processing_class, "image_token_id", None)
         if token_id is None and getattr(self.processing_class, "image_token", None):
             token_id = self.tokenizer.convert_tokens_to_ids(str(self.processing_class.image_token))
         return token_id
 
     @cached_property
-    def _placeholder_id(self) -> int | None:
-        """The token that templates write where an image stands; Gemma 3's is another than the image's own."""
-        token = getattr(self.processing_class, "image_token", None)
-        return self.tokenizer.convert_tokens_to_ids(str(token)) if token else self._image_token_id
+    def _image_token_ids(self) -> frozenset[int]:
+        """All that stands for images; Gemma 3 has one token for the place and another for an image's pieces."""
+        tokens = (self._placeholder_id, getattr(self.tokenizer, "image_token_id", None))
+        return frozenset(token for token in tokens if token is not None)
 
     @cached_property
     def _closing_special_tokens(self) -> int:
@@ -241,7 +248,7 @@ class Encoder:
         if not self.is_processor:
             ids = torch.from_numpy(np.array(unexpanded.ids, dtype=np.int64))  # many times faster than torch.tensor
             return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-        if not images and self._image_token_id in unexpanded.ids:
+        if not images and self._placeholder_id in unexpanded.ids:
             raise RowError(BAD_ROW, "the text holds image tokens, but the row has no image")
         try:
             output = self.processing_class(
@@ -277,8 +284,7 @@ class Encoder:
         limit, length = self.config.max_length, len(features["input_ids"])
         if limit is None or length <= limit:
             return OK
-        cut_off = features["input_ids"][limit:]
-        cuts_image = self._image_token_id is not None and bool((cut_off == self._image_token_id).any())
+        cuts_image = not self._image_token_ids.isdisjoint(features["input_ids"][limit:].tolist())
         leaves_answer = bool((features["labels"][1:limit] != IGNORE_INDEX).any())
         if self.config.overflow == "skip" or cuts_image or not leaves_answer:
             raise RowError(TOO_LONG, f"{length} tokens, limit {limit}")
@@ -292,5 +298,3 @@ def _cut(features: Features, length: int) -> None:
     for key, value in features.items():
         if value.dim() >= 1 and len(value) == whole and length < whole:
             features[key] = value[:length]
-
-

@@ -70,6 +70,7 @@ class Rows:
             content += [self.images_column] if self.images_column else []
             self.argument_columns = [name for name in ARGUMENT_COLUMNS if name in shown and name not in content]
             content += self.argument_columns
+        self.content_columns = content
         self._content = without_decoding(self.dataset.select_columns(content), content)
 
     @classmethod

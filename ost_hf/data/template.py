@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cached_property
 from typing import Any
 
 import jinja2
+import jinja2.meta
 
 from ost_hf.data.arguments import TOOLS
 from ost_hf.data.example import Message, RowError
@@ -15,6 +17,9 @@ from ost_hf.tables.statuses import BAD_ROW
 
 _NAMED_FOR_TOOLS, _NAMED_DEFAULT = "tool_use", "default"
 _PROBE = {"key": "value"}
+# transformers' own tag, which marks what the assistant says; the extensions are those that it loads.
+_GENERATION = re.compile(r"\{%-?\s*(?:end)?generation\s*-?%\}")
+_ENVIRONMENT = jinja2.Environment(extensions=["jinja2.ext.loopcontrols"])
 
 
 class ChatTemplate:
@@ -57,10 +62,18 @@ class ChatTemplate:
             )
         return self.source
 
-    def reads(self, name: str) -> bool:
-        """Whether a template speaks of a variable of this name."""
+    @cached_property
+    def variables(self) -> frozenset[str]:
+        """What the template, or any of its named ones, reads beside constants and what it sets itself."""
         texts = self.source.values() if isinstance(self.source, dict) else [self.source or ""]
-        return any(_speaks_of(text, name) for text in texts)
+        found: set[str] = set()
+        for text in texts:
+            try:
+                tree = _ENVIRONMENT.parse(_GENERATION.sub("", text))
+            except jinja2.TemplateSyntaxError:  # said where it is rendered
+                continue
+            found |= jinja2.meta.find_undeclared_variables(tree)
+        return frozenset(found)
 
     def render(
         self, messages: list[Message], add_generation_prompt: bool = False, arguments: dict[str, Any] | None = None
@@ -78,11 +91,11 @@ class ChatTemplate:
         """
         text = self.text_for(arguments or {})
         arguments = {name: value for name, value in (arguments or {}).items() if _speaks_of(text, name)}
-        if any(message.get("tool_calls") for message in messages):
-            messages = self._with_fitting_calls(text, messages)
         return self._render(text, messages, add_generation_prompt, arguments)
 
-    def _render(self, text: str, messages: list[Message], add_generation_prompt: bool, arguments: dict[str, Any]) -> str:
+    def _render(
+        self, text: str, messages: list[Message], add_generation_prompt: bool, arguments: dict[str, Any]
+    ) -> str:
         # An empty list of calls is Arrow's too: templates ask whether there is one.
         shown = [{k: v for k, v in message.items() if k != "tool_calls" or v} for message in messages]
         if not self._takes_parts:
@@ -99,8 +112,16 @@ class ChatTemplate:
         except Exception as error:  # a template is a program, and fails on this conversation as programs do
             raise RowError.of(error, "the chat template fails on the conversation") from error
 
-    def _with_fitting_calls(self, text: str, messages: list[Message]) -> list[Message]:
-        """Tool calls with their arguments in the form that the template writes as JSON: as a mapping, or as text."""
+    def with_fitting_calls(self, messages: list[Message], arguments: dict[str, Any]) -> list[Message]:
+        """Messages whose tool calls have their arguments as the template writes them: as a mapping, or as JSON text.
+
+        Args:
+            messages: Messages with typed content.
+            arguments: As for :meth:`render`.
+        """
+        if not any(message.get("tool_calls") for message in messages):
+            return messages
+        text = self.text_for(arguments)
         if text not in self._forms:
             as_text = json.dumps(_PROBE)
             self._forms[text] = (_shows_mapping(self._probe(text, _PROBE)), as_text in self._probe(text, as_text))
