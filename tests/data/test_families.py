@@ -129,6 +129,7 @@ def test_what_is_asked_of_a_template_does_not_grow_with_the_turns(
         assert counts[1] <= 4, counts
 
 
+@pytest.mark.slow
 def test_four_hundred_turns_are_those_of_the_slow_reference(vlm_path: str) -> None:
     family = FAMILIES["qwen3"]
     tokenizer, messages = tokenizer_of(family, vlm_path), conversation(family, random.Random(4), 200)
