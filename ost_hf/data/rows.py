@@ -168,7 +168,7 @@ class Rows:
             else:
                 said = [example.messages, [image_key(image, self.folder) for image in example.images]]
                 said += [example.arguments] if example.arguments else []
-        except RowError:
+        except Exception:  # of this row alone, which keeps an id
             said = ["malformed", {name: str(value) for name, value in record.items()}]
         text = json.dumps(said, sort_keys=True, default=str, ensure_ascii=False)
         return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=10).hexdigest()
