@@ -1,65 +1,281 @@
 """Which characters of a rendered conversation are answers.
 
 A chat template is a program: it may drop earlier thinking (Qwen3), strip white space, or move text about,
-so rendering a prefix of the conversation need not give a prefix of the whole rendering. What an assistant
-message contributed to the text is therefore found by experiment: its content is replaced by a marker that
-occurs nowhere else, and what changes between the two renderings is its content. The span is then widened
-to what the model would generate around it: back to the end of the generation prompt, and on over the
-special token that closes the turn.
+so rendering a prefix of the conversation need not give a prefix of the whole rendering. Where an assistant
+message stands in the text is therefore found by experiment. A row with one plain answer is its prompt, its
+answer, and what closes the turn, and the text says whether that is so. Any other conversation is rendered once more
+with marks in all its messages: a rendering that is the same but for the marks shows where each message went. Only a
+template that the marks disturb is asked for one answer at a time.
+
+The span is then widened to what the model would generate around what it says: back to the end of the generation
+prompt, and on over the special token that closes the turn.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import Any
 
-Message = dict[str, Any]
+from ost_hf.data.example import Message, RowError
+from ost_hf.data.marking import THOUGHTS, Mark, Marker
+from ost_hf.data.template import plain_text
+
 Render = Callable[..., str]
+Span = tuple[int, int]
 
-# Private-use characters: no tokenizer's template treats them specially, no text begins or ends with them.
-_MARKER = "\ue000marker\ue001"
+# Stands for an answer where the marks will not do: private-use characters, which no template treats specially.
+_STAND_IN = "\ue000marker\ue001"
 
 
-def find_answer_spans(
-    render: Render, messages: list[Message], closing_tokens: Iterable[str]
-) -> tuple[str, list[tuple[int, int]]]:
-    """Renders a conversation and finds what the assistant says in it.
+class ClosingTokens:
+    """Special tokens, as text; one that directly follows an answer belongs to it.
 
     Args:
+        tokens: All that may close a turn.
+        ends: Those that end any sequence.
+    """
+
+    def __init__(self, tokens: Iterable[str | None], ends: Iterable[str | None] = ()):
+        self.ends = [token for token in ends if token]
+        self.tokens = frozenset(token for token in tokens if token) | frozenset(self.ends)
+        self._lengths = sorted({len(token) for token in self.tokens}, reverse=True)
+
+    def at(self, text: str, place: int) -> str:
+        """The longest token that stands at a place; empty if there is none."""
+        return next((text[place : place + n] for n in self._lengths if text[place : place + n] in self.tokens), "")
+
+    def after(self, text: str, place: int) -> str:
+        """The token that stands at a place or behind the white space there."""
+        return self.at(text, _after_space(text, place))
+
+
+def _after_space(text: str, place: int) -> int:
+    while place < len(text) and text[place].isspace():
+        place += 1
+    return place
+
+
+def _nearest(text: str, tokens: Iterable[str], start: int, limit: int) -> int | None:
+    """Where the nearest of some tokens ends; ``None`` if none stands before ``limit``."""
+    found = [(place, -len(token)) for token in tokens if (place := text.find(token, start, limit)) >= 0]
+    return min(found)[0] - min(found)[1] if found else None
+
+
+def answer_spans(text: str, render: Render, messages: list[Message], closing: ClosingTokens) -> list[Span]:
+    """Finds what the assistant says in a rendered conversation.
+
+    Args:
+        text: The rendering, ``render(messages)``.
         render: ``render(messages, add_generation_prompt=False)`` gives the template's text.
         messages: The conversation; content as a list of typed parts.
-        closing_tokens: Special tokens, as text; one that directly follows an answer belongs to it.
+        closing: Tokens that may close a turn.
 
     Returns:
-        The rendered text, and for each assistant message that is visible in it the half-open span of
-        characters a model should learn to produce. Messages that are blank, or that the template drops, have
-        no span: nothing is learnt from the bare end of a turn.
+        For each assistant message that is visible in the text the half-open span of characters a model should
+        learn to produce, its thoughts and tool calls included. Messages that are blank, or that the template drops,
+        have no span: nothing is learnt from the bare end of a turn.
     """
-    text = render(messages)
-    closing_tokens = sorted((token for token in closing_tokens if token), key=len, reverse=True)
-    spans: list[tuple[int, int]] = []
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant" or not _says_something(message):
-            continue
-        marked = [*messages]
-        marked[index] = {**message, "content": [{"type": "text", "text": _MARKER}]}
-        start, end = _difference(text, render(marked))
-        if (start, end) == (len(text), len(text)):
-            continue
-        floor = spans[-1][1] if spans else 0
-        start = _after_generation_prompt(render, messages[:index], text, floor, start)
-        end = _over_closing_token(text, end, closing_tokens, jump=bool(message.get("tool_calls")))
-        if end > start:
-            spans.append((start, end))
-    return text, spans
+    answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and _says_something(message)]
+    if not answers:
+        return []
+    span = _only_answer(text, render, messages, closing) if len(answers) == 1 else None
+    if span is not None:
+        return [span]
+    return _Search(text, render, messages, closing).spans(answers)
 
 
 def _says_something(message: Message) -> bool:
-    return bool(message.get("tool_calls")) or any(part.get("text", "").strip() for part in message["content"])
+    thoughts = any(isinstance(message.get(name), str) and message[name].strip() for name in THOUGHTS)
+    return thoughts or bool(message.get("tool_calls")) or bool(plain_text([message]).strip())
 
 
-def _difference(text: str, other: str) -> tuple[int, int]:
+def _only_answer(text: str, render: Render, messages: list[Message], closing: ClosingTokens) -> Span | None:
+    """The span of a plain answer at the end of a conversation, if it follows its prompt as it is written."""
+    said = plain_text(messages[-1:])
+    if len(messages) < 2 or messages[-1].keys() != {"role", "content"} or not said or said != said.strip():
+        return None
+    prompt = render(messages[:-1], add_generation_prompt=True)
+    if not text.startswith(prompt + said):
+        return None
+    return len(prompt), _over_closing_token(text, len(prompt) + len(said), closing)
+
+
+def _over_closing_token(text: str, end: int, closing: ClosingTokens) -> int:
+    """Moves ``end`` over the special token that closes the turn, if one follows."""
+    place = _after_space(text, end)
+    token = closing.at(text, place)
+    return place + len(token) if token else end
+
+
+@dataclass
+class _Place:
+    """Where a message is seen: its first and last mark, and where its own text ends, with and without white space."""
+
+    first: int
+    last: int
+    opens_with_content: bool = True
+    ends: tuple[int, ...] = ()
+    next: int | None = None
+
+
+@dataclass
+class _Boundary:
+    """What a template writes between a message and the answer to it, and what of that it adds for generation."""
+
+    between: tuple[str, ...]
+    prompt: str
+
+
+class _Search:
+    """One conversation's answers, with what was found out about its template so far."""
+
+    def __init__(self, text: str, render: Render, messages: list[Message], closing: ClosingTokens):
+        self.text, self.render, self.messages, self.closing = text, render, messages, closing
+        self._boundaries: dict[Any, _Boundary] = {}
+        self._marker, self._places = self._mark()
+
+    def spans(self, answers: list[int]) -> list[Span]:
+        """The spans of the messages ``answers``, those that are visible."""
+        spans: list[Span] = []
+        for index in answers:
+            place = self._places.get(index) if self._marker else self._place_alone(index)
+            if place is None:
+                continue
+            floor = spans[-1][1] if spans else 0
+            start = max(floor, self._start(index, place, floor))
+            end = self._end(index, place)
+            if end > start:
+                spans.append((start, end))
+        return spans
+
+    def _mark(self) -> tuple[Marker | None, dict[int, _Place]]:
+        """Where each message is seen, from one marked rendering; no marker if marks disturb the template."""
+        for inside, everything in ((False, True), (True, True), (True, False)):
+            marker = Marker(self.text, self.messages, inside, everything)
+            try:
+                text, found = marker.find(self.render(marker.messages))
+            except RowError:  # a template that refuses what it does not know
+                continue
+            order = [mark.message for _, mark in found]
+            if text == self.text and order == sorted(order):
+                return marker, _gather(text, found)
+        return None, {}
+
+    def _place_alone(self, index: int) -> _Place | None:
+        """What changes in the text with what one message says."""
+        marked = [*self.messages]
+        marked[index] = {**marked[index], "content": [{"type": "text", "text": _STAND_IN}]}
+        start, end = _difference(self.text, self.render(marked))
+        if (start, end) != (len(self.text), len(self.text)):
+            return _Place(start, end)
+        if not self.messages[index].get("tool_calls"):
+            return None
+        # A call without content: it is what the next message's prompt has more than its own.
+        prompt = self.render(self.messages[:index], add_generation_prompt=True) if index else ""
+        seen = self.text.startswith(prompt) and len(self.render(self.messages[: index + 1])) > len(prompt)
+        return _Place(len(prompt), len(prompt), opens_with_content=False) if seen else None
+
+    def _start(self, index: int, place: _Place, floor: int) -> int:
+        """Where generation would have begun, if the template shows that place; else where the message is seen."""
+        if index == 0:
+            return self._start_of_all(place)
+        before = self._places.get(index - 1)
+        boundary = self._boundary(index)
+        for end, between in product(before.ends if before else (), boundary.between):
+            start = end + len(between)
+            if start <= place.first and self.text.startswith(between, end):
+                if boundary.prompt or start == place.first:
+                    return start
+                # White space before what is said is the template's, if it adds nothing for generation.
+                return place.first if place.opens_with_content else _after_space(self.text, start)
+        if boundary.prompt:
+            found = self.text.rfind(boundary.prompt, floor, place.first)
+            return found + len(boundary.prompt) if found >= 0 else place.first
+        if not place.opens_with_content:  # a call is more than what is seen of it
+            prompt = self.render(self.messages[:index], add_generation_prompt=True)
+            return _after_space(self.text, len(prompt)) if self.text.startswith(prompt) else place.first
+        return place.first
+
+    def _start_of_all(self, place: _Place) -> int:
+        """The start of a conversation's first message, before which nothing was asked."""
+        if place.opens_with_content:
+            alone = self._place_alone(0)
+            return place.first if alone is None else alone.first
+        asked = [{"role": "user", "content": [{"type": "text", "text": "question"}]}]
+        try:
+            opening, with_prompt = self.render(asked), self.render(asked, add_generation_prompt=True)
+        except RowError:
+            return place.first
+        prompt = with_prompt.removeprefix(opening)
+        return self.text.rfind(prompt, 0, place.first) + len(prompt) if prompt in self.text else place.first
+
+    def _boundary(self, index: int) -> _Boundary:
+        """What stands between a message like the one before and an answer: one is asked for each role."""
+        key = self.messages[index - 1]["role"] if self._marker else index
+        if key not in self._boundaries:
+            self._boundaries[key] = self._find_boundary(index)
+        return self._boundaries[key]
+
+    def _find_boundary(self, index: int) -> _Boundary:
+        before = (self._marker.messages if self._marker else self.messages)[:index]
+        try:
+            with_prompt, opening = self.render(before, add_generation_prompt=True), self.render(before)
+        except RowError:  # no conversation of its own for this template
+            return _Boundary((), "")
+        prompt = with_prompt[len(opening) :] if with_prompt.startswith(opening) else ""
+        if self._marker is None:
+            return _Boundary((), prompt)
+        text, found = self._marker.find(with_prompt)
+        last = _gather(text, found).get(index - 1)
+        return _Boundary(tuple(text[end:] for end in last.ends) if last else (), prompt)
+
+    def _end(self, index: int, place: _Place) -> int:
+        """The end of the turn, its closing token included."""
+        if not self.messages[index].get("tool_calls"):
+            return _over_closing_token(self.text, place.last, self.closing)
+        limit = len(self.text) if place.next is None else place.next
+        end = _nearest(self.text, self._closers, place.last, limit)
+        if end is not None:
+            return end
+        # Calls may be closed in another way than answers (Llama 3.1's built-in tools).
+        upto = self.render(self.messages[: index + 1])
+        if self.text.startswith(upto):
+            return len(upto.rstrip())
+        return _nearest(self.text, self.closing.tokens, place.last, limit) or place.last
+
+    @cached_property
+    def _closers(self) -> list[str]:
+        """The tokens that close a plain answer."""
+        asked = {"role": "user", "content": [{"type": "text", "text": "question"}]}
+        answered = {"role": "assistant", "content": [{"type": "text", "text": _STAND_IN}]}
+        try:
+            text = self.render([asked, answered])
+        except RowError:
+            return self.closing.ends
+        token = self.closing.after(text, text.rfind(_STAND_IN) + len(_STAND_IN)) if _STAND_IN in text else ""
+        return [*self.closing.ends, *([token] if token else [])]
+
+
+def _gather(text: str, found: list[tuple[int, Mark]]) -> dict[int, _Place]:
+    """Each message's place, from all marks in order."""
+    places: dict[int, _Place] = {}
+    for position, mark in found:
+        place = places.get(mark.message)
+        if place is None:
+            if places:
+                next(reversed(places.values())).next = position
+            place = places[mark.message] = _Place(position, position, mark.in_content)
+        place.last = position
+        rests = {mark.rest, mark.rest.rstrip()} if mark.in_content else set()
+        place.ends = tuple(position + len(rest) for rest in rests if text.startswith(rest, position))
+    return places
+
+
+def _difference(text: str, other: str) -> Span:
     """The span of ``text`` outside its common prefix and common suffix with ``other``."""
     if text == other:
         return len(text), len(text)
@@ -67,29 +283,3 @@ def _difference(text: str, other: str) -> tuple[int, int]:
     room = min(len(text), len(other)) - prefix
     suffix = len(os.path.commonprefix([text[::-1][:room], other[::-1][:room]]))
     return prefix, len(text) - suffix
-
-
-def _after_generation_prompt(render: Render, before: list[Message], text: str, floor: int, start: int) -> int:
-    """Moves ``start`` back to where generation would have begun, if the template shows that place."""
-    if not before:
-        return start
-    opening = render(before)
-    with_prompt = render(before, add_generation_prompt=True)
-    prompt = with_prompt[len(opening) :] if with_prompt.startswith(opening) else ""
-    found = text.rfind(prompt, floor, start) if prompt else -1
-    return found + len(prompt) if found >= 0 else start
-
-
-def _over_closing_token(text: str, end: int, closing_tokens: list[str], jump: bool) -> int:
-    """Moves ``end`` over the special token that closes the turn; ``jump`` lets text (a tool call) precede it."""
-    if jump:
-        positions = [text.find(token, end) for token in closing_tokens]
-        nearest = min((position for position in positions if position >= 0), default=None)
-        if nearest is not None:
-            end = nearest
-    for token in closing_tokens:
-        rest = text[end:]
-        gap = len(rest) - len(rest.lstrip())
-        if rest.startswith(token, gap):
-            return end + gap + len(token)
-    return end

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from functools import cached_property
 
 from torch.utils.data import Dataset, get_worker_info
 
+from ost_hf.data.arguments import BY_NAME, DOCUMENTS, TOOLS
 from ost_hf.data.encoded import Encoded, Features
 from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding_cache import EncodingCache, shared_cache
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ModelError
+from ost_hf.parallel import is_main
+
+logger = logging.getLogger(__name__)
 
 
 def check_tokenizer(rows: Rows, encoder: Encoder) -> None:
@@ -36,6 +41,20 @@ def check_tokenizer(rows: Rows, encoder: Encoder) -> None:
         )
 
 
+def name_unused(rows: Rows, encoder: Encoder) -> None:
+    """Warns of columns that would say something to the chat template, and do not reach it."""
+    variables = encoder.template.variables
+    unread = [name for name in (TOOLS, DOCUMENTS) if name in rows.argument_columns and name not in variables]
+    if unread:
+        logger.warning("the chat template shows no %s: this column of the rows is not used", " and no ".join(unread))
+    others = set(rows.dataset.column_names) - set(rows.content_columns) - {"messages", "add_generation_prompt"}
+    if by_name := sorted(others & variables):
+        logger.warning(
+            "the chat template reads %s, and the rows have columns of that name, which are not given to it: put their "
+            "values into a column %s", ", ".join(by_name), BY_NAME,
+        )  # fmt: skip
+
+
 class EncodedDataset(Dataset[Features]):
     """Rows encoded on access, for a ``Trainer`` or a ``DataLoader``, and kept as ``encoding.cache_mib`` allows.
 
@@ -49,6 +68,8 @@ class EncodedDataset(Dataset[Features]):
 
     def __init__(self, rows: Rows, encoder: Encoder):
         check_tokenizer(rows, encoder)
+        if rows.layout != "tokenized" and is_main():
+            name_unused(rows, encoder)
         self.rows = rows
         self.encoder = encoder
 

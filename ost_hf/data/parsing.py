@@ -1,4 +1,4 @@
-"""Cells to the common shape: texts and lists of messages, images and where they stand, tokens."""
+"""Cells to the common shape: texts and lists of messages, and tokens."""
 
 from __future__ import annotations
 
@@ -9,20 +9,42 @@ from typing import Any
 
 import numpy as np
 
+from ost_hf.data.arguments import tool_calls_of, without_nulls
 from ost_hf.data.example import Message, RowError
-from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW
+from ost_hf.tables.statuses import BAD_ROW
 
 MASK = "attention_mask"
 
 
 def tokens_of(record: dict[str, Any]) -> dict[str, list[int]]:
-    """``input_ids`` and ``labels`` without the padding of a batch that the row was once in."""
-    ids, labels = list(record["input_ids"] or []), list(record["labels"] or [])
+    """``input_ids`` and ``labels`` without the padding of a batch that the row was once in.
+
+    Raises:
+        RowError: If they are no whole numbers, or not as many as each other (``bad_row``).
+    """
+    ids, labels = _whole_numbers(record, "input_ids"), _whole_numbers(record, "labels")
     mask = list(record.get(MASK) or [1] * len(ids))
     if len(labels) != len(ids) or len(mask) != len(ids) or not any(mask):
         raise RowError(BAD_ROW, "input_ids, labels and attention_mask must be of the same length and not empty")
     real = [place for place, value in enumerate(mask) if value]
     return {"input_ids": [ids[place] for place in real], "labels": [labels[place] for place in real]}
+
+
+def _whole_numbers(record: dict[str, Any], column: str) -> list[int]:
+    values = record[column]
+    if values is None:
+        return []
+    strange = [value for value in as_list(values) if type(value) is not int]
+    if strange:
+        raise RowError(BAD_ROW, f"{column} must be whole numbers, not {type(strange[0]).__name__}")
+    return as_list(values)
+
+
+def as_list(value: Any) -> list[Any]:
+    """A cell of one value or several as a list; of none, an empty one."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
 def as_text(value: Any, feature: Any = None) -> Any:
@@ -80,55 +102,30 @@ def as_messages(value: Any, role: str) -> list[Message]:
         return [{"role": role, "content": [text_part(value)]}]
     if not isinstance(value, list) or not value or not all(isinstance(item, dict) for item in value):
         raise RowError(BAD_ROW, f"expected text or a list of messages, got {type(value).__name__}")
-    messages = []
-    for message in value:
-        if not isinstance(message.get("role"), str):
-            sharegpt = "from" in message and "value" in message
-            hint = ": rename ShareGPT's from and value to role and content, human to user, gpt to assistant"
-            raise RowError(BAD_ROW, "a message has no role" + (hint if sharegpt else ""))
-        content = message.get("content")
-        if isinstance(content, str):
-            parts = [text_part(content)]
-        elif content is None or (isinstance(content, list) and all(isinstance(part, dict) for part in content)):
-            # Arrow gives every struct all keys; the ones a part does not use are None.
-            parts = [{k: v for k, v in part.items() if v is not None} for part in content or []]
-        else:
-            raise RowError(BAD_ROW, "the content of a message must be text or a list of typed parts")
-        strange = [str(part.get("type")) for part in parts if part.get("type") not in ("text", "image")]
-        if strange:
-            raise RowError(BAD_ROW, f"content parts may be text or image, not {strange[0]}")
-        extra = {k: v for k, v in message.items() if k not in ("role", "content") and v is not None}
-        messages.append({"role": message["role"], "content": parts, **extra})
-    return messages
+    return [_as_message(message) for message in value]
 
 
-def place_images(messages: list[Message], column_images: list[Any]) -> list[Any]:
-    """Matches image parts with images; without parts, the images open the first user message.
-
-    Returns:
-        The images in the order of the image parts, which are left bare.
-    """
-    parts = [part for message in messages for part in message["content"] if part.get("type") == "image"]
-    inline = [_inline_image(part) for part in parts]
-    if parts and all(image is not None for image in inline):
-        images = inline
-    elif parts:
-        if len(parts) != len(column_images):
-            raise RowError(BAD_IMAGE, f"{len(parts)} image placeholders but {len(column_images)} images")
-        images = column_images
-    else:
-        images = column_images
-        if images:
-            user = next((message for message in messages if message["role"] == "user"), None)
-            if user is None:
-                raise RowError(BAD_ROW, "images but no user message to show them in")
-            user["content"] = [*({"type": "image"} for _ in images), *user["content"]]
-    for message in messages:
-        message["content"] = [{"type": "image"} if p.get("type") == "image" else p for p in message["content"]]
-    if any(image is None for image in images):
-        raise RowError(BAD_IMAGE, "the image is missing")
-    return images
+def _as_message(message: dict[str, Any]) -> Message:
+    if not isinstance(message.get("role"), str):
+        sharegpt = "from" in message and "value" in message
+        hint = ": rename ShareGPT's from and value to role and content, human to user, gpt to assistant"
+        raise RowError(BAD_ROW, "a message has no role" + (hint if sharegpt else ""))
+    extra = {k: without_nulls(v) for k, v in message.items() if k not in ("role", "content") and v is not None}
+    if "tool_calls" in extra:
+        extra["tool_calls"] = tool_calls_of(extra["tool_calls"])
+    return {"role": message["role"], "content": _content_parts(message.get("content")), **extra}
 
 
-def _inline_image(part: dict[str, Any]) -> Any | None:
-    return next((part[key] for key in ("image", "path", "url") if part.get(key) is not None), None)
+def _content_parts(content: Any) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        return [text_part(content)]
+    if content is not None and not (isinstance(content, list) and all(isinstance(part, dict) for part in content)):
+        raise RowError(BAD_ROW, "the content of a message must be text or a list of typed parts")
+    # Arrow gives every struct all keys; the ones a part does not use are None.
+    parts = [{k: v for k, v in part.items() if v is not None} for part in content or []]
+    for part in parts:
+        if part.get("type") not in ("text", "image"):
+            raise RowError(BAD_ROW, f"content parts may be text or image, not {str(part.get('type'))[:50]}")
+        if part["type"] == "text" and not isinstance(part.get("text", ""), str):
+            raise RowError(BAD_ROW, f"the text of a content part must be text, not {type(part['text']).__name__}")
+    return parts

@@ -24,15 +24,18 @@ from typing import Any
 import datasets
 import pyarrow as pa
 
+from ost_hf.data.arguments import COLUMNS as ARGUMENT_COLUMNS
+from ost_hf.data.arguments import arguments_of
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import image_key
 from ost_hf.data.layouts import TOKENIZED, content_columns, find_layout, messages_of, pictures_of, require_columns
 from ost_hf.data.loading import file_columns, load_dataset, typed_cells, without_decoding
-from ost_hf.data.parsing import place_images, text_part, tokens_of
+from ost_hf.data.parsing import text_part, tokens_of
 from ost_hf.data.picture_files import Places, places_of
+from ost_hf.data.placement import place_images
 from ost_hf.data.records import UNREADABLE, from_json_columns
-from ost_hf.errors import DataError, reason_of
+from ost_hf.errors import DataError
 from ost_hf.parallel import gather_objects, share, state
 from ost_hf.tables.statuses import BAD_ROW
 
@@ -45,7 +48,8 @@ class Rows:
         config: Column names, id column, system prompt. Defaults suit the standard column names.
 
     Raises:
-        DataError: If there are no rows, no layout fits the columns, or the id column has duplicates.
+        DataError: If there are no rows, no layout fits the columns, the id column has duplicates, or the dataset
+            makes its rows when they are read (``with_transform``).
     """
 
     def __init__(self, dataset: datasets.Dataset, config: DatasetConfig | None = None):
@@ -53,17 +57,21 @@ class Rows:
         if len(dataset) == 0:
             raise DataError("the dataset has no rows")
         self._source = dataset
+        columns = [name for name in _shown_columns(dataset) if name != UNREADABLE]
         noted = [UNREADABLE] if UNREADABLE in dataset.column_names else []
         # Kept whole, with its own columns: strata, kinds and published rows are read from it.
-        self.dataset = dataset.remove_columns(noted)
-        columns = self.dataset.column_names
+        self.dataset = dataset.with_format(None).remove_columns(noted)
+        self.argument_columns: list[str] = []
         self.layout = find_layout(columns, self.config)
         self.images_column = _find_images_column(columns, self.config)
         content = content_columns(self.layout, columns, self.config)
-        if self.images_column and self.layout != TOKENIZED:
-            content.append(self.images_column)
-        content = list(dict.fromkeys([*content, *noted]))
-        self._content = without_decoding(dataset.with_format(None).select_columns(content), content)
+        if self.layout != TOKENIZED:
+            content += [self.images_column] if self.images_column else []
+            self.argument_columns = [name for name in ARGUMENT_COLUMNS if name in columns and name not in content]
+            content += self.argument_columns
+        self.content_columns = list(dict.fromkeys(content))
+        read = [*self.content_columns, *noted]
+        self._content = without_decoding(dataset.with_format(None).select_columns(read), read)
 
     @classmethod
     def load(cls, config: DatasetConfig) -> Rows:
@@ -177,7 +185,7 @@ class Rows:
             features = self._content.features
             record = {name: from_json_columns(value, features[name]) for name, value in self._content[row].items()}
         except Exception as error:  # text that is no UTF-8, a date beyond Python's: Arrow files hold anything
-            raise RowError(BAD_ROW, f"the row cannot be read: {reason_of(error)}") from error
+            raise RowError.of(error, "the row cannot be read") from error
         if (problem := record.pop(UNREADABLE, None)) is not None:
             raise RowError(BAD_ROW, problem)
         return record
@@ -189,6 +197,7 @@ class Rows:
                 said: Any = [example.tokens["input_ids"], example.tokens["labels"]]
             else:
                 said = [example.messages, [image_key(image, self.places) for image in example.images]]
+                said += [example.arguments] if example.arguments else []
             return _digest(said)
         except Exception:  # what is wrong with the row is said when it is encoded; here it gets its name
             return self._hash_of_malformed(row)
@@ -227,12 +236,32 @@ class Rows:
                 return Example(example_id, row, tokens=tokens_of(record))
             messages, templated = messages_of(self.layout, record, self._content.features, self.config)
             images = pictures_of(record.get(self.images_column)) if self.images_column else []
-            images = place_images(messages, images)
+            images = place_images(messages, images, has_column=self.images_column is not None)
+            arguments = arguments_of({name: record[name] for name in self.argument_columns})
         except RowError:
             raise
         except Exception as error:  # a shape that nobody thought of: this row's fault, and no other's
-            raise RowError(BAD_ROW, f"the row cannot be read: {reason_of(error)}") from error
-        return Example(example_id, row, messages, images, templated=templated)
+            raise RowError.of(error, "the row cannot be read") from error
+        return Example(example_id, row, messages, images, arguments, templated=templated)
+
+
+def _shown_columns(dataset: datasets.Dataset) -> list[str]:
+    """The columns that a dataset's format shows: ``set_format(columns=...)`` hides others.
+
+    Raises:
+        DataError: If its rows are made by a function when they are read; what is stored is not what they are.
+    """
+    if dataset.format["type"] == "custom":
+        transform = dataset.format["format_kwargs"].get("transform")
+        name = getattr(transform, "__name__", type(transform).__name__)
+        raise DataError(
+            f"the dataset makes its rows by {name} when they are read (with_transform or set_transform), and rows are "
+            f"scored as they are stored: store what it makes with dataset.map({name}, batched=True), or give the "
+            "dataset without it, dataset.with_format(None)"
+        )
+    if dataset.format["output_all_columns"]:
+        return list(dataset.column_names)
+    return [name for name in dataset.column_names if name in dataset.format["columns"]]
 
 
 def _digest(said: Any) -> str:

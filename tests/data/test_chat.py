@@ -8,13 +8,13 @@ from typing import Any
 import jinja2
 import pytest
 
-from ost_hf.data.chat import Render, find_answer_spans
+from ost_hf.data.chat import ClosingTokens, Render, answer_spans
 from ost_hf.data.marks import spread_marks
 from ost_hf.errors import ModelError
 
 Message = dict[str, Any]
 
-CLOSING = ["<|im_start|>", "<|im_end|>", "</s>", "<|end|>", "<|user|>", ""]
+CLOSING = ClosingTokens(["<|im_start|>", "<|im_end|>", "</s>", "<|end|>", "<|user|>", "", None])
 
 CHATML = """\
 {%- for m in messages -%}<|im_start|>{{ m.role }}
@@ -87,8 +87,8 @@ def conversation(*contents: str, **extra: Any) -> list[Message]:
 
 
 def supervised(template: str, messages: list[Message]) -> list[str]:
-    text, spans = find_answer_spans(renderer(template), messages, CLOSING)
-    assert text == renderer(template)(messages)
+    text = renderer(template)(messages)
+    spans = answer_spans(text, renderer(template), messages, CLOSING)
     assert all(0 <= a < b <= len(text) for a, b in spans)
     assert all(first[1] <= second[0] for first, second in pairwise(spans))
     return [text[a:b] for a, b in spans]
@@ -164,6 +164,8 @@ IMAGE = 9
         ([IMAGE, 2, 3], {1, 2}, [IMAGE, IMAGE, 2, 3], {2, 3}),
         ([1, IMAGE, 2, IMAGE, 3], {2, 4}, [1, IMAGE, IMAGE, 2, IMAGE, IMAGE, IMAGE, 3], {3, 7}),
         ([1, IMAGE, IMAGE, 3], {3}, [1, IMAGE, IMAGE, IMAGE, 3], {4}),
+        ([1, 7, IMAGE, 2, 3], {4}, [1, 8, IMAGE, IMAGE, 8, 2, 3], {6}),
+        ([1, IMAGE, 7, 2, 7, IMAGE, 7, 3], {3, 7}, [1, IMAGE, IMAGE, 8, 2, 8, IMAGE, 8, 3], {4, 8}),
         ([1, IMAGE, 2, 2, IMAGE, 2, 2], {5, 6}, [1, IMAGE, 8, IMAGE, 2, 2, IMAGE, 8, 2, 2], {8, 9}),
     ],
 )

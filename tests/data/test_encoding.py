@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import struct
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from families import FAMILIES, GEMMA3, tokenizer_of
 from PIL import Image
 
 from ost_hf.data.config import DatasetConfig, EncodingConfig
@@ -179,6 +181,80 @@ def test_conversation_that_the_template_refuses_is_a_bad_row(tokenizer: Any, tmp
     assert encode(tokenizer, {"messages": THINKING}, config).status == "ok"
 
 
+@pytest.mark.parametrize("failing", ["{{ 1 + messages[0].content }}", "{{ messages[7].content.x }}", "{{ 1 / 0 }}"])
+def test_a_template_that_fails_on_a_row_is_its_status(failing: str, tokenizer: Any, tmp_path: Path) -> None:
+    guarded = "{% if messages[0].content == 'first' %}" + failing + "{% endif %}" + tokenizer.chat_template
+    rows = make_rows({"messages": THINKING}, {"messages": THINKING[2:]})
+    encoded = [Encoder(tokenizer, template_file(tmp_path, guarded)).encode(rows, row) for row in range(2)]
+    assert [item.status for item in encoded] == ["bad_row", "ok"]
+    assert encoded[0].detail.startswith("the chat template")
+
+
+def test_whatever_a_library_raises_for_a_row_is_its_status_in_short(
+    tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **options: Any) -> None:
+        raise AttributeError(f"<Thing object at 0x7f12ab34> in /home/someone/rows/file.py {'x' * 5000}")
+
+    monkeypatch.setattr(type(tokenizer), "_encode_plus", failing)
+    encoded = encode(tokenizer, {"messages": THINKING})
+    assert encoded.status == "bad_row"
+    assert encoded.detail.startswith("the row cannot be encoded (AttributeError: <Thing> in file.py xxx")
+    assert len(encoded.detail) < 500
+    with pytest.raises(RowError, match="the row cannot be encoded"):
+        Encoder(tokenizer).encode_prompt(make_rows({"messages": THINKING}), 0)
+
+
+@pytest.mark.parametrize(
+    ("ids", "labels", "reason"),
+    [
+        ([5, 10**6], [5, 6], "input_ids hold 1000000, and the vocabulary has tokens 0 to 380"),
+        ([5, -1], [5, 6], "input_ids hold -1"),
+        ([5, 6], [5, 381], "labels hold 381"),
+        ([5, 6], [5, -1], "labels hold -1"),
+    ],
+)
+def test_tokens_outside_the_vocabulary_are_a_status(
+    ids: list[int], labels: list[int], reason: str, tokenizer: Any
+) -> None:
+    encoded = encode(tokenizer, {"input_ids": ids, "labels": labels})
+    assert (encoded.status, encoded.detail.startswith(reason)) == ("bad_row", True), encoded.detail
+
+
+def gemma_processor(vlm_path: str) -> Any:
+    """A tiny Gemma 3 processor: where an image stands is one token, its pieces are another's."""
+    images = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>", "image_token": "<image_soft_token>"}
+    family = FAMILIES["gemma3"]
+    with_images = dataclasses.replace(family, special=(*family.special, *images.values()))
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer_of(with_images, vlm_path).backend_tokenizer,
+        bos_token="<bos>", eos_token="<eos>", extra_special_tokens=images,
+    )  # fmt: skip
+    pictures = transformers.Gemma3ImageProcessor(size={"height": 16, "width": 16})
+    template = GEMMA3.replace(
+        "{{- m.content | trim }}",
+        "{%- for p in m.content %}{{- '<start_of_image>' if p.type == 'image' else p.text | trim }}{%- endfor %}",
+    )
+    return transformers.Gemma3Processor(pictures, tokenizer, chat_template=template, image_seq_length=4)
+
+
+def test_truncation_cuts_all_that_gemma_has_for_each_token_and_no_image(vlm_path: str) -> None:
+    gemma = gemma_processor(vlm_path)
+    turns = [("user", "What?"), ("assistant", "A sum."), ("user", "And this?\n<image>\n"), ("assistant", "A product.")]
+    record = {"messages": [{"role": role, "content": text} for role, text in turns], "images": [png()]}
+    whole = encode(gemma, record)
+    assert decode(gemma, whole)[1] == "A sum.<end_of_turn>A product.<end_of_turn>"
+    for limit in range(2, whole.length):
+        encoded = encode(gemma, record, EncodingConfig(limit, "truncate"))
+        if encoded.features is not None:
+            lengths = {
+                len(encoded.features[key]) for key in ("input_ids", "labels", "attention_mask", "token_type_ids")
+            }
+            assert lengths == {limit}
+            assert (encoded.features["input_ids"] == gemma.tokenizer.image_token_id).sum() == 4
+    assert encoded.status == "truncated"
+
+
 def test_system_prompt_is_read_and_not_supervised(processor: Any) -> None:
     encoded = encode(processor, {"question": "sum?", "answer": "7"}, system_prompt="Be brief.")
     text, supervised = decode(processor, encoded)
@@ -249,7 +325,7 @@ def test_unreadable_image_is_a_status_and_leaves_the_others_alone(
 def test_literal_image_tokens_are_a_status(processor: Any) -> None:
     record = {"question": "What is <|image_pad|>?", "answer": "7"}
     assert encode(processor, record).status == "bad_row"
-    assert encode(processor, {**record, "image": png()}).status == "bad_image"
+    assert encode(processor, {**record, "image": png()}).status == "bad_row"
 
 
 QUESTION = {"question": "What is the sum of the two digits?", "answer": "left 3, right 4. 3 + 4 = 7. answer: 7"}

@@ -243,6 +243,32 @@ def test_missing_id_column_is_named_with_those_there_are() -> None:
         _ = rows.example_ids
 
 
+def test_rows_that_a_function_makes_when_they_are_read_are_refused_by_its_name() -> None:
+    def shout(batch: Record) -> Record:
+        return {"question": [text.upper() for text in batch["question"]], "answer": batch["answer"]}
+
+    for made in (numbered(3).with_transform(shout), numbered(3).with_format("custom", transform=shout)):
+        with pytest.raises(
+            DataError, match=r"makes its rows by shout when they are read .* dataset\.map\(shout, batched"
+        ):
+            Rows(made)
+    assert Rows(numbered(3).map(shout, batched=True))[0].messages[0]["content"] == [text("0 + 1?")]
+
+
+@pytest.mark.parametrize("form", ["numpy", "torch", "pandas"])
+def test_a_format_changes_neither_rows_nor_columns(form: str) -> None:
+    rows = Rows(numbered(3).with_format(form))
+    assert rows.content_hashes == Rows(numbered(3)).content_hashes
+    assert list(rows.dataset["n"]) == [0, 1, 2]
+
+
+def test_columns_that_a_format_hides_are_no_content() -> None:
+    record = {"messages": STRINGS, "question": "q", "answer": "a", "example_id": "x"}
+    dataset = datasets.Dataset.from_list([record]).with_format(None, columns=["question", "answer"])
+    rows = Rows(dataset, DatasetConfig(path="in memory", id_column="example_id"))
+    assert (rows.layout, rows.example_ids) == ("question_answer", ["x"])
+
+
 def test_dataset_without_rows_is_refused() -> None:
     with pytest.raises(DataError, match="the dataset has no rows"):
         Rows(datasets.Dataset.from_dict({"question": [], "answer": []}))
@@ -275,6 +301,13 @@ def test_malformed_messages_fail_at_their_own_row_and_keep_an_id(messages: Any) 
         {"question": "2 + 2?", "answer": None},
         {"question": "2 + 2?", "answer": float("nan")},
         {"input_ids": [1, 2], "labels": [1]},
+        {"input_ids": [1, None], "labels": [1, 2]},
+        {"input_ids": [1.0, 2.5], "labels": [1, 2]},
+        {"input_ids": [[1, 2]], "labels": [[1, 2]]},
+        {"input_ids": ["a"], "labels": [1]},
+        {"messages": [turn("user", [{"type": "text", "text": 5}]), turn("assistant", [])]},
+        {"messages": [STRINGS[0], {**STRINGS[1], "tool_calls": "none"}]},
+        {"messages": [STRINGS[0], {**STRINGS[1], "tool_calls": ["look_up"]}]},
         {"input_ids": [], "labels": []},
         {"messages": STRINGS[1:], "images": [stored(png(1))]},
     ],
