@@ -19,6 +19,7 @@ from ost_hf.data.images import read_picture
 from ost_hf.data.marks import spread_marks
 from ost_hf.data.picture_files import Places
 from ost_hf.data.picture_formats import Picture
+from ost_hf.data.placement import placeholders
 from ost_hf.data.rows import Rows
 from ost_hf.data.template import ChatTemplate, plain_text
 from ost_hf.errors import ModelError, OSTError, brief
@@ -158,6 +159,11 @@ class Encoder:
             return self._given_tokens(example.tokens), []
         if example.images and not self.is_processor:
             raise ModelError(f"{self.tokenizer.name_or_path} reads text only, but the rows hold images")
+        # To a model without pictures `<image>` is a word.
+        if self.is_processor and not example.images and (places := placeholders(example.messages)):
+            raise RowError(
+                BAD_IMAGE, f"{len(places)} image placeholders, but no images: name their column in images_column"
+            )
         is_plain = self._is_plain(example)
         prompt = plain_text(example.messages[:-1])
         render = partial(self.template.render, arguments=example.arguments)

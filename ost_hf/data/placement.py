@@ -35,7 +35,7 @@ def place_images(messages: list[Message], column_images: list[Any], has_column: 
     elif parts:
         _require_same_count(len(parts), len(column_images))
         images = column_images
-    elif has_column and (numbers := _placeholders(messages)):
+    elif has_column and (numbers := placeholders(messages)):
         _require_same_count(len(numbers), len(column_images))
         images = _in_order(numbers, column_images)
         _open_placeholders(messages)
@@ -66,8 +66,8 @@ def _asked(messages: list[Message]) -> list[Message]:
     return [message for message in messages if message["role"] != "assistant"]
 
 
-def _placeholders(messages: list[Message]) -> list[str]:
-    """The numbers of all placeholders in order; an empty text for one without a number."""
+def placeholders(messages: list[Message]) -> list[str]:
+    """The numbers of all placeholders in order, answers apart; an empty text for one without a number."""
     parts = [part for message in _asked(messages) for part in message["content"]]
     return [number for part in parts for number in _PLACEHOLDER.findall(part.get("text", ""))]
 

@@ -194,12 +194,12 @@ def test_whatever_a_library_raises_for_a_row_is_its_status_in_short(
     tokenizer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*args: Any, **options: Any) -> None:
-        raise AttributeError(f"<Thing object at 0x7f12ab34> in /home/someone/rows/file.py {'x' * 5000}")
+        raise AttributeError(f"<Thing object at 0x7f12ab34> in /home/someone/rows/file.py {'no ' * 2000}")
 
     monkeypatch.setattr(type(tokenizer), "_encode_plus", failing)
     encoded = encode(tokenizer, {"messages": THINKING})
     assert encoded.status == "bad_row"
-    assert encoded.detail.startswith("the row cannot be encoded (AttributeError: <Thing> in file.py xxx")
+    assert encoded.detail.startswith("the row cannot be encoded (AttributeError: <Thing> in file.py no no no")
     assert len(encoded.detail) < 500
     with pytest.raises(RowError, match="the row cannot be encoded"):
         Encoder(tokenizer).encode_prompt(make_rows({"messages": THINKING}), 0)
@@ -253,6 +253,16 @@ def test_truncation_cuts_all_that_gemma_has_for_each_token_and_no_image(vlm_path
             assert lengths == {limit}
             assert (encoded.features["input_ids"] == gemma.tokenizer.image_token_id).sum() == 4
     assert encoded.status == "truncated"
+
+
+def test_a_placeholder_without_a_column_of_images_is_a_word_to_models_of_text_alone(
+    processor: Any, tokenizer: Any
+) -> None:
+    record = {"question": "<image> which colour?", "answer": "red <image>"}
+    assert encode(tokenizer, record).status == "ok"
+    seen = encode(processor, record)
+    assert (seen.status, seen.detail.split(":")[0]) == ("bad_image", "1 image placeholders, but no images")
+    assert encode(processor, {"question": "which colour?", "answer": "<image>"}).status == "ok"
 
 
 def test_system_prompt_is_read_and_not_supervised(processor: Any) -> None:
