@@ -160,9 +160,9 @@ class Encoder:
         if example.images and not self.is_processor:
             raise ModelError(f"{self.tokenizer.name_or_path} reads text only, but the rows hold images")
         # To a model without pictures `<image>` is a word.
-        if self.is_processor and not example.images and (places := placeholders(example.messages)):
+        if self.is_processor and not example.images and (held := placeholders(example.messages)):
             raise RowError(
-                BAD_IMAGE, f"{len(places)} image placeholders, but no images: name their column in images_column"
+                BAD_IMAGE, f"{len(held)} image placeholders, but no images: name their column in images_column"
             )
         is_plain = self._is_plain(example)
         prompt = plain_text(example.messages[:-1])
