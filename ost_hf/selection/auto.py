@@ -25,6 +25,8 @@ _STEEPNESS = 2.0
 _OF_ONE_JUDGE = 0.5
 # As likely of the anchors' kind as not.
 _OF_THE_KIND = 0.5
+# How much a corrupted row of the anchors' kind spoils of what a clean one teaches. Chosen on development seeds.
+_HARM = 0.5
 # A draw goes by this power of that probability.
 _SURENESS = 3
 
@@ -56,7 +58,8 @@ def auto(candidates: Candidates) -> Order:
     first = _among(candidates, fit, relevant, found)
     room = candidates.room - np.bincount(candidates.stratum[first.kept], minlength=len(candidates.room))
     doubtful = np.setdiff1d(np.arange(len(p)), fit)
-    doubtful = doubtful[_likeliest_first(p[doubtful], late[doubtful], relevant[doubtful], pool_p, anchors)]
+    worth = _worth(p[doubtful], relevant[doubtful], pool_p, anchors)
+    doubtful = doubtful[_best_first(worth, p[doubtful], late[doubtful])]
     quota = candidates.quota - len(first.kept)
     more = take(replace(candidates, quota=quota, room=room), doubtful, "")
     others = np.concatenate([first.others, more.others])
@@ -66,7 +69,7 @@ def auto(candidates: Candidates) -> Order:
         explanation += f"; {'all of them are kept' if len(first.kept) == len(fit) else first.explanation}"
     if len(more.kept):
         less = "less clean" if kinds is None or not kinds.weight else "less clean, or less of the anchors' kind,"
-        explanation += f"; {len(more.kept)} rows that look {less} fill the quota, the likeliest of them first"
+        explanation += f"; {len(more.kept)} rows that look {less} fill the quota, the likeliest to be clean first"
     if np.isnan(p).any():
         explanation += f"; {np.isnan(p).sum()} rows had no second look and come last"
     if (warning := _unseen(found, anchors)) is not None and not found.says_nothing:
@@ -86,7 +89,8 @@ def likeliest(candidates: Candidates) -> Order:
     if (anchors := candidates.p_value_anchors) is None:
         raise DataError(UNKNOWN_ANCHORS)
     mixed = " and of the anchors' kind" if kinds is not None and kinds.weight else ""
-    order = _likeliest_first(p, late, _relevant(candidates), pool_p, anchors)
+    likely = _relevant(candidates) * _clean(p, pool_p, anchors)
+    order = _best_first(likely, p, late)
     return take(candidates, order, f"the rows that are likeliest clean{mixed} first")
 
 
@@ -120,15 +124,26 @@ def _doubtful_up_to(found: Evidence) -> float:
     return max(AS_CLEAN, found.level) if found.corrupted else found.level
 
 
-def _likeliest_first(p: Floats, late: Floats, relevant: Floats, pool_p: Floats, anchors: int) -> Places:
-    """Doubtful rows in the order of how likely they are both clean and of the anchors' kind.
-
-    Rows without a second look come after all that have one.
-    """
+def _clean(p: Floats, pool_p: Floats, anchors: int) -> Floats:
+    """How likely each row is clean; NaN without a second look."""
     seen = ~np.isnan(p)
-    likely = np.full(len(p), -1.0)
-    likely[seen] = relevant[seen] * probability_that_it_holds(p[seen], pool_p[~np.isnan(pool_p)], anchors)
-    return np.lexsort((np.arange(len(p)), late, -np.nan_to_num(p, nan=-1.0), -likely))
+    clean = np.full(len(p), np.nan)
+    clean[seen] = probability_that_it_holds(p[seen], pool_p[~np.isnan(pool_p)], anchors)
+    return clean
+
+
+def _worth(p: Floats, relevant: Floats, pool_p: Floats, anchors: int) -> Floats:
+    """What a doubtful row is worth: how likely it is clean and of the anchors' kind, less what it spoils if it is not.
+
+    A clean row of another kind teaches little of the anchors' task. A corrupted row of their kind teaches it wrongly.
+    """
+    clean = _clean(p, pool_p, anchors)
+    return relevant * clean - _HARM * (1 - clean)
+
+
+def _best_first(value: Floats, p: Floats, late: Floats) -> Places:
+    """Rows by a value, then by how clean they look; those without a second look after all that have one."""
+    return np.lexsort((np.arange(len(p)), late, -np.nan_to_num(p, nan=-1.0), -np.nan_to_num(value, nan=-np.inf)))
 
 
 def _in_words(found: Evidence, fit: int, of: int, kinds: Kinds | None) -> str:

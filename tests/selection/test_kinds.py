@@ -69,6 +69,20 @@ def test_rows_of_the_anchors_kind_and_clean_come_first(corrupted: float) -> None
     assert (of_kind & clean)[without].mean() < 0.5
 
 
+def test_clean_rows_of_another_kind_fill_the_quota_before_corrupted_rows_of_the_anchors() -> None:
+    generator = np.random.default_rng(4)
+    of_kind, clean = generator.random(ROWS) < 0.3, generator.random(ROWS) >= 0.4
+    scores, anchors = tables(of_kind, clean)
+    # Corrupted rows have p-values up to 0.2: some of them may be clean, as far as that tells.
+    p = scores["corrupted_p"].to_numpy().copy()
+    p[~clean] = np.ceil(generator.random((~clean).sum()) * 12) / (ANCHORS + 1)
+    scores = scores.set_column(scores.column_names.index("corrupted_p"), "corrupted_p", pa.array(p))
+    wanted = int((of_kind & clean).sum())
+    rows, _ = kept(scores, anchors, (wanted + 100) / ROWS)
+    assert (of_kind & clean)[rows].mean() > 0.48
+    assert (of_kind & ~clean)[rows].mean() < 0.02
+
+
 def test_the_share_of_the_pool_that_is_of_the_kind_is_said() -> None:
     of_kind = np.arange(ROWS) < 300
     found = kinds_of(told(*tables(of_kind, np.ones(ROWS, dtype=bool))))
