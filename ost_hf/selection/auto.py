@@ -26,7 +26,7 @@ _OF_ONE_JUDGE = 0.5
 # As likely of the anchors' kind as not.
 _OF_THE_KIND = 0.5
 # How much a corrupted row of the anchors' kind spoils of what a clean one teaches. Chosen on development seeds.
-_HARM = 0.5
+_HARM = 0.25
 # A draw goes by this power of that probability.
 _SURENESS = 3
 
