@@ -248,7 +248,7 @@ def test_steps_are_bounded_whatever_the_pool() -> None:
     assert planned_trainings(1_000_000, SecondLookOptions()) == (2, 260)
     # Proxies of a small pool share the steps: one would see every row of 1,000 nearly five times.
     assert planned_trainings(1_000, SecondLookOptions()) == (4, 260)
-    assert planned_trainings(1_000, SecondLookOptions(cross_fit=False)) == (2, 300)
+    assert planned_trainings(1_000, SecondLookOptions(cross_fit=False)) == (2, 260)
 
 
 def test_a_round_before_the_last_asks_no_more_rows_than_the_next_can_use() -> None:
