@@ -99,7 +99,7 @@ def turn_of(image: Any) -> Any | None:
     turns = Image.Transpose
     try:
         orientation = image.getexif().get(_ORIENTATION)
-    except Exception:
+    except Exception:  # damaged metadata raise whatever Pillow meets in them, and the pixels are sound all the same
         return None
     return {
         2: turns.FLIP_LEFT_RIGHT,

@@ -178,5 +178,5 @@ def _stored_picture(value: Any) -> Any:
     """A picture as ``datasets`` stores it; what is none is named in place of a file, which nobody will find."""
     try:
         return None if value is None else datasets.Image().encode_example(value)
-    except Exception:
+    except Exception:  # whatever the value is: its row becomes a bad image, which says the name below
         return {"bytes": None, "path": f"{type(value).__name__}, which is no picture"}

@@ -270,9 +270,10 @@ def _digest(said: Any) -> str:
 
 
 def _cell(cells: datasets.Dataset, row: int, column: str) -> Any:
+    """A cell; ``None`` where its bytes are no value (text that is no UTF-8): the content names the row then."""
     try:
         return cells[row][column]
-    except Exception:
+    except Exception:  # Arrow's errors, of any type
         return None
 
 

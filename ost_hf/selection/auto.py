@@ -59,7 +59,7 @@ def auto(candidates: Candidates) -> Order:
     room = candidates.room - np.bincount(candidates.stratum[first.kept], minlength=len(candidates.room))
     doubtful = np.setdiff1d(np.arange(len(p)), fit)
     worth = _worth(p[doubtful], relevant[doubtful], pool_p, anchors)
-    doubtful = doubtful[_best_first(worth, p[doubtful], late[doubtful])]
+    doubtful = doubtful[_highest_first(worth, p[doubtful], late[doubtful])]
     quota = candidates.quota - len(first.kept)
     more = take(replace(candidates, quota=quota, room=room), doubtful, "")
     others = np.concatenate([first.others, more.others])
@@ -90,7 +90,7 @@ def likeliest(candidates: Candidates) -> Order:
         raise DataError(UNKNOWN_ANCHORS)
     mixed = " and of the anchors' kind" if kinds is not None and kinds.weight else ""
     likely = _relevant(candidates) * _clean(p, pool_p, anchors)
-    order = _best_first(likely, p, late)
+    order = _highest_first(likely, p, late)
     return take(candidates, order, f"the rows that are likeliest clean{mixed} first")
 
 
@@ -141,7 +141,7 @@ def _worth(p: Floats, relevant: Floats, pool_p: Floats, anchors: int) -> Floats:
     return relevant * clean - _HARM * (1 - clean)
 
 
-def _best_first(value: Floats, p: Floats, late: Floats) -> Places:
+def _highest_first(value: Floats, p: Floats, late: Floats) -> Places:
     """Rows by a value, then by how clean they look; those without a second look after all that have one."""
     return np.lexsort((np.arange(len(p)), late, -np.nan_to_num(p, nan=-1.0), -np.nan_to_num(value, nan=-np.inf)))
 

@@ -16,7 +16,6 @@ import io
 import json
 import math
 import random
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -275,11 +274,3 @@ def _bomb() -> bytes:
     buffer = io.BytesIO()
     Image.new("1", (13304, 13304)).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-CATALOGUES: dict[str, Callable[..., Any]] = {
-    "texts": texts,
-    "messages": messages,
-    "tokens": tokens,
-    "pictures": pictures,
-}

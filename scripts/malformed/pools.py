@@ -14,7 +14,6 @@ import pyarrow as pa
 
 from malformed.cells import Cell, messages, numbers, pictures, texts, tokens
 
-FORMATS = ("memory", "parquet", "jsonl", "json", "csv", "arrow")
 # What can hold cells that are no text.
 TYPED = ("memory", "parquet", "arrow")
 GOOD = Cell("it is 7", "ok", "good", "it is 7")
@@ -33,11 +32,6 @@ class Pool:
     cells: list[Cell]
     fields: dict[str, Any]
     may_be_refused: bool = False
-
-    @property
-    def expected(self) -> list[str]:
-        """What is expected of each row."""
-        return [cell.expected for cell in self.cells]
 
 
 def pools(seed: int, rows: int, folder: Path, tokenizer: str) -> Iterator[Pool]:
@@ -147,7 +141,7 @@ def stored(rows: Any, form: str, folder: Path, name: str) -> Any:
 
     Args:
         rows: Records, or a dataset.
-        form: One of ``FORMATS``.
+        form: ``memory``, ``parquet``, ``jsonl``, ``json``, ``csv`` or ``arrow``.
         folder: Where the file goes.
         name: Of the file.
     """
@@ -193,7 +187,7 @@ def _broken_files(generator: random.Random, folder: Path, name: str) -> Iterator
         path = folder / f"{name} line {kind}.jsonl"
         before = generator.randint(1, 4)
         path.write_bytes(b"\n".join([line] * before + [bad] + [line] * 2) + b"\n")
-        yield Pool(f"{name} JSONL line: {kind}", str(path), [], {}, may_be_refused=True)
+        yield Pool(f"{name} JSONL line: {kind}", str(path), [], {})
     whole = {
         "empty.jsonl": b"",
         "binary.jsonl": bytes(generator.randrange(256) for _ in range(300)),
