@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.scorers.protocol import columns_of
 from ost_hf.scorers.registry import SCORERS
 from ost_hf.scoring.config import ScoringConfig

@@ -9,7 +9,7 @@ from typing import Any
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Message, RowError
 from ost_hf.data.parsing import as_messages, as_text, text_part
-from ost_hf.data.picture_files import cells_in
+from ost_hf.data.pictures.files import cells_in
 from ost_hf.errors import DataError, brief
 from ost_hf.tables.statuses import BAD_ROW
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ost_hf.data.arguments import tool_calls_of, without_nulls
+from ost_hf.data.chat.arguments import tool_calls_of, without_nulls
 from ost_hf.data.example import Message, RowError
 from ost_hf.tables.statuses import BAD_ROW
 

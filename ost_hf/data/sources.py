@@ -11,8 +11,8 @@ import datasets
 
 from ost_hf.data.anchors import load_anchors
 from ost_hf.data.config import AnchorConfig, DatasetConfig
-from ost_hf.data.encoded_dataset import EncodedDataset
-from ost_hf.data.records import dataset_of
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.reading.records import dataset_of
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.settings import build

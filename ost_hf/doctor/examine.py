@@ -15,8 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from ost_hf.data.encoded import Encoded
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.doctor.advice import Findings, recommend, warnings_of
 from ost_hf.doctor.diagnosis import Diagnosis, Measurement, Sample, Setting, describe, figures_of
 from ost_hf.doctor.plan import planned_cost

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from ost_hf.data.encoded import IGNORE_INDEX
+from ost_hf.data.encoding.encoded import IGNORE_INDEX
 from ost_hf.data.example import Example, Message
 
 RUN_LENGTH = 3

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ost_hf.data.anchors import refuse_overlap
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.duplicates.find import (

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ost_hf.data.encoded import IGNORE_INDEX
+from ost_hf.data.encoding.encoded import IGNORE_INDEX
 from ost_hf.errors import ConfigError
 from ost_hf.evaluation.mathematics import load_math_verify
 from ost_hf.evaluation.thoughts import decode_answer

@@ -16,10 +16,10 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ost_hf.data.batching import cut_batches
-from ost_hf.data.collator import Collator
-from ost_hf.data.encoded import Encoded
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.functional.loss import per_sample_loss
 from ost_hf.parallel import free_memory, share, state, sum_over_processes
 

@@ -10,8 +10,8 @@ import random
 
 import torch
 
-from ost_hf.data.encoded import Encoded
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.errors import DataError
 from ost_hf.functional.step import AdamState
 from ost_hf.proxy.config import ProxyConfig

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ost_hf.data.encoded import IGNORE_INDEX, Encoded, Features
+from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded, Features
 from ost_hf.errors import ModelError
 from ost_hf.functional.loss import per_sample_loss
 from ost_hf.proxy.model import Proxy

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ost_hf.data.batching import cut_batches
-from ost_hf.data.collator import Collator
-from ost_hf.data.encoded import Encoded, Features
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, ModelError
 from ost_hf.functional.loss import per_sample_loss

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.scorers.inputs import BatchLimits
 from ost_hf.scorers.protocol import NO_LIMIT
 from ost_hf.scorers.registry import register

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ost_hf.data.encoded import Encoded, Features
+from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.scorers.inputs import BatchLimits, ToDevice, forward_batch_tokens
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.example import Example, Message
 from ost_hf.errors import DataError
 from ost_hf.models import ModelConfig

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.errors import ConfigError
 from ost_hf.tables.columns import OF_THE_ROW, Columns
 from ost_hf.tables.statuses import NON_FINITE, OK

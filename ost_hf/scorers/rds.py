@@ -25,8 +25,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ost_hf.data.encoded import Encoded, Features
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.functional.lora import LoraPair, replaced_forward
 from ost_hf.functional.pooling import position_weighted_mean
 from ost_hf.proxy.model import Proxy

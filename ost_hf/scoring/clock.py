@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.errors import ModelError
 from ost_hf.parallel import state
 from ost_hf.scorers.protocol import columns_of

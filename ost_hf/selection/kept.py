@@ -15,7 +15,7 @@ import datasets
 import pyarrow as pa
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import ID_COLUMN, rows_from
 from ost_hf.errors import DataError

@@ -15,7 +15,7 @@ import transformers
 
 from ost_hf.curate import as_config, as_proxy, as_scores, choose, choose_into, request_of, strategy_of
 from ost_hf.data.config import EncodingConfig
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import rows_from, rows_in_memory
 from ost_hf.errors import ConfigError, DataError

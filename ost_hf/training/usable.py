@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.sources import ID_COLUMN
 from ost_hf.errors import DataError
 from ost_hf.files import write_json

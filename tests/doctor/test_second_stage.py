@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.doctor.diagnosis import Diagnosis
 from ost_hf.doctor.examine import examine
 from ost_hf.doctor.page import page

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.data.rows import Rows
 from ost_hf.doctor.examine import diagnose
 from ost_hf.doctor.readings import METHODS

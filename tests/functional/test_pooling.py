@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.functional.loss import per_sample_loss
 from ost_hf.functional.pooling import pooling, position_weighted_mean
 from ost_hf.functional.reverse import per_sample_gradients

@@ -8,7 +8,7 @@ from scipy.stats import spearmanr
 from torch import Tensor
 from torch.nn.functional import pad
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.one_step.estimators import AnchorSet, Exact
 from ost_hf.scorers.one_step.scorer import OneStepScorer

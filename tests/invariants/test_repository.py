@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import ost_hf
-from ost_hf.data import encoding
+from ost_hf.data.encoding import encoder
 from ost_hf.functional import loss
 from ost_hf.models import ModelConfig
 
@@ -34,7 +34,7 @@ def test_remote_code_is_never_on_by_default() -> None:
 
 def test_the_mathematics_masks_the_tokens_that_rows_do() -> None:
     # `functional` and `data` do not know one another, so each names the number.
-    assert loss.IGNORE_INDEX == encoding.IGNORE_INDEX
+    assert loss.IGNORE_INDEX == encoder.IGNORE_INDEX
 
 
 def test_public_names_are_sorted_and_there() -> None:

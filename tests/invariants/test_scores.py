@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from ost_hf.data.collator import Collator
-from ost_hf.data.encoded import Encoded
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.proxy.model import Proxy
 from ost_hf.scorers.one_step.scorer import OneStepScorer
 from ost_hf.scoring.config import ScoringConfig

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.functional.loss import per_sample_loss
 from ost_hf.proxy import training
 from ost_hf.proxy.config import ProxyConfig

@@ -11,7 +11,7 @@ from typing import Any
 from loopback import Loopback, QuietHandler
 from scored import build_scorer
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.scorers.protocol import Score
 from ost_hf.scoring.config import ScoringConfig
 

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chat_server import Answer, Call, ChatServer, asks, judged
 from scored import build_scorer
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.example import RowError
-from ost_hf.data.images import image_file, open_image
-from ost_hf.data.picture_files import Places
+from ost_hf.data.pictures.files import Places
+from ost_hf.data.pictures.images import image_file, open_image
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError, RunDirectoryError
 from ost_hf.proxy.config import ProxyConfig

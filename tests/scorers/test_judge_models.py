@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chat_server import asks, judge, judged
 from scored import build_scorer
 
-from ost_hf.data.encoded_dataset import EncodedDataset
-from ost_hf.data.images import open_image
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.pictures.images import open_image
 from ost_hf.errors import ModelError
 
 

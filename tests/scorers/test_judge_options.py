@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from chat_server import asks
 from scored import build_scorer
 
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.scorers.deita.options import DeitaOptions

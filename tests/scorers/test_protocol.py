@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.errors import ConfigError
 from ost_hf.scorers.protocol import Score, as_columns, columns_of
 from ost_hf.tables.columns import Columns, checked

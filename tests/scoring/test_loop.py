@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from ost_hf.data.batching import cut_batches
-from ost_hf.data.encoded import Encoded
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.proxy.config import ProxyConfig
 from ost_hf.scorers.protocol import Score
 from ost_hf.scoring.config import ScoringConfig

@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ost_hf.data.config import AnchorConfig, EncodingConfig
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, RunDirectoryError
 from ost_hf.models import hash_of_weights

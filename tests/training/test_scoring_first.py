@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from ost_hf.data.config import AnchorConfig
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.rows import Rows
 from ost_hf.models import ModelConfig, load_model
 from ost_hf.selection.kept import Selection

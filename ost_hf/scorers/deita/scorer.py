@@ -21,8 +21,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ost_hf.data.encoded import Encoded
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.errors import ModelError
 from ost_hf.models import load_model
 from ost_hf.parallel import free_memory, on_accelerator, outside_deepspeed, state

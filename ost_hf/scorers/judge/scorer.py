@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ost_hf.data.encoded import Encoded
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.scorers.judge.backends import Reply, Request, open_backend
 from ost_hf.scorers.judge.options import JudgeOptions
 from ost_hf.scorers.prompt_files import load_prompt

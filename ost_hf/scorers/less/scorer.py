@@ -34,8 +34,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ost_hf.data.encoded import Encoded, Features
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.functional.reverse import per_sample_gradients
 from ost_hf.functional.sketch import Sketch
 from ost_hf.functional.step import UpdateRule

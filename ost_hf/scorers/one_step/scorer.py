@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ost_hf.data.batching import cut_batches
-from ost_hf.data.encoded import Encoded, Features
-from ost_hf.data.encoded_dataset import EncodedDataset
+from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.encoding.dataset import EncodedDataset
+from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.errors import ModelError
 from ost_hf.functional.normalise import DIVIDED, divisor
 from ost_hf.functional.pooling import pooling

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ost_hf.data.encoded import Encoded, Features
+from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.functional.loss import IGNORE_INDEX
 from ost_hf.functional.turns import split_turns
 

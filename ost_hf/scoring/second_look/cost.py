@@ -8,8 +8,8 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
-from ost_hf.data.batching import cut_batches
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.errors import ModelError
 from ost_hf.evidence.late_loss import late_loss
 from ost_hf.models import weights_dtype

@@ -12,7 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from ost_hf.data.encoded import Encoded, Features
+from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.evidence.conformal import conformal_p
 from ost_hf.files import write_json
 from ost_hf.scorers.inputs import BatchLimits, ToDevice, forward_batch_tokens

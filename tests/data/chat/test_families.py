@@ -13,8 +13,8 @@ import pytest
 from families import CHATML, FAMILIES, Family, conversation, tokenizer_of
 
 from ost_hf.data.config import EncodingConfig
-from ost_hf.data.encoded import IGNORE_INDEX, Encoded
-from ost_hf.data.encoding import Encoder
+from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded
+from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ModelError
 
@@ -137,7 +137,7 @@ def test_four_hundred_turns_are_those_of_the_slow_reference(vlm_path: str) -> No
 
 
 def test_a_row_that_is_too_long_is_not_searched_for_answers(vlm_path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ost_hf.data.encoding.answer_spans", None)
+    monkeypatch.setattr("ost_hf.data.encoding.encoder.answer_spans", None)
     messages = conversation(FAMILIES["chatml"], random.Random(1), 40)
     encoded = encode(tokenizer_of(FAMILIES["chatml"], vlm_path), {"messages": messages}, EncodingConfig(100))
     assert encoded.status == "too_long"

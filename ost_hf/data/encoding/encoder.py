@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from ost_hf.data.chat import ClosingTokens, Span, answer_spans
+from ost_hf.data.chat.answers import ClosingTokens, Span, answer_spans
+from ost_hf.data.chat.control_tokens import ControlTokens
+from ost_hf.data.chat.template import ChatTemplate, plain_text
 from ost_hf.data.config import EncodingConfig
-from ost_hf.data.control_tokens import ControlTokens
-from ost_hf.data.encoded import IGNORE_INDEX, Encoded, Features
+from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded, Features
+from ost_hf.data.encoding.marks import spread_marks
 from ost_hf.data.example import Example, RowError
-from ost_hf.data.images import read_picture
-from ost_hf.data.marks import spread_marks
-from ost_hf.data.picture_files import Places
-from ost_hf.data.picture_formats import Picture
+from ost_hf.data.pictures.files import Places
+from ost_hf.data.pictures.formats import Picture
+from ost_hf.data.pictures.images import read_picture
 from ost_hf.data.placement import placeholders
 from ost_hf.data.rows import Rows
-from ost_hf.data.template import ChatTemplate, plain_text
 from ost_hf.errors import ModelError, OSTError, brief
 from ost_hf.tables.statuses import BAD_IMAGE, BAD_ROW, NO_LABELS, OK, TOO_LONG, TRUNCATED
 

@@ -8,8 +8,8 @@ from typing import Any
 import jinja2
 import pytest
 
-from ost_hf.data.chat import ClosingTokens, Render, answer_spans
-from ost_hf.data.marks import spread_marks
+from ost_hf.data.chat.answers import ClosingTokens, Render, answer_spans
+from ost_hf.data.encoding.marks import spread_marks
 from ost_hf.errors import ModelError
 
 Message = dict[str, Any]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ost_hf.data.encoded import Encoded
+from ost_hf.data.encoding.encoded import Encoded
 
 
 def cut_batches(rows: Iterable[Encoded], max_tokens: int, max_rows: int | None = None) -> list[list[Encoded]]:

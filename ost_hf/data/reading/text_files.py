@@ -1,7 +1,7 @@
 """JSON and CSV files read row by row, where one row is no reason to refuse the others.
 
 The readers of ``datasets`` refuse a file for one line, and take texts for dates. They are faster, and read the files
-that have nothing of the kind (:mod:`ost_hf.data.loading`).
+that have nothing of the kind (:mod:`ost_hf.data.reading.loading`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,15 @@ from typing import Any, TextIO
 import datasets
 
 from ost_hf.data.example import RowError
-from ost_hf.data.records import MAX_DEPTH, UNREADABLE, Record, checked_records, exact_float, features_of, with_json
+from ost_hf.data.reading.records import (
+    MAX_DEPTH,
+    UNREADABLE,
+    Record,
+    checked_records,
+    exact_float,
+    features_of,
+    with_json,
+)
 from ost_hf.errors import DataError
 from ost_hf.tables.statuses import BAD_ROW
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ost_hf.data.pixels import MOST_PIXELS, as_rgb, bad_image, check_size, is_transparent, turn_of
+from ost_hf.data.pictures.pixels import MOST_PIXELS, as_rgb, bad_image, check_size, is_transparent, turn_of
 from ost_hf.errors import reason_of
 
 # What Pillow decodes by itself; it would start another program for EPS.

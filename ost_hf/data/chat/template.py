@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 import jinja2.meta
 
-from ost_hf.data.arguments import TOOLS
+from ost_hf.data.chat.arguments import TOOLS
 from ost_hf.data.example import Message, RowError
 from ost_hf.errors import ModelError
 from ost_hf.tables.statuses import BAD_ROW

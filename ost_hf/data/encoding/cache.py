@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ost_hf.data.encoded import Encoded
+    from ost_hf.data.encoding.encoded import Encoded
 
 # What Python itself takes for a row: objects, a dictionary and the heads of its tensors.
 _OVERHEAD_BYTES = 2048

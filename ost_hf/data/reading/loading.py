@@ -17,9 +17,9 @@ import datasets
 
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.layouts import text_columns
-from ost_hf.data.picture_files import TypedCell
-from ost_hf.data.records import UNREADABLE
-from ost_hf.data.text_files import csv_options, has_long_numbers, is_sound, read_rows
+from ost_hf.data.pictures.files import TypedCell
+from ost_hf.data.reading.records import UNREADABLE
+from ost_hf.data.reading.text_files import csv_options, has_long_numbers, is_sound, read_rows
 from ost_hf.errors import DataError, reason_of
 
 logger = logging.getLogger(__name__)
@@ -127,7 +127,7 @@ def _is_as_written(features: Any, paths: list[Path]) -> bool:
     """Whether JSON's texts and numbers are what they were.
 
     Arrow takes texts for times and cuts long numbers; columns of unlike values are read in
-    :mod:`ost_hf.data.records`.
+    :mod:`ost_hf.data.reading.records`.
     """
     types = repr(features)
     if "timestamp" in types or "Json" in types:

@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from ost_hf.data.chat.template import plain_text
 from ost_hf.data.example import Message, RowError
-from ost_hf.data.template import plain_text
 from ost_hf.tables.statuses import BAD_ROW
 
 # Special in some vocabularies, and content all the same: thoughts, and where things are in a picture.

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.data.loading import load_dataset
+from ost_hf.data.reading.loading import load_dataset
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 

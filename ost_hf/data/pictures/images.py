@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from ost_hf.data.example import RowError
-from ost_hf.data.picture_files import Places, TypedCell, picture_bytes
-from ost_hf.data.picture_formats import Picture, decode
-from ost_hf.data.pixels import as_rgb, bad_image, check_size, of_numbers, turn_of
+from ost_hf.data.pictures.files import Places, TypedCell, picture_bytes
+from ost_hf.data.pictures.formats import Picture, decode
+from ost_hf.data.pictures.pixels import as_rgb, bad_image, check_size, of_numbers, turn_of
 
 
 def image_key(image: Any, places: Places | None) -> str:

@@ -20,7 +20,7 @@ from urllib.parse import unquote, unquote_to_bytes
 import numpy as np
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.data.pixels import bad_image
+from ost_hf.data.pictures.pixels import bad_image
 from ost_hf.errors import reason_of
 
 # An uncompressed picture of `MOST_PIXELS` in colours of 8 bits has half of it.

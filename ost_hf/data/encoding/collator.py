@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from ost_hf.data.encoded import IGNORE_INDEX, Features
+from ost_hf.data.encoding.encoded import IGNORE_INDEX, Features
 from ost_hf.errors import DataError
 
 

@@ -20,9 +20,9 @@ from functools import cached_property
 from itertools import product
 from typing import Any
 
+from ost_hf.data.chat.marking import THOUGHTS, Mark, Marker
+from ost_hf.data.chat.template import plain_text
 from ost_hf.data.example import Message, RowError
-from ost_hf.data.marking import THOUGHTS, Mark, Marker
-from ost_hf.data.template import plain_text
 
 Render = Callable[..., str]
 Span = tuple[int, int]

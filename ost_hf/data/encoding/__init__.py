@@ -1,0 +1,1 @@
+"""Examples to tokens with labels on the answers, and to padded batches."""

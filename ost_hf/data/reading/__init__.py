@@ -1,0 +1,1 @@
+"""Files, names and lists of records, to a ``datasets.Dataset``."""
