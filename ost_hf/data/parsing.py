@@ -66,7 +66,7 @@ def as_text(value: Any, feature: Any = None) -> Any:
     if isinstance(value, Decimal) and value.is_finite():
         return format(value, "f")
     if isinstance(value, (bytes, bytearray)):
-        return _decoded(bytes(value))
+        return _of_utf8(bytes(value))
     return str(value) if isinstance(value, (date, time)) else value
 
 
@@ -80,7 +80,7 @@ def _class_name(value: int, feature: Any) -> str | None:
     return feature.names[value] if 0 <= value < len(feature.names) else None
 
 
-def _decoded(value: bytes) -> str:
+def _of_utf8(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:

@@ -24,7 +24,7 @@ def arguments_of(record: dict[str, Any]) -> dict[str, Any]:
     Raises:
         RowError: If a cell holds something else (``bad_row``).
     """
-    arguments = {name: _decoded(record[name], name) for name in COLUMNS if record.get(name) is not None}
+    arguments = {name: _from_json(record[name], name) for name in COLUMNS if record.get(name) is not None}
     arguments = {name: value for name, value in arguments.items() if value}
     tools = arguments.get(TOOLS)
     if tools is not None:
@@ -47,7 +47,7 @@ def tool_calls_of(value: Any) -> list[dict[str, Any]]:
     Raises:
         RowError: If they are not mappings (``bad_row``).
     """
-    calls = _decoded(value, "tool_calls") or []
+    calls = _from_json(value, "tool_calls") or []
     calls = [calls] if isinstance(calls, dict) else calls
     if not isinstance(calls, list):
         raise RowError(BAD_ROW, f"tool_calls must be a list of mappings, not {type(calls).__name__}")
@@ -63,7 +63,7 @@ def without_nulls(value: Any) -> Any:
     return value
 
 
-def _decoded(value: Any, name: str) -> Any:
+def _from_json(value: Any, name: str) -> Any:
     """JSON as what it says, nulls and all; what is no text, without nulls."""
     if not isinstance(value, str):
         return without_nulls(value)
@@ -76,7 +76,7 @@ def _decoded(value: Any, name: str) -> Any:
 
 
 def _mapping(value: Any, name: str) -> dict[str, Any]:
-    value = _decoded(value, name) if isinstance(value, str) else value
+    value = _from_json(value, name) if isinstance(value, str) else value
     if not isinstance(value, dict):
         raise RowError(BAD_ROW, f"{name} must be a mapping, or JSON of one, not {type(value).__name__}")
     return value

@@ -176,7 +176,7 @@ def _named(text: str, places: Places | None, is_typed: bool) -> bytes:
     elif scheme is not None and text[scheme.end() :].startswith("//"):
         raise bad_image(f"the picture is at a {scheme[1][:20]}:// address, and nothing is fetched: give files or bytes")
     elif len(text) >= _LEAST_BASE64 and "." not in text and text[:10].isascii():
-        data = _decoded(text)
+        data = _of_base64(text)
         if data is not None and _has_beginning(data):
             return data
     if len(text) > _LONGEST_PATH:
@@ -214,13 +214,13 @@ def _of_text(text: str) -> bytes:
     if comma and not head.lower().rstrip().endswith("base64"):
         data: bytes | None = unquote_to_bytes(rest)
     else:
-        data = _decoded(unquote(rest) if comma and "%" in rest else rest)
+        data = _of_base64(unquote(rest) if comma and "%" in rest else rest)
     if data is None:
         raise bad_image(f"a text of {len(text):,} characters stands where bytes should, and it is no base64")
     return data
 
 
-def _decoded(text: str) -> bytes | None:
+def _of_base64(text: str) -> bytes | None:
     """Base64 of either alphabet, with or without padding and line ends; ``None`` for what is none."""
     letters = "".join(text.split()).rstrip("=").translate(str.maketrans("-_", "+/"))
     try:

@@ -52,10 +52,10 @@ def decode(data: bytes, mode: str | None = None) -> Picture:
         RowError: If it is damaged, too large, or of none of ``FORMATS`` (``bad_image``).
     """
     with _quiet():
-        return _decoded(data, mode)
+        return _as_picture(data, mode)
 
 
-def _decoded(data: bytes, mode: str | None) -> Picture:
+def _as_picture(data: bytes, mode: str | None) -> Picture:
     image = _opened(data)
     try:
         image.load()
