@@ -19,6 +19,8 @@ from ost_hf._version import __version__
 
 if TYPE_CHECKING:
     from ost_hf.curate import score, select
+    from ost_hf.data.config import DatasetConfig
+    from ost_hf.data.rows import Rows
     from ost_hf.hub.push import push_curated
     from ost_hf.scorers.registry import register
     from ost_hf.selection.kept import Selection
@@ -29,11 +31,13 @@ if TYPE_CHECKING:
     from ost_hf.training.trl import OSTSFTConfig, OSTSFTTrainer
 
 _HOMES = {
+    "DatasetConfig": "data.config",
     "OSTConfig": "training.config",
     "OSTSFTConfig": "training.trl",
     "OSTSFTTrainer": "training.trl",
     "OSTSampler": "training.sampler",
     "OSTTrainer": "training.trainer",
+    "Rows": "data.rows",
     "ScoreTable": "tables.score_table",
     "Selection": "selection.kept",
     "load_curated": "hub.load",
@@ -44,11 +48,13 @@ _HOMES = {
 }
 
 __all__ = [
+    "DatasetConfig",
     "OSTConfig",
     "OSTSFTConfig",
     "OSTSFTTrainer",
     "OSTSampler",
     "OSTTrainer",
+    "Rows",
     "ScoreTable",
     "Selection",
     "__version__",
