@@ -22,8 +22,8 @@ from tiny_models import make_tokenizer, teach
 sys.path.insert(0, str(Path(__file__).parents[1] / "recipes" / "handwritten_arithmetic"))
 import task
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 
 SPECIAL_TOKENS = [

@@ -165,8 +165,8 @@ def score(args: argparse.Namespace) -> None:
 
 def train_lora(args: argparse.Namespace) -> None:
     """Trains the proxy's adapter for a few steps on the run directory's pool; writes time and memory."""
+    from ost_hf.data.encoding import Encoder
     from ost_hf.data.encoding.dataset import EncodedDataset
-    from ost_hf.data.encoding.encoder import Encoder
     from ost_hf.data.rows import Rows
     from ost_hf.models import load_processing_class
     from ost_hf.proxy.model import build_proxy

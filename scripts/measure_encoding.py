@@ -14,7 +14,7 @@ import datasets
 import transformers
 
 from ost_hf.data.config import EncodingConfig
-from ost_hf.data.encoding.encoder import Encoder
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.rows import Rows
 
 CHECKPOINT = Path(__file__).parents[1] / "ost_hf" / "checkpoints" / "tiny_qwen3_vl"

@@ -34,7 +34,7 @@ from malformed.pools import GOOD, Pool, pools
 
 import ost_hf
 from ost_hf.data.config import DatasetConfig, EncodingConfig
-from ost_hf.data.encoding.encoder import Encoder
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import OSTError
 

@@ -32,8 +32,8 @@ from accelerate.state import AcceleratorState, GradientState
 from float64_case import case  # noqa: F401  a fixture of functional and evidence
 from xdist.scheduler import LoadScopeScheduling
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.functional.update_rules import UPDATE_RULES
 from ost_hf.proxy.config import ProxyConfig

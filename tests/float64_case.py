@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from torch import Tensor
 
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.collator import Collator
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.functional.lora import LoraPair
 from ost_hf.functional.step import AdamState

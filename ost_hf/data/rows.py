@@ -28,10 +28,10 @@ from ost_hf.data.chat.arguments import COLUMNS as ARGUMENT_COLUMNS
 from ost_hf.data.chat.arguments import arguments_of
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Example, RowError
+from ost_hf.data.images import image_key
 from ost_hf.data.layouts import TOKENIZED, content_columns, find_layout, messages_of, pictures_of, require_columns
 from ost_hf.data.parsing import text_part, tokens_of
 from ost_hf.data.pictures.files import Places, places_of
-from ost_hf.data.pictures.images import image_key
 from ost_hf.data.placement import place_images
 from ost_hf.data.reading.loading import file_columns, load_dataset, typed_cells, without_decoding
 from ost_hf.data.reading.records import UNREADABLE, from_json_columns

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.nn.functional import pad
 
-from ost_hf.data.encoding.batching import cut_batches
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.batching import cut_batches
+from ost_hf.data.collator import Collator
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded
 from ost_hf.doctor.diagnosis import Cost

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from ost_hf.data.pictures.images import open_image
+from ost_hf.data.images import open_image
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates import near_images, near_text
 from ost_hf.duplicates.config import DuplicatesConfig

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
-from ost_hf.data.encoding.collator import Collator
-from ost_hf.data.encoding.encoder import Encoder
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.example import RowError
 from ost_hf.data.parsing import as_text
 from ost_hf.data.rows import Rows

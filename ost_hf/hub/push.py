@@ -11,8 +11,8 @@ from huggingface_hub import DatasetCard, HfApi, hf_hub_download
 from huggingface_hub.utils import validate_repo_id
 
 from ost_hf.data.example import RowError
+from ost_hf.data.images import image_file
 from ost_hf.data.pictures.files import Places, TypedCell, cells_in, picture_bytes
-from ost_hf.data.pictures.images import image_file
 from ost_hf.data.reading.loading import file_columns, typed_cells, without_decoding
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError

@@ -16,8 +16,8 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from ost_hf.data.encoding.batching import cut_batches
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.batching import cut_batches
+from ost_hf.data.collator import Collator
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.functional.loss import per_sample_loss

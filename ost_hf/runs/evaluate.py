@@ -37,7 +37,7 @@ def check(config: RunConfig) -> None:
 
 def prepare(config: RunConfig) -> Callable[[], None]:
     """Loads the test rows and the model: ``run_dir/target``, or ``evaluation.model``."""
-    from ost_hf.data.encoding.encoder import Encoder
+    from ost_hf.data.encoding import Encoder
     from ost_hf.data.rows import Rows
     from ost_hf.evaluation.evaluator import check_columns, evaluate_model
     from ost_hf.models import load_model, load_processing_class

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ost_hf.data.encoding.batching import cut_batches
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.batching import cut_batches
+from ost_hf.data.collator import Collator
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.data.rows import Rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.errors import DataError
 from ost_hf.parallel import barrier, is_main

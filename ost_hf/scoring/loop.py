@@ -15,7 +15,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.errors import ConfigError, ModelError, OSTError, RunDirectoryError, reason_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.collator import Collator
 from ost_hf.errors import RunDirectoryError
 from ost_hf.files import copy_whole
 from ost_hf.models import describe_weights

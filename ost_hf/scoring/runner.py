@@ -11,8 +11,8 @@ from functools import cache, partial
 from importlib.metadata import version
 from typing import Any
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates.policy import Excluded, exclude_rows, write_report
 from ost_hf.errors import DataError

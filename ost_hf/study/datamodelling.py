@@ -133,8 +133,8 @@ def _outcome(study: StudyConfig, group: Group, number: int) -> Record:
 def anchor_loss(config: RunConfig) -> float:
     """The mean over the anchors of the fine-tuned target's loss, in nats per supervised token."""
     from ost_hf.data.anchors import load_anchors
+    from ost_hf.data.encoding import Encoder
     from ost_hf.data.encoding.dataset import EncodedDataset
-    from ost_hf.data.encoding.encoder import Encoder
     from ost_hf.models import load_model, load_processing_class
     from ost_hf.parallel import state
     from ost_hf.scorers.inputs import mean_anchor_loss

@@ -168,8 +168,8 @@ def _check_columns(study: StudyConfig, config: RunConfig) -> None:
 
 def _encode_pool(study: StudyConfig, group: Group, methods: list[str]) -> None:
     """Encodes the pool (as far as the cache takes it) off the clock: else the first method would pay for all."""
+    from ost_hf.data.encoding import Encoder
     from ost_hf.data.encoding.dataset import EncodedDataset
-    from ost_hf.data.encoding.encoder import Encoder
     from ost_hf.data.rows import Rows
     from ost_hf.models import load_processing_class
 

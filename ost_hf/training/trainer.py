@@ -11,9 +11,9 @@ import torch
 import transformers
 from torch.utils.data import IterableDataset
 
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import rows_in_memory
 from ost_hf.errors import ConfigError

@@ -25,8 +25,8 @@ from report import as_table, mean_and_interval
 from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.proxy.model import load_proxy
 from ost_hf.runs.config import RunConfig, build_config

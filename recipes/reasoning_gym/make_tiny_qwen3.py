@@ -20,8 +20,8 @@ import transformers
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 from tiny_models import make_tokenizer, teach
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 
 SPECIAL_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]

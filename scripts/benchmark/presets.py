@@ -15,11 +15,11 @@ import transformers
 from torch import Tensor
 
 from benchmark import PRESET_NAMES
-from ost_hf.data.encoding.batching import cut_batches
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.batching import cut_batches
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.functional.lora import weights_of
 from ost_hf.functional.step import AdamState

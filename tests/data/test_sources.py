@@ -11,8 +11,8 @@ import pytest
 import transformers
 
 from ost_hf.data.config import AnchorConfig, DatasetConfig
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import rows_from
 from ost_hf.errors import ConfigError, DataError

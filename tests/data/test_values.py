@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.data.encoding.encoder import Encoder
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.example import RowError
 from ost_hf.data.rows import Rows
 from ost_hf.data.sources import rows_from

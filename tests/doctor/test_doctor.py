@@ -15,8 +15,8 @@ import transformers
 import yaml
 
 from ost_hf.cli.main import main
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.doctor.advice import Findings, warnings_of
 from ost_hf.doctor.diagnosis import Diagnosis, Figures, Sample, Setting, Structure, describe, fused_experts

@@ -15,7 +15,7 @@ import task
 from PIL import Image, ImageDraw
 
 from ost_hf.data.example import RowError
-from ost_hf.data.pictures.images import open_image
+from ost_hf.data.images import open_image
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates import near_images
 from ost_hf.duplicates.config import DuplicatesConfig

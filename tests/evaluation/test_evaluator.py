@@ -13,7 +13,7 @@ import pytest
 import transformers
 
 from ost_hf.data.config import EncodingConfig
-from ost_hf.data.encoding.encoder import Encoder
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.evaluation.answers import answers_match, extract_answer

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.collator import Collator
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.proxy.model import Proxy

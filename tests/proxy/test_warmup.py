@@ -8,9 +8,9 @@ import datasets
 import pytest
 import torch
 
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.collator import Collator
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.functional.exact import sample_gradient

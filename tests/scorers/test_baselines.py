@@ -13,9 +13,9 @@ import torch
 from scored import build_scorer, records
 from torch.nn.functional import cosine_similarity, cross_entropy
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError, ModelError
 from ost_hf.models import load_model, load_processing_class

@@ -7,8 +7,8 @@ import pytest
 import transformers
 from scored import build_scorer
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.scoring.config import ScoringConfig

@@ -21,8 +21,8 @@ from scored import build_scorer
 
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.example import RowError
+from ost_hf.data.images import image_file, open_image
 from ost_hf.data.pictures.files import Places
-from ost_hf.data.pictures.images import image_file, open_image
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError, RunDirectoryError
 from ost_hf.proxy.config import ProxyConfig

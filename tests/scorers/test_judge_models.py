@@ -21,7 +21,7 @@ from chat_server import asks, judge, judged
 from scored import build_scorer
 
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.pictures.images import open_image
+from ost_hf.data.images import open_image
 from ost_hf.errors import ModelError
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from scored import build_scorer, records
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError, ModelError
 from ost_hf.proxy.config import ProxyConfig

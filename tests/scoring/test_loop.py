@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.proxy.config import ProxyConfig

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file
 
 from ost_hf.data.config import EncodingConfig
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, ModelError
 from ost_hf.evidence.conformal import conformal_p, small_up_to

@@ -110,8 +110,8 @@ def test_turns_add_up_to_their_row(text_path: str, tmp_path: Path, estimator: st
 
 def turn_tokens(text_path: str) -> list[list[int]]:
     """How many supervised tokens each turn has."""
+    from ost_hf.data.encoding import Encoder
     from ost_hf.data.encoding.dataset import EncodedDataset
-    from ost_hf.data.encoding.encoder import Encoder
     from ost_hf.functional.turns import split_turns
     from ost_hf.models import ModelConfig, load_processing_class
 

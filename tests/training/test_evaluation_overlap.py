@@ -12,8 +12,8 @@ import torch
 import transformers
 from torch.utils.data import TensorDataset
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import DataError

@@ -14,10 +14,10 @@ import task
 import torch
 import transformers
 
+from ost_hf.data.collator import Collator
 from ost_hf.data.config import AnchorConfig, DatasetConfig, EncodingConfig
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.duplicates.config import DuplicatesConfig
 from ost_hf.errors import ConfigError, DataError

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError
 from ost_hf.selection.kept import Kept

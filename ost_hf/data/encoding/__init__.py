@@ -1,1 +1,5 @@
-"""Examples to tokens with labels on the answers, and to padded batches."""
+"""Examples to tokens with labels on the answers."""
+
+from ost_hf.data.encoding.encoder import Encoder
+
+__all__ = ["Encoder"]

@@ -8,9 +8,9 @@ from functools import cached_property
 from torch.utils.data import Dataset, get_worker_info
 
 from ost_hf.data.chat.arguments import BY_NAME, DOCUMENTS, TOOLS
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.cache import EncodingCache, shared_cache
 from ost_hf.data.encoding.encoded import Encoded, Features
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ModelError
 from ost_hf.parallel import is_main

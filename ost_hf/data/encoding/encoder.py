@@ -17,9 +17,9 @@ from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded, Features
 from ost_hf.data.encoding.marks import spread_marks
 from ost_hf.data.example import Example, RowError
+from ost_hf.data.images import read_picture
 from ost_hf.data.pictures.files import Places
 from ost_hf.data.pictures.formats import Picture
-from ost_hf.data.pictures.images import read_picture
 from ost_hf.data.placement import placeholders
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ModelError, OSTError, brief

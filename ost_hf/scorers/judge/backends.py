@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ost_hf.data.example import RowError
+from ost_hf.data.images import image_file, open_image
 from ost_hf.data.pictures.files import Places
-from ost_hf.data.pictures.images import image_file, open_image
 from ost_hf.errors import ConfigError, ModelError
 from ost_hf.models import load_model, load_processing_class, reads_images
 from ost_hf.parallel import outside_deepspeed, state

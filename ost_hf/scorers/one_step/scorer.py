@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded, Features
 from ost_hf.errors import ModelError

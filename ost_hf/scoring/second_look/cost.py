@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
-from ost_hf.data.encoding.batching import cut_batches
+from ost_hf.data.batching import cut_batches
 from ost_hf.data.encoding.encoded import Encoded
 from ost_hf.errors import ModelError
 from ost_hf.evidence.late_loss import late_loss

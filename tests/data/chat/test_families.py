@@ -13,8 +13,8 @@ import pytest
 from families import CHATML, FAMILIES, Family, conversation, tokenizer_of
 
 from ost_hf.data.config import EncodingConfig
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ModelError
 

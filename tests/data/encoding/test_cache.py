@@ -13,10 +13,10 @@ import transformers
 from torch.utils.data import DataLoader
 
 from ost_hf.data.config import EncodingConfig
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.cache import EncodingCache
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import Encoded
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.rows import Rows
 
 

@@ -17,9 +17,9 @@ from families import FAMILIES, GEMMA3, tokenizer_of
 from PIL import Image
 
 from ost_hf.data.config import DatasetConfig, EncodingConfig
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded
-from ost_hf.data.encoding.encoder import Encoder
 from ost_hf.data.example import RowError
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError, ModelError

@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.data.encoding.encoder import Encoder
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.example import RowError
+from ost_hf.data.images import open_image
 from ost_hf.data.pictures.files import Places
-from ost_hf.data.pictures.images import open_image
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ConfigError, DataError
 from ost_hf.hub.push import _with_files

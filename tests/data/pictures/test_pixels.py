@@ -20,10 +20,10 @@ import pytest
 import torch
 from PIL import Image, ImageCms  # noqa: F401  LAB is converted through it
 
-from ost_hf.data.encoding.encoder import Encoder
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.example import RowError
+from ost_hf.data.images import image_file, image_key, open_image, read_picture
 from ost_hf.data.pictures.formats import FORMATS
-from ost_hf.data.pictures.images import image_file, image_key, open_image, read_picture
 from ost_hf.data.pictures.pixels import MOST_PIXELS
 from ost_hf.data.rows import Rows
 
@@ -275,7 +275,7 @@ def test_no_program_is_started(tmp_path: Path, root: Path) -> None:
 import os
 from pathlib import Path
 from PIL import Image
-from ost_hf.data.pictures.images import image_file, image_key, open_image
+from ost_hf.data.images import image_file, image_key, open_image
 from ost_hf.data.pictures.files import Places
 for read in (open_image, image_file, image_key):
     try:
@@ -334,7 +334,7 @@ def test_bombs_and_files_that_never_end_are_statuses_in_bounded_time_and_memory(
 import resource
 from pathlib import Path
 import ost_hf.data.rows, PIL.TiffImagePlugin
-from ost_hf.data.pictures.images import image_key, open_image
+from ost_hf.data.images import image_key, open_image
 from ost_hf.data.pictures.files import Places
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 places, before = Places(Path({str(tmp_path)!r}), ("/",)), peak()

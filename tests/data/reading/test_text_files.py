@@ -11,7 +11,7 @@ import datasets
 import pytest
 
 from ost_hf.data.config import DatasetConfig
-from ost_hf.data.encoding.encoder import Encoder
+from ost_hf.data.encoding import Encoder
 from ost_hf.data.example import RowError
 from ost_hf.data.rows import Rows
 from ost_hf.errors import DataError

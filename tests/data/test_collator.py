@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 
-from ost_hf.data.encoding.collator import Collator
+from ost_hf.data.collator import Collator
 from ost_hf.data.encoding.dataset import EncodedDataset
 from ost_hf.data.encoding.encoded import IGNORE_INDEX, Features
 from ost_hf.errors import DataError
