@@ -9,11 +9,20 @@ from ost_hf.evaluation.comparing import same_answer
 from ost_hf.evaluation.surface import display_at_end, display_at_start, strip_formatting
 from ost_hf.evaluation.thoughts import without_thoughts
 
-_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
+_BOX = re.compile(r"(?:\\|(?<![^\W_]))(?:boxed|fbox)\s*\{")
+# A box of one character needs no braces.
+_BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s*([^\W_])(?![\w{])")
 # Between boxes that state one answer together.
-_JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:and|or))[\s$]*", re.IGNORECASE)
+_JOINED = re.compile(r"[\s$]*(?:,|;|,?\s*(?:and|or))[\s$]*(?:[^\W\d_]\s*=[\s$]*)?", re.IGNORECASE)
 
-_JSON = re.compile(r'"(?:final_)?answer"\s*:\s*(?:"((?:\\.|[^"\\]){0,2000})"|([^,}\n]{1,200}?))\s*[,}]', re.IGNORECASE)
+# Of JSON, and of Python.
+_JSON = re.compile(
+    r"([\"'])(?:final_)?answer\1\s*:\s*(?:([\"'])((?:\\.|(?!\2)[^\\]){0,2000})\2|([^,}\n]{1,200}?))\s*[,}]",
+    re.IGNORECASE,
+)
+_TAGS = ("final_answer", "answer", "ans")
+# What holds a whole solution elsewhere is an answer's tag only at the end.
+_TAGS_AT_END = re.compile(r"<(solution|output)>(?!.*<\1>)(.*)</\1>\s*$", re.DOTALL | re.IGNORECASE)
 
 _IS = r"(?:(?:is|was|are|equals|(?:would|should|must|will)\s+be)\b(?!\s+not\b)|[:=]|->|→)"
 _NOUN = r"(?:ans|answer|answers(?=\s+are\b)|(?:correct|right|best)\s+(?:option|choice)|final\s+(?:result|value))"
@@ -33,7 +42,8 @@ _MARKS_BEHIND = [
         r"^(.*\S) is (?:the|our|my) (?:(?:final|correct|right|best) )*(?:answer|option|choice)[*_.! ]*$", re.M | re.I
     ),
     re.compile(
-        r"(?:^\W*|\b(?:option|choice|answer) )(\(?[A-J]\)?|\"[^\"\n]+\") is (?:the )?(?:correct|right)\b", re.M | re.I
+        r"(?:^\W*|[.!;]\s+|\b(?:option|choice|answer) )(\(?[A-J]\)?|\"[^\"\n]+\") is (?:the )?(?:correct|right)\b",
+        re.M | re.I,
     ),
 ]
 
@@ -52,7 +62,7 @@ def extract_answer(text: str) -> str:
         return boxed.strip()
     values = _JSON.findall(text)
     if values:
-        return strip_formatting((values[-1][0] or values[-1][1]).replace("\\\\", "\\"))
+        return strip_formatting((values[-1][2] or values[-1][3]).replace("\\\\", "\\"))
     # Runs of space mean nothing, and would take the patterns long.
     text = re.sub(r"\s*\n\s*", "\n", re.sub(r"[^\S\n]+", " ", text))
     for mark in _MARKS:
@@ -101,13 +111,18 @@ def _statement(following: str) -> str:
 
 def _last_tagged(text: str) -> str:
     """What the last ``<answer>`` holds; all of ``text`` if there is none. Either tag may be missing."""
-    text = re.sub(r"<(/?)answer>", r"<\1answer>", text, flags=re.IGNORECASE)
-    before_end, end, _ = text.rpartition("</answer>") if "</answer>" in text else (text, "", "")
-    _, start, content = before_end.rpartition("<answer>")
-    return content if start else before_end if end else text
+    for tag in _TAGS:
+        text = re.sub(rf"<(/?){tag}>", rf"<\1{tag}>", text, flags=re.IGNORECASE)
+        before_end, end, _ = text.rpartition(f"</{tag}>") if f"</{tag}>" in text else (text, "", "")
+        _, start, content = before_end.rpartition(f"<{tag}>")
+        if start or end:
+            return content if start else before_end
+    at_end = _TAGS_AT_END.search(text)
+    return at_end[2] if at_end else text
 
 
 def _last_boxed(text: str) -> str | None:
+    text = _BARE_BOX.sub(r"\\boxed{\1}", text)
     boxes = list(_BOX.finditer(text))
     found: list[str] = []
     next_start = None

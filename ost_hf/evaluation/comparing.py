@@ -1,7 +1,8 @@
 """Whether two answers say the same: as text, as a choice, as a quantity, or as a formula.
 
-An answer has several readings: ``Tom pays 18 dollars, because ...`` is read without the reason as well. Two answers are
-the same if one reading of each is.
+A prediction has several readings: ``Tom pays 18 dollars, because ...`` is read without the reason as well. The right
+answer is meant whole. It is read without the words around it only if what is left is a value, a choice, or yes or no:
+``18, because ...`` is 18, but ``not red`` is not ``not``.
 """
 
 from __future__ import annotations
@@ -9,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from ost_hf.evaluation.choices import Choice, letters_of, read_choice
 from ost_hf.evaluation.mathematics import formulas_equal
 from ost_hf.evaluation.quantities import (
     FUNCTIONS,
-    HEDGES,
     PROSE,
     Unit,
     last_number,
@@ -21,14 +22,19 @@ from ost_hf.evaluation.quantities import (
     read_unit,
     units_differ,
 )
+from ost_hf.evaluation.stated import HEDGES, is_stated
 from ost_hf.evaluation.surface import plain
 
 # A longer answer is compared as text alone.
 _LONGEST = 2000
 
+# What is taken back in a longer text is not looked for.
+_LONGEST_SENTENCE = 300
+
 # Where the answer ends and talk about it begins.
 _CUT = re.compile(
-    r"[.!?]\s+(?=[^\W\d_a-z]|[\"*(\\$])|。|\s—\s|\s\((?=[^()]*=)"
+    r"(?<!\b[A-Z])(?<!\b(?:Dr|Mr|Ms|St|Mt|Jr|Sr|No|vs))(?<!\b(?:Mrs|Fig))[.!?]\s+(?=[^\W\d_a-z]|[\"*(\\$])|。|\s—\s"
+    r"|\s\((?=[^()]*(?:=|\w\s*[x\N{MULTIPLICATION SIGN}*/+-]\s*\d))"
     r"|,?\s+\(?(?:because|since|as|which|where|when|not|instead|rather|i\.e\.|that is|meaning)\b"
 )
 _CONCLUDED = re.compile(r",?\s+(?:and\s+)?(?:so|thus|therefore|hence)\b,?\s*")
@@ -39,20 +45,31 @@ _NUMBER_FIRST = re.compile(
 _WORKING = re.compile(r"[^\W\d_]{2,}\b[^=]*[\d)]\s*=(?!.*\b(?:and|or)\b).*", re.DOTALL)
 _TAKEN_BACK = re.compile(r"\b(?:wait|wrong|incorrect|mistake|actually|correction|sorry)\b|\bno,", re.IGNORECASE)
 _CONNECTIVE = re.compile(r"(?:so|thus|therefore|hence|then|finally|answer)\b[,:]?\s+", re.IGNORECASE)
-_YES_OR_NO = re.compile(r"(yes|no|true|false)\b\s*[,.;:!-]", re.IGNORECASE)
-_STATED = re.compile(r".*\s(?:is|are|was|equals)\s+(?=\S)", re.DOTALL)
-_SEGMENT = re.compile(r"\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
-
-# Lower case is a letter to choose only if it is bracketed: "a" may be a variable, and "a: 5" its value.
-_CHOICE = re.compile(
-    r"(?:(?i:option|choice|answer)\s+)?(?:[(\[]\s*([A-Ja-j])\s*[)\]]|([A-Ja-j])\)|([A-J])(?:[.:](?=\s)|$))[\s.:]*(.*)"
+_YES_OR_NO = re.compile(
+    r"(yes|no|true|false)(?:\s*(?:[,.;:!]|\s[-\N{EM DASH}]\s)(?!\s*(?:yes|no|true|false|or|and|wait)\b).*)?",
+    re.IGNORECASE | re.DOTALL,
 )
+# "Not 5 but 6", "not 5, it is 6".
+_CORRECTED = re.compile(
+    r".*\bnot\s[^,;.]*?(?:\s+but|[,;]\s+(?:but|rather|it\s+is|it's|instead))\s+(?:rather\s+)?(\S.*)", re.DOTALL
+)
+_TIME = r"(?:in|after|for|within|over)\s+[\d.,]+\s+(?:second|minute|hour|day|week|month|year)s?"
+_TIMES_APART = re.compile(rf"{_TIME},?\s+(?=\S)|\s+{_TIME}$", re.IGNORECASE)
+_STATED = re.compile(r".*\s(?:is|are|was|equals)\s+(?=\S)", re.DOTALL)
+_PRONOUN = re.compile(r"(?:it|they|he|she|this|that)\s+(\w+)", re.IGNORECASE)
+_SEGMENT = re.compile(r"\$[^$]+\$|\\\(.+?\\\)|\\\[.+?\\\]", re.DOTALL)
 
 _WORDS = re.compile(r"[^\W\d_]{3,}|[^\W\d_]{2,}(?:[\s-]+[^\W\d_]{2,})+")
 # No formulas: a longer word, a symbol of chemistry, a date, a number with its base, numbers in a row.
 _NO_FORMULA = re.compile(
-    r"(?<![\\\w{])[^\W\d_]{4,}(?![\w{(])|(?<![\\A-Za-z])[A-Z][a-z]?\d"
-    r"|\d_|\d[-/.]\d{1,2}[-/.]\d|^-?[\d.]+(?: -?[\d.]+)+$"
+    r"(?<![\\\w{])[^\W\d_]{4,}(?![\w{(])|(?<![\\A-Za-z])[A-Z][A-Za-z]?\d"
+    r"|\d_|\d[-/.]\d{1,2}[-/.]\d|^\d+-\d+$|^-?[\d.]+(?: -?[\d.]+)+$"
+)
+# What only a formula has. Letters alone may be a word.
+_MATHEMATICAL = re.compile(rf"\d|\\[a-zA-Z{{]|[=<>+*/^|]|\s-\s|^-|{FUNCTIONS.pattern}")
+_VARIABLES = re.compile(
+    r"-?[^\W\d_](?:\s*(?:,|;|and|or)\s*-?[^\W\d_])*"
+    r"|(?!(?:a[hmnstx]|b[eiy]|do|e[hrx]|go|h[aeio]|i[dfnst]|l[ao]|m[aeuy]|n[oy]|o[fhknrx]|pi|so|t[ov]|u[hkmps]|we|ye)$)[a-z]{2}"
 )
 
 
@@ -62,7 +79,16 @@ def same_answer(prediction: str, reference: str, how: str) -> bool:
         return bool(_text(reference))
     if max(len(prediction), len(reference)) > _LONGEST:
         return False
-    return any(_same(guess, right, how) for guess in _readings(prediction) for right in _readings(reference))
+    guesses = _readings(prediction)
+    whole, *shorter = _readings(reference) or [""]
+    rights = [whole, *(right for right in shorter if _is_closed(right))]
+    return any(_same(guess, right, how) for guess in guesses for right in rights if guess and right)
+
+
+def _is_closed(right: str) -> bool:
+    """Whether an answer is a value, a choice, or yes or no: of a text, each word counts."""
+    is_value = read_quantity(right) is not None or (_MATHEMATICAL.search(right) and not PROSE.search(right))
+    return bool(is_value or read_choice(right) or _YES_OR_NO.fullmatch(right))
 
 
 def _text(answer: str) -> str:
@@ -82,6 +108,9 @@ def _cut_to_size(answer: str) -> Iterator[str]:
     connective = _CONNECTIVE.match(answer)
     if connective:
         yield from _cut_to_size(answer[connective.end() :])
+    corrected = _CORRECTED.fullmatch(answer) if len(answer) <= _LONGEST_SENTENCE else None
+    if corrected:
+        yield corrected[1]
     concluded = _CONCLUDED.search(answer)
     if concluded:
         # "42, so she is right" has its answer in front, "She has 6 bags, so 42 apples" behind.
@@ -89,14 +118,16 @@ def _cut_to_size(answer: str) -> Iterator[str]:
         yield from _cut_to_size(answer[: concluded.start()] if is_first else answer[concluded.end() :])
     if not HEDGES.search(answer):
         yield from _without_frame(answer)
+        apart = _TIMES_APART.sub("", answer, count=1)
+        if apart != answer:
+            yield apart
 
 
 def _without_frame(answer: str) -> Iterator[str]:
     """What an answer says without the words around it, if they do not doubt it."""
-    for pattern in (_YES_OR_NO, _NUMBER_FIRST):
-        found = pattern.match(answer)
-        if found:
-            yield found[1]
+    found = _NUMBER_FIRST.match(answer)
+    if found:
+        yield found[1]
     if _WORKING.fullmatch(answer) and not _CUT.search(answer):
         yield last_number(answer)
     segments = list(_SEGMENT.finditer(answer))
@@ -105,12 +136,21 @@ def _without_frame(answer: str) -> Iterator[str]:
     stated = _STATED.match(answer)
     if stated and not segments:
         yield answer[stated.end() :]
+    done = _PRONOUN.fullmatch(answer)
+    if done:
+        yield done[1]
 
 
 def _same(guess: str, right: str, how: str) -> bool:
     if _comparable_text(guess) == _comparable_text(right):
         return True
-    choices = _CHOICE.fullmatch(guess), _CHOICE.fullmatch(right)
+    if _comparable_text(right) in ("yes", "no", "true", "false"):
+        found = _YES_OR_NO.fullmatch(guess)
+        return found is not None and found[1].lower() == _comparable_text(right)
+    letters = letters_of(right)
+    if letters:
+        return letters == letters_of(guess)
+    choices = read_choice(guess), read_choice(right)
     if any(choices):
         verdict = _same_choice(guess, right, choices, how)
         if verdict is not None:
@@ -138,25 +178,21 @@ def _with_decimal_point(answer: str) -> str:
 
 
 def _comparable_text(answer: str) -> str:
-    return re.sub(r"^(?:the|an?)\s+(?=\w)", "", _text(answer)).strip(" .!")
+    text = re.sub(r"^(?:the|an?)\s+(?=\w)", "", re.sub(r"(?<=\w) ?_ ?(?=\w)", "", _text(answer)))
+    text = re.sub(r"^[(\[]\s*([^\W\d_])\s*[)\]]$", r"\1", text)
+    return re.sub(r"(?<![\d)])!$", "", text.strip(" ."))
 
 
-def _same_choice(
-    guess: str, right: str, choices: tuple[re.Match[str] | None, re.Match[str] | None], how: str
-) -> bool | None:
+def _same_choice(guess: str, right: str, choices: tuple[Choice | None, Choice | None], how: str) -> bool | None:
     """The verdict if letters decide; a letter with its text may be answered by either."""
-    (first, first_text), (second, second_text) = (
-        ("", answer) if choice is None else ((choice[1] or choice[2] or choice[3]).upper(), choice[4])
-        for answer, choice in zip((guess, right), choices, strict=True)
-    )
+    first, second = choices
     if first and second:
-        # Behind "C." and "C:" a text may be a name, such as C. elegans.
-        are_bare = any(choice is not None and choice[3] and choice[4] for choice in choices)
-        same_text = not (are_bare and first_text and second_text) or _same(first_text, second_text, how)
-        return first == second and same_text
-    if (first and not first_text) or (second and not second_text):
-        return None
-    return _same(first_text, second_text, how)
+        are_names = (first.may_be_name or second.may_be_name) and first.text and second.text
+        return first.letter == second.letter and (not are_names or _same(first.text, second.text, how))
+    if first:  # the right answer has no letter: what is said beside the guess's letter counts
+        return _same(first.text, right, how) if first.text else None
+    assert second is not None
+    return _same(guess, second.text, how) if second.text else None
 
 
 def _sides(answer: str, other: str) -> list[str]:
@@ -164,11 +200,18 @@ def _sides(answer: str, other: str) -> list[str]:
 
     Both sides of an approximation are answers.
     """
+    answer = re.sub(r"^[^\W\d_]\s*\\?in\s+(?=[(\[\\])", "", answer)
     is_chain = not re.search(r"[<>!:]=|[;&]|,(?!\d{3})|\b(?:and|or)\b", answer) and not _CUT.search(answer)
     if not is_chain or re.search(r"=|\\approx", other):
         return [answer]
     first, *more = [side.strip() for side in answer.split(r"\approx")]
-    return [side.split("=")[-1].strip() for side in (first, *more) if side]
+    return [_said_by_equation(side) for side in (first, *more) if side]
+
+
+def _said_by_equation(side: str) -> str:
+    """The right side of ``x = 12``, and the left one of ``12 = x``."""
+    parts = [part.strip() for part in side.split("=")]
+    return parts[0] if len(parts) == 2 and re.fullmatch(r"[^\W\d_]", parts[1]) else parts[-1]
 
 
 def _same_formula(guess: str, right: str) -> bool:
@@ -176,6 +219,8 @@ def _same_formula(guess: str, right: str) -> bool:
     if units_differ(first_unit, second_unit) or not first or not second:
         return False
     if any(_WORDS.fullmatch(each) or _NO_FORMULA.search(each) for each in (first, second)):
+        return False
+    if not all(_MATHEMATICAL.search(each) or _VARIABLES.fullmatch(each) for each in (first, second)):
         return False
     if _brackets(first) != _brackets(second) and "" not in (_brackets(first), _brackets(second)):
         return False
@@ -188,8 +233,10 @@ def _formula_and_unit(answer: str) -> tuple[str, Unit | None]:
         words = answer[space.end() :]
         unit, rest = read_unit(words)
         is_word = re.match(r"[^\W\d_]{3,}", words) and not re.match(rf"(?:and|or|{FUNCTIONS.pattern})\b", words)
-        if (unit or is_word) and not re.search(r"[\d=+*/^<>\\_{}]", rest):
-            return answer[: space.start()], unit
+        formula = answer[: space.start()]
+        is_formula = _MATHEMATICAL.search(formula) and is_stated("", answer[space.start() :])
+        if is_formula and (unit or is_word) and not re.search(r"[\d=+*/^<>\\_{}]", rest):
+            return formula, unit
     return answer, None
 
 

@@ -1,7 +1,7 @@
 """Numbers as people write them, with units and words around: ``$1,234.50``, ``5 km/h``, ``Tom has 3 1/2 apples``.
 
-A quantity is a number and what it counts. Units of measure are compared (5 km is 5000 m, and not 5 m). Other words say
-nothing, because a right answer may leave them out.
+A quantity is a number and what it counts. Units of measure are compared (5 km is 5000 m, and not 5 m). Other words may
+be left out; where both answers have some, they must share one: 5 apples are 5, and not 5 pears.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+
+from ost_hf.evaluation.stated import content_words, is_stated
 
 # Not more digits than Python turns into a number without complaint; commas or spaces stand between thousands.
 _PLAIN = r"(?:\d{1,3}(?:,\d{3})+(?![,\d])|\d{1,3}(?: \d{3})+(?! ?\d)|\d{1,400})(?:\.\d{1,400})?|\.\d{1,400}"
@@ -23,14 +25,23 @@ _NEGATIVE = re.compile(r"\b(?:negative|minus)\s+(?=[$€£¥₹.\d])", re.IGNORE
 # A longer text states no single number.
 _LONGEST = 2000
 
-# Next to these words a number is not what is said.
-HEDGES = re.compile(
-    r"\b(?:not|no|never|none|cannot|neither|nor|than|between|or|at (?:least|most)|up to)\b|n't\b", re.IGNORECASE
-)
 FUNCTIONS = re.compile(
     r"\b(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?\b|\b(?:log|ln|exp|sqrt|pi|lim|max|min|mod|gcd|lcm|det|inf|infinity|i)\b"
 )
-PROSE = re.compile(r"[^\W\d_]+'[^\W\d_]+|[^\W\d_]{3,}|[^\W\d_]{2,}\s+[^\W\d_]{2,}")
+PROSE = re.compile(r"[^\W\d_]+'[^\W\d_]+|[^\W\d_]{3,}|[^\W\d_]{2,}\s+[^\W\d_]{2,}|[一-鿿]")
+# "12 units" and "12 square units" say 12.
+_UNITS_OF_NOTHING = re.compile(
+    r"(?<=\d)\s+(?:sq\.? |square |cubic )?units?\b(?: ?\^ ?\{? ?[23] ?\}?| squared| cubed)?", re.IGNORECASE
+)
+
+# Written before the number, as a sign is.
+_CURRENCY = re.compile(r"(?<!\w)(?:Rs\.?|INR|USD|US\$|EUR|GBP) ?(?=[\d.])")
+
+
+def _currency_sign(found: re.Match[str]) -> str:
+    name = found[0].strip(" .")
+    return {"Rs": "₹", "INR": "₹", "EUR": "€", "GBP": "£"}.get(name, "$")
+
 
 _SCALES = {"thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SMALL = [
@@ -61,7 +72,7 @@ _UNITS = {
     "temperature": "K kelvin=1",
     "dollars": "cent ¢=1, $ dollar usd buck=100",
     "euros": "€ euro eur=1",
-    "pounds": "£ gbp=1",
+    "pounds": "penny pence=1, £ gbp=100",
     "yen": "¥ yen=1",
     "rupees": "₹ rupee=1",
     "%": "% percent percentage=1",
@@ -78,22 +89,24 @@ Unit = tuple[str, Fraction]
 
 @dataclass(frozen=True)
 class Quantity:
-    """A number, whether it was written as a decimal, and the unit of measure behind it, if that is known."""
+    """A number, whether it was written as a decimal, its unit of measure, if that is known, and the words around it."""
 
     value: Fraction
     is_decimal: bool
     unit: Unit | None
+    words: frozenset[str] = frozenset()
 
 
 def read_quantity(answer: str) -> Quantity | None:
     """The one number that ``answer`` states; nothing if there are several, a formula, or doubt about the number."""
     if len(answer) > _LONGEST:
         return None
-    answer = _NUMERIC_FRACTION.sub(r" \1/\2", _NEGATIVE.sub("-", answer)).strip()
+    answer = _UNITS_OF_NOTHING.sub(" ", answer)
+    answer = _NUMERIC_FRACTION.sub(r" \1/\2", _NEGATIVE.sub("-", _CURRENCY.sub(_currency_sign, answer))).strip()
     if not re.search(r"\d", answer):
         answer = _NUMBER_WORD.sub(lambda word: str(_SMALL.index(word[0].lower())), answer)
     found = list(_NUMBER.finditer(answer))
-    if len(found) != 1 or HEDGES.search(answer):
+    if len(found) != 1 or not is_stated(answer[: found[0].start()], answer[found[0].end() :]):
         return None
     before, after = answer[: found[0].start()].strip(" ~≈"), answer[found[0].end() :]
     before = re.sub(r"\\approx", "", before)
@@ -116,7 +129,8 @@ def read_quantity(answer: str) -> Quantity | None:
     value = _value(found[0])
     if value is None:
         return None
-    return Quantity(value * (_SCALES[scale[1].lower()] if scale else 1), "." in found[0][0], unit)
+    scaled = value * (_SCALES[scale[1].lower()] if scale else 1)
+    return Quantity(scaled, "." in found[0][0], unit, content_words(rest))
 
 
 def last_number(answer: str) -> str:
@@ -167,6 +181,8 @@ def units_differ(one: Unit | None, other: Unit | None) -> bool:
 def quantities_equal(one: Quantity, other: Quantity) -> bool:
     """Whether two quantities are the same; a percentage may be written without its sign, or as a fraction of one."""
     if units_differ(one.unit, other.unit):
+        return False
+    if one.words and other.words and not one.words & other.words:
         return False
     is_decimal = one.is_decimal or other.is_decimal
     if one.unit is not None and other.unit is not None:

@@ -20,10 +20,19 @@ _SIGNS = str.maketrans(
     }
 )  # fmt: skip
 
+# Thousands as Europe and programs write them, where hardly anything else can be meant.
+_GROUPED = re.compile(
+    r"(?<![\d.,_(\[{])(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}|\d{1,3}(?:_\d{3})+)"
+    r"(?![\d_]|[.,]\d)"
+)
+
 # In this order: what is written, and what it says.
 _REWRITES = [
     (re.compile(pattern), said)
     for pattern, said in (
+        (r"</?(?:b|i|u|em|strong|p|span|div)\s*>|<br\s*/?>", " "),
+        (r"(?<=[\u4e00-\u9fff])(?=\d)|(?<=\d)(?=[\u4e00-\u9fff])", " "),
+        (r"(?<![\\A-Za-z])pi(?![A-Za-z])", r"\\pi "),
         (r"√\s*(\d+|[^\W\d_])", r"\\sqrt{\1}"),
         (r"√\s*\(([^()]*)\)", r"\\sqrt{\1}"),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
@@ -56,15 +65,22 @@ def plain(answer: str) -> str:
     answer = re.sub(r"[⁻⁺]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+", lambda found: "^{" + found[0].translate(_SUPERSCRIPTS) + "}", answer)
     answer = re.sub(r"(?<=\d)(?=[¼-¾⅐-⅞])", " ", answer)
     answer = unicodedata.normalize("NFKC", answer).translate(_SIGNS)
-    answer = _last_line(answer)
+    answer = _GROUPED.sub(_without_groups, _last_line(answer))
     for pattern, said in _REWRITES:
         answer = pattern.sub(said, answer)
     for _ in range(4):
         answer = _LOOKS.sub(r" \1 ", answer)
     answer = _BOLD.sub(r"\2", answer)
     answer = answer.replace(r"\$", _ESCAPED_DOLLAR).replace("$$", "")
+    answer = re.sub(r"^\s*\$\s+([^$]*?)\s*\$\s*$", r"\1", answer)
     answer = re.sub(r"(?<!\\)\\[()\[\]]", " ", _INLINE.sub(r" \1 ", answer)).replace(_ESCAPED_DOLLAR, "$")
     return " ".join(strip_formatting(answer).replace("**", "^").split())
+
+
+def _without_groups(found: re.Match[str]) -> str:
+    if "." in found[0]:
+        return found[0].replace(".", "").replace(",", ".")
+    return found[0].replace("_", "")
 
 
 def strip_formatting(answer: str) -> str:

@@ -6,16 +6,27 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-# The tags of most reasoning models; Mistral's, Kimi's and OpenThinker's marks; and the channels of gpt-oss.
-_TAG = r"(?:seed:)?(?:think|thinking|thoughts?|reasoning)"
-_OPENING = re.compile(rf"<{_TAG}>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|channel\|>(?!final)", re.IGNORECASE)
+# The tags of most reasoning models; marks of Mistral, Kimi, OpenThinker, Cohere, Gemma, and the channels of gpt-oss.
+_TAG = r"(?:seed:)?(?:think|thinking|thoughts?|reasoning|reason|analysis|reflection|scratchpad)"
+_OPENING = re.compile(
+    rf"< ?{_TAG}(?: [^<>]{{0,40}})?>|<\|{_TAG}\|>|\[THINK\]|◁think▷|<\|begin_of_thought\|>|<\|START_THINKING\|>"
+    r"|<unused94>|<\|channel>thought\b|<\|channel\|>(?!final)",
+    re.IGNORECASE,
+)
 _CLOSING = re.compile(
-    rf"</{_TAG}>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|channel\|>final(?:<\|message\|>)?", re.IGNORECASE
+    rf"</ ?{_TAG} ?>|<\|/{_TAG}\|>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>|<\|END_THINKING\|>|<unused95>|<channel\|>"
+    r"|\[BEGIN FINAL RESPONSE\]|<\|channel\|>final(?:<\|message\|>)?",
+    re.IGNORECASE,
 )
 _PARTS = re.compile(rf"{_OPENING.pattern}|{_CLOSING.pattern}|<\|message\|>", re.IGNORECASE)
+# The channels of gpt-oss where special tokens were left out.
+_BARE_CHANNELS = re.compile(r"analysis(?=[A-Z\s]).*?assistantfinal|analysis(?=[A-Z][a-z]).*", re.DOTALL)
+
+# What stands before a mark that is spoken of.
+_NAMES = re.compile(r"[`\"'(]$|\b(?:an?|the|of|in|into|with|use|used|using|tags?|tokens?)\s+$", re.IGNORECASE)
 
 # What else may be left of a chat template.
-_CONTROL = re.compile(r"<\|\w{1,40}\|>|</s>")
+_CONTROL = re.compile(r"<\|\w{1,40}\|>|</s>|\[END FINAL RESPONSE\]")
 
 # An opening mark is one token, or a few where the tokenizer does not know it.
 _TAIL = 24
@@ -26,8 +37,19 @@ def without_thoughts(text: str) -> str:
 
     The opening mark may be missing, because some chat templates write it into the prompt.
     """
+    bare = _BARE_CHANNELS.match(text)
+    if bare:
+        text = text[bare.end() :]
     end = max((closing.end() for closing in _CLOSING.finditer(text)), default=0)
-    return "" if _OPENING.search(text, end) else _CONTROL.sub(" ", text[end:])
+    return "" if _opens(text, end) else _CONTROL.sub(" ", text[end:])
+
+
+def _opens(text: str, start: int) -> bool:
+    """Whether a thought begins behind ``start``: some marks are only named, as in "put it into <think> tags"."""
+    return any(
+        not _NAMES.search(text[max(start, opening.start() - 20) : opening.start()])
+        for opening in _OPENING.finditer(text, start)
+    )
 
 
 def opened_thought(tokenizer: Any, prompt_ids: Sequence[int]) -> str:
