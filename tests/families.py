@@ -8,10 +8,18 @@ import random
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import tokenizers
 import transformers
 
+from ost_hf.data.config import EncodingConfig
+from ost_hf.data.encoding import Encoder
+from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded
+from ost_hf.data.rows import Rows
+
 Message = dict[str, Any]
+
+NO_LIMIT = EncodingConfig(max_length=None)
 
 CHATML = """\
 {%- for m in messages %}{{- '<|im_start|>' + m.role + '\\n' + m.content + '<|im_end|>\\n' }}{%- endfor %}
@@ -204,6 +212,23 @@ def tokenizer_of(family: Family, vlm_path: str, adds: tuple[bool, bool] = (False
     tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=bare, bos_token=begin, eos_token=end)
     tokenizer.chat_template = family.template
     return tokenizer
+
+
+def encode(tokenizer: Any, row: dict[str, Any], config: EncodingConfig = NO_LIMIT) -> Encoded:
+    return Encoder(tokenizer, config).encode(Rows(datasets.Dataset.from_list([row])), 0)
+
+
+def said(tokenizer: Any, encoded: Encoded) -> tuple[str, list[str]]:
+    """The row's text, and its supervised runs."""
+    assert encoded.features is not None, encoded
+    ids, labels = encoded.features["input_ids"].tolist(), encoded.features["labels"].tolist()
+    runs: list[list[int]] = []
+    for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
+        if label != IGNORE_INDEX:
+            if place == 0 or labels[place - 1] == IGNORE_INDEX:
+                runs.append([])
+            runs[-1].append(token)
+    return tokenizer.decode(ids), [tokenizer.decode(run) for run in runs]
 
 
 _WORDS = ["sum", "of 3 and 4?", "assistant", "user\n", "a", "  lead", ".", "x\ny", '{"a": 1}', "<b>t</b>", "é漢"]

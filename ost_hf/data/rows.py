@@ -26,6 +26,7 @@ import pyarrow as pa
 
 from ost_hf.data.chat.arguments import COLUMNS as ARGUMENT_COLUMNS
 from ost_hf.data.chat.arguments import arguments_of
+from ost_hf.data.chat.canonical import canonical_messages, in_order
 from ost_hf.data.config import DatasetConfig
 from ost_hf.data.example import Example, RowError
 from ost_hf.data.images import image_key
@@ -196,8 +197,11 @@ class Rows:
             if example.tokens is not None:
                 said: Any = [example.tokens["input_ids"], example.tokens["labels"]]
             else:
-                said = [example.messages, [image_key(image, self.places) for image in example.images]]
-                said += [example.arguments] if example.arguments else []
+                said = [
+                    canonical_messages(example.messages),
+                    [image_key(image, self.places) for image in example.images],
+                ]
+                said += [in_order(example.arguments)] if example.arguments else []
             return _digest(said)
         except Exception:  # what is wrong with the row is said when it is encoded; here it gets its name
             return self._hash_of_malformed(row)

@@ -367,3 +367,29 @@ def test_content_parts_of_another_kind_are_refused(kind: str | None) -> None:
     rows = Rows(datasets.Dataset.from_list([{"messages": [turn("user", [{"type": kind, "text": "x"}])]}]))
     with pytest.raises(RowError, match=f"content parts may be text or image, not {kind}"):
         rows[0]
+
+
+def call(arguments: Any) -> Record:
+    return {"type": "function", "function": {"name": "look_up", "arguments": arguments}}
+
+
+def hash_of(*messages: Record, **columns: Any) -> str:
+    return Rows(datasets.Dataset.from_list([{"messages": list(messages), **columns}])).content_hashes[0]
+
+
+def test_ways_to_store_one_conversation_give_one_id() -> None:
+    asked, called = turn("user", "q"), turn("assistant", "") | {"tool_calls": [call({"key": "v"})]}
+    assert hash_of(asked, called) == hash_of(asked, called | {"tool_calls": [call('{"key":  "v"}')]})
+    assert hash_of(asked, called) == hash_of(asked, called | {"content": None})
+    assert hash_of(asked, turn("assistant", "a")) == hash_of(asked, turn("assistant", "a") | {"tool_calls": []})
+    answer = turn("assistant", [text("a")])
+    assert hash_of(turn("user", [text("qr")]), answer) == hash_of(turn("user", [text("q"), text("r")]), answer)
+
+
+def test_what_a_template_writes_in_another_order_has_another_id() -> None:
+    first, second = call({"a": 1, "b": 2}), call({"b": 2, "a": 1})
+    asked = turn("user", "q")
+    one, other = ({"role": "assistant", "content": "", "tool_calls": [each]} for each in (first, second))
+    assert hash_of(asked, one) != hash_of(asked, other)
+    tools = ['[{"name": "f", "x": 1}]', '[{"x": 1, "name": "f"}]']
+    assert hash_of(asked, tools=tools[0]) != hash_of(asked, tools=tools[1])

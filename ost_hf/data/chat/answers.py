@@ -13,56 +13,28 @@ prompt, and on over the special token that closes the turn.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
 from typing import Any
 
+from ost_hf.data.chat.closing import ClosingTokens, after_space, nearest, number_of_tokens, over_closing_tokens
 from ost_hf.data.chat.marking import THOUGHTS, Mark, Marker
 from ost_hf.data.chat.template import plain_text
 from ost_hf.data.example import Message, RowError
+from ost_hf.tables.statuses import BAD_ROW
 
 Render = Callable[..., str]
 Span = tuple[int, int]
 
+_LAST_TAG = re.compile(r"<[^<>]*>\s*$")
+
 # Stands for an answer where the marks will not do: private-use characters, which no template treats specially.
 _STAND_IN = "\ue000marker\ue001"
-
-
-class ClosingTokens:
-    """Special tokens, as text; one that directly follows an answer belongs to it.
-
-    Args:
-        tokens: All that may close a turn.
-        ends: Those that end any sequence.
-    """
-
-    def __init__(self, tokens: Iterable[str | None], ends: Iterable[str | None] = ()):
-        self.ends = [token for token in ends if token]
-        self.tokens = frozenset(token for token in tokens if token) | frozenset(self.ends)
-        self._lengths = sorted({len(token) for token in self.tokens}, reverse=True)
-
-    def at(self, text: str, place: int) -> str:
-        """The longest token that stands at a place; empty if there is none."""
-        return next((text[place : place + n] for n in self._lengths if text[place : place + n] in self.tokens), "")
-
-    def after(self, text: str, place: int) -> str:
-        """The token that stands at a place or behind the white space there."""
-        return self.at(text, _after_space(text, place))
-
-
-def _after_space(text: str, place: int) -> int:
-    while place < len(text) and text[place].isspace():
-        place += 1
-    return place
-
-
-def _nearest(text: str, tokens: Iterable[str], start: int, limit: int) -> int | None:
-    """Where the nearest of some tokens ends; ``None`` if none stands before ``limit``."""
-    found = [(place, -len(token)) for token in tokens if (place := text.find(token, start, limit)) >= 0]
-    return min(found)[0] - min(found)[1] if found else None
 
 
 def answer_spans(text: str, render: Render, messages: list[Message], closing: ClosingTokens) -> list[Span]:
@@ -78,14 +50,32 @@ def answer_spans(text: str, render: Render, messages: list[Message], closing: Cl
         For each assistant message that is visible in the text the half-open span of characters a model should
         learn to produce, its thoughts and tool calls included. Messages that are blank, or that the template drops,
         have no span: nothing is learnt from the bare end of a turn.
+
+    Raises:
+        RowError: If the template does not show tool calls, or not where they begin; or a turn in several places.
     """
     answers = [i for i, message in enumerate(messages) if message["role"] == "assistant" and _says_something(message)]
     if not answers:
         return []
+    if any(message.get("tool_calls") for message in messages):
+        _check_calls_are_shown(text, render, messages)
     span = _only_answer(text, render, messages, closing) if len(answers) == 1 else None
     if span is not None:
         return [span]
     return _Search(text, render, messages, closing).spans(answers)
+
+
+def _check_calls_are_shown(text: str, render: Render, messages: list[Message]) -> None:
+    try:
+        without = render([{name: value for name, value in each.items() if name != "tool_calls"} for each in messages])
+    except RowError:  # a turn of calls alone is empty without them
+        return
+    if without == text:
+        raise RowError(
+            BAD_ROW,
+            "the chat template does not show the row's tool calls, so the turns that make them would be empty; name a "
+            "template that shows them in encoding.chat_template",
+        )
 
 
 def _says_something(message: Message) -> bool:
@@ -101,14 +91,8 @@ def _only_answer(text: str, render: Render, messages: list[Message], closing: Cl
     prompt = render(messages[:-1], add_generation_prompt=True)
     if not text.startswith(prompt + said):
         return None
-    return len(prompt), _over_closing_token(text, len(prompt) + len(said), closing)
-
-
-def _over_closing_token(text: str, end: int, closing: ClosingTokens) -> int:
-    """Moves ``end`` over the special token that closes the turn, if one follows."""
-    place = _after_space(text, end)
-    token = closing.at(text, place)
-    return place + len(token) if token else end
+    end = len(prompt) + len(said)
+    return len(prompt), over_closing_tokens(text, end, closing, number_of_tokens(text[end:], closing))
 
 
 @dataclass
@@ -136,6 +120,7 @@ class _Search:
     def __init__(self, text: str, render: Render, messages: list[Message], closing: ClosingTokens):
         self.text, self.render, self.messages, self.closing = text, render, messages, closing
         self._boundaries: dict[Any, _Boundary] = {}
+        self._tails: dict[str, str] = {}
         self._marker, self._places = self._mark()
 
     def spans(self, answers: list[int]) -> list[Span]:
@@ -161,8 +146,12 @@ class _Search:
             except RowError:  # a template that refuses what it does not know
                 continue
             order = [mark.message for _, mark in found]
-            if text == self.text and order == sorted(order):
+            if text != self.text:
+                continue
+            if order == sorted(order):
                 return marker, _gather(text, found)
+            if everything:
+                raise RowError(BAD_ROW, "the chat template shows a turn in several places, so its answers have none")
         return None, {}
 
     def _place_alone(self, index: int) -> _Place | None:
@@ -191,14 +180,32 @@ class _Search:
                 if boundary.prompt or start == place.first:
                     return start
                 # White space before what is said is the template's, if it adds nothing for generation.
-                return place.first if place.opens_with_content else _after_space(self.text, start)
+                return place.first if place.opens_with_content else after_space(self.text, start)
+        # What a user has written there is no prompt.
+        low = max(floor, min(before.ends)) if before and before.ends else floor
         if boundary.prompt:
-            found = self.text.rfind(boundary.prompt, floor, place.first)
-            return found + len(boundary.prompt) if found >= 0 else place.first
+            return self._behind_prompt(boundary.prompt, low, place)
         if not place.opens_with_content:  # a call is more than what is seen of it
             prompt = self.render(self.messages[:index], add_generation_prompt=True)
-            return _after_space(self.text, len(prompt)) if self.text.startswith(prompt) else place.first
+            return after_space(self.text, len(prompt)) if self.text.startswith(prompt) else place.first
         return place.first
+
+    def _behind_prompt(self, prompt: str, low: int, place: _Place) -> int:
+        """Where the generation prompt ends in the text.
+
+        A prompt may open a thought, or hold an empty one, that the finished text does not have: then without that.
+
+        Raises:
+            RowError: If a tool call is there and its prompt is not: what is seen of a call is not all of it.
+        """
+        while prompt.strip():
+            found = self.text.rfind(prompt, low, place.first)
+            if found >= 0:
+                return found + len(prompt)
+            prompt = _LAST_TAG.sub("", prompt) if _LAST_TAG.search(prompt) else ""
+        if place.opens_with_content:
+            return place.first
+        raise RowError(BAD_ROW, "the chat template does not show where the assistant's tool call begins")
 
     def _start_of_all(self, place: _Place) -> int:
         """The start of a conversation's first message, before which nothing was asked."""
@@ -236,28 +243,75 @@ class _Search:
     def _end(self, index: int, place: _Place) -> int:
         """The end of the turn, its closing token included."""
         if not self.messages[index].get("tool_calls"):
-            return _over_closing_token(self.text, place.last, self.closing)
+            return over_closing_tokens(self.text, place.last, self.closing, self._several)
         limit = len(self.text) if place.next is None else place.next
-        end = _nearest(self.text, self._closers, place.last, limit)
+        end = self._end_of_calls(index, place, limit)
+        if end is not None:
+            return end
+        end = nearest(self.text, self._closers, place.last, limit)
         if end is not None:
             return end
         # Calls may be closed in another way than answers (Llama 3.1's built-in tools).
         upto = self.render(self.messages[: index + 1])
         if self.text.startswith(upto):
             return len(upto.rstrip())
-        return _nearest(self.text, self.closing.tokens, place.last, limit) or place.last
+        return nearest(self.text, self.closing.tokens, place.last, limit) or place.last
+
+    def _end_of_calls(self, index: int, place: _Place, limit: int) -> int | None:
+        """Where a turn with calls ends, by what closes calls of its shape."""
+        calls = self.messages[index]["tool_calls"]
+        for key in (_shape(calls), calls):
+            known = json.dumps(key, default=str)
+            if known not in self._tails:
+                self._tails[known] = self._find_tail(index)
+            tail = self._tails[known]
+            if tail and self.text.startswith(tail, place.last):
+                return place.last + len(tail)
+            # Numbers behind the last mark are this call's own; the tokens behind these close the turn.
+            tokens = self.closing.at_end(tail)
+            found = self.text.find(tokens, place.last, limit) if tokens else -1
+            if found >= 0:
+                return found + len(tokens)
+        return None
+
+    def _find_tail(self, index: int) -> str:
+        """The same, asked of the conversation since the last question, with the turn as its last."""
+        if self._marker is None:
+            return ""
+        begin = max((i for i in range(index) if self.messages[i]["role"] == "user"), default=0)
+        try:
+            text, found = self._marker.find(self.render(self._marker.messages[begin : index + 1]))
+        except RowError:
+            return ""
+        return text[found[-1][0] :].rstrip() if found else ""
+
+    @cached_property
+    def _closing_text(self) -> str:
+        """What closes a plain answer at the end of a conversation."""
+        asked = {"role": "user", "content": [{"type": "text", "text": "question"}]}
+        answered = {"role": "assistant", "content": [{"type": "text", "text": _STAND_IN}]}
+        try:
+            return self.render([asked, answered]).rpartition(_STAND_IN)[2]
+        except RowError:
+            return ""
+
+    @cached_property
+    def _several(self) -> int:
+        """How many tokens close a plain answer."""
+        return number_of_tokens(self._closing_text, self.closing)
 
     @cached_property
     def _closers(self) -> list[str]:
         """The tokens that close a plain answer."""
-        asked = {"role": "user", "content": [{"type": "text", "text": "question"}]}
-        answered = {"role": "assistant", "content": [{"type": "text", "text": _STAND_IN}]}
-        try:
-            text = self.render([asked, answered])
-        except RowError:
-            return self.closing.ends
-        token = self.closing.after(text, text.rfind(_STAND_IN) + len(_STAND_IN)) if _STAND_IN in text else ""
+        token = self.closing.after(self._closing_text, 0)
         return [*self.closing.ends, *([token] if token else [])]
+
+
+def _shape(value: Any) -> Any:
+    """Calls without what is said in them."""
+    if isinstance(value, dict):
+        return {key: _shape(item) for key, item in value.items()}
+    return [_shape(item) for item in value] if isinstance(value, list) else type(value).__name__
 
 
 def _gather(text: str, found: list[tuple[int, Mark]]) -> dict[int, _Place]:

@@ -62,10 +62,14 @@ class Marker:
     def find(self, marked: str) -> tuple[str, list[tuple[int, Mark]]]:
         """A marked rendering without its marks, and each mark's place in that."""
         pieces = re.split(f"{self._open}([0-9]+){self._close}", marked)
-        found, place = [], 0
+        found, place, seen = [], 0, set()
         for piece, number in zip(pieces[::2], pieces[1::2], strict=False):
             place += len(piece)
-            found.append((place, self._marks[int(number)]))
+            mark = self._marks[int(number)]
+            # The name of a call comes again in the header of its result (gpt-oss): that is not the call.
+            if mark.in_content or number not in seen:
+                found.append((place, mark))
+            seen.add(number)
         return "".join(pieces[::2]), found
 
     def _mark(self, mark: Mark) -> str:

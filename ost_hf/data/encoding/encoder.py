@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ost_hf.data.chat.answers import ClosingTokens, Span, answer_spans
+from ost_hf.data.chat.answers import Span, answer_spans
+from ost_hf.data.chat.closing import ClosingTokens
 from ost_hf.data.chat.control_tokens import ControlTokens
 from ost_hf.data.chat.template import ChatTemplate, plain_text
 from ost_hf.data.config import EncodingConfig

@@ -8,7 +8,8 @@ from typing import Any
 import jinja2
 import pytest
 
-from ost_hf.data.chat.answers import ClosingTokens, Render, answer_spans
+from ost_hf.data.chat.answers import Render, answer_spans
+from ost_hf.data.chat.closing import ClosingTokens
 from ost_hf.data.encoding.marks import spread_marks
 from ost_hf.errors import ModelError
 

@@ -10,39 +10,20 @@ from typing import Any
 
 import datasets
 import pytest
-from families import CHATML, FAMILIES, Family, conversation, tokenizer_of
+from families import CHATML, FAMILIES, NO_LIMIT, Family, conversation, encode, said, tokenizer_of
 
 from ost_hf.data.config import EncodingConfig
 from ost_hf.data.encoding import Encoder
-from ost_hf.data.encoding.encoded import IGNORE_INDEX, Encoded
 from ost_hf.data.rows import Rows
 from ost_hf.errors import ModelError
 
 Message = dict[str, Any]
-NO_LIMIT = EncodingConfig(max_length=None)
 
 MISTRAL_V1 = """\
 {{- bos_token }}{%- for m in messages %}{%- if m.role == 'user' %}{{- '[INST] ' + m.content + ' [/INST]' }}
 {%- else %}{{- ' ' + m.content + eos_token }}{%- endif %}{%- endfor %}"""
 
 TOOLS = [{"type": "function", "function": {"name": "look_up", "parameters": {"type": "object"}}}]
-
-
-def encode(tokenizer: Any, row: dict[str, Any], config: EncodingConfig = NO_LIMIT) -> Encoded:
-    return Encoder(tokenizer, config).encode(Rows(datasets.Dataset.from_list([row])), 0)
-
-
-def said(tokenizer: Any, encoded: Encoded) -> tuple[str, list[str]]:
-    """The row's text, and its supervised runs."""
-    assert encoded.features is not None, encoded
-    ids, labels = encoded.features["input_ids"].tolist(), encoded.features["labels"].tolist()
-    runs: list[list[int]] = []
-    for place, (token, label) in enumerate(zip(ids, labels, strict=True)):
-        if label != IGNORE_INDEX:
-            if place == 0 or labels[place - 1] == IGNORE_INDEX:
-                runs.append([])
-            runs[-1].append(token)
-    return tokenizer.decode(ids), [tokenizer.decode(run) for run in runs]
 
 
 def visible(family: Family, messages: list[Message]) -> list[Message]:
