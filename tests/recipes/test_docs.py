@@ -164,12 +164,26 @@ def test_parts_of_ones_own_score_as_the_page_says(
 
 
 def test_the_rooms_are_those_of_the_package() -> None:
-    package = ROOT / "ost_hf"
-    rooms = {path.name + "/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    files = {path.name for path in package.glob("*.py")} - {"__init__.py", "_version.py"}
-    page = (ROOT / "docs" / "architecture.md").read_text()
-    section = page[page.index("## The rooms") : page.index("## What meets where")]
-    first_cells = " ".join(line.split("|")[1] for line in section.splitlines() if line.startswith("|"))
-    assert set(re.findall(r"`([\w/.]+)`", first_cells)) == rooms | files
+    rooms, files = inside(ROOT / "ost_hf")
+    assert listed("## The rooms", "## Inside the data room") == rooms | files - {"_version.py"}
     tree = (ROOT / "README.md").read_text()
     assert not [name for name in rooms - {"checkpoints/"} if name not in tree]
+
+
+def test_the_floors_are_those_of_the_data_room() -> None:
+    floors, files = inside(ROOT / "ost_hf" / "data")
+    assert listed("## Inside the data room", "## What meets where") == floors | files
+
+
+def inside(folder: Path) -> tuple[set[str], set[str]]:
+    """Folders and modules."""
+    folders = {path.name + "/" for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    return folders, {path.name for path in folder.glob("*.py")} - {"__init__.py"}
+
+
+def listed(begin: str, end: str) -> set[str]:
+    """What the first column of a section's table names."""
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    section = page[page.index(begin) : page.index(end)]
+    cells = " ".join(line.split("|")[1] for line in section.splitlines() if line.startswith("|"))
+    return set(re.findall(r"`([\w/.]+)`", cells))
