@@ -52,8 +52,8 @@ def check(config: RunConfig) -> None:
 def prepare(config: RunConfig) -> Callable[[], None]:
     """Reads the selection, loads rows and target, and makes the trainer."""
     from ost_hf.data.collator import Collator
-    from ost_hf.data.encoding.dataset import EncodedDataset
     from ost_hf.data.encoding import Encoder
+    from ost_hf.data.encoding.dataset import EncodedDataset
     from ost_hf.data.rows import Rows
     from ost_hf.models import load_model, load_processing_class
     from ost_hf.parallel import main_process_first
