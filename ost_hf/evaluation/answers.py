@@ -42,7 +42,7 @@ _MARKS_BEHIND = [
         r"^(.*\S) is (?:the|our|my) (?:(?:final|correct|right|best) )*(?:answer|option|choice)[*_.! ]*$", re.M | re.I
     ),
     re.compile(
-        r"(?:^\W*|[.!;]\s+|\b(?:option|choice|answer) )(\(?[A-J]\)?|\"[^\"\n]+\") is (?:the )?(?:correct|right)\b",
+        r"(?:^[^\w\n]*|[.!;]\s+|\b(?:option|choice|answer) )(\(?[A-J]\)?|\"[^\"\n]+\") is (?:the )?(?:correct|right)\b",
         re.M | re.I,
     ),
 ]

@@ -28,6 +28,8 @@ from ost_hf.evaluation.surface import plain
 # A longer answer is compared as text alone.
 _LONGEST = 2000
 
+# An answer that could be cut in more ways is no answer, but a loop.
+_MOST_CUTS = 24
 # What is taken back in a longer text is not looked for.
 _LONGEST_SENTENCE = 300
 
@@ -101,26 +103,35 @@ def _readings(answer: str) -> list[str]:
 
 
 def _cut_to_size(answer: str) -> Iterator[str]:
-    yield answer
+    waiting, seen = [answer], {answer}
+    while waiting and len(seen) <= _MOST_CUTS:
+        text = waiting.pop(0)
+        yield text
+        for shorter in _shorter(text):
+            if shorter not in seen:
+                seen.add(shorter)
+                waiting.append(shorter)
+        corrected = _CORRECTED.fullmatch(text) if len(text) <= _LONGEST_SENTENCE else None
+        if corrected:
+            yield corrected[1]
+        if not HEDGES.search(text):
+            yield from _without_frame(text)
+            yield _TIMES_APART.sub("", text, count=1)
+
+
+def _shorter(answer: str) -> Iterator[str]:
+    """The answer without talk behind it, or before it."""
     cut = _CUT.search(answer)
     if cut and not _TAKEN_BACK.search(answer, cut.start()):
-        yield from _cut_to_size(answer[: cut.start()])
+        yield answer[: cut.start()]
     connective = _CONNECTIVE.match(answer)
     if connective:
-        yield from _cut_to_size(answer[connective.end() :])
-    corrected = _CORRECTED.fullmatch(answer) if len(answer) <= _LONGEST_SENTENCE else None
-    if corrected:
-        yield corrected[1]
+        yield answer[connective.end() :]
     concluded = _CONCLUDED.search(answer)
     if concluded:
         # "42, so she is right" has its answer in front, "She has 6 bags, so 42 apples" behind.
         is_first = re.match(r"[\W\d]", answer)
-        yield from _cut_to_size(answer[: concluded.start()] if is_first else answer[concluded.end() :])
-    if not HEDGES.search(answer):
-        yield from _without_frame(answer)
-        apart = _TIMES_APART.sub("", answer, count=1)
-        if apart != answer:
-            yield apart
+        yield answer[: concluded.start()] if is_first else answer[concluded.end() :]
 
 
 def _without_frame(answer: str) -> Iterator[str]:

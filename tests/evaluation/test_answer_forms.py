@@ -77,6 +77,7 @@ def test_different_answers_are_never_the_same() -> None:
         r"\[" * 5000, " " * 100_000, "1 " * 5000, "100," * 3000, "because " * 3000, "so " * 3000, r"\text{" * 1000,
         "+".join(["x"] * 3000), "-" * 5000, "1/" * 500 + "1", r"\int_0^1 e^{-x^2} \sin(x^3) dx",
         r"\begin{align}" * 1000, "\n" * 50_000, "\x00", "\ud800", "²" * 3000, '{"answer": "' * 2000,
+        "so " * 40 + "8 apples", "so " * 600, "!\n" * 8000,
         "A, " * 600, "(A) " * 400, "not a " * 300 + "but", "in 5 days " * 1000, "1.234." * 300,
         "analysisA" * 5000, "<b>" * 5000,
     ],
